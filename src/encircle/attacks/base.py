@@ -1,0 +1,192 @@
+"""What an attack is: it turns a problem and a budget into poison, and is not trusted to keep to the budget."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..core import EncircleError, InputError
+from ..data import Samples
+from ..data.poison import Poison
+from ..explain import Explainer
+from ..goals import DesiredMap
+from ..models import CamClassifier
+from ..threat import Budget, Legal
+from ..training import Ensemble
+
+
+@final
+@dataclass(frozen=True)
+class Problem:
+    """Everything the attacker knows (§3.2): no victim and no victim's seed is in here.
+
+    Attributes:
+        clean: the clean training set.
+        target: the target input `(1, *shape)`.
+        label: its class c.
+        desired: the desired map.
+        explainer: what the victim will be explained with.
+        ensemble: gives the attacker's K models, pre-trained on the clean set; called with K and whether they are staggered.
+        references: the attacker's own clean models, trained to the end.
+        legal: legal values of a sample.
+    """
+
+    clean: Samples
+    target: Float[Tensor, "1 *shape"]
+    label: int
+    desired: DesiredMap
+    explainer: Explainer
+    ensemble: Callable[[int, bool], Ensemble]
+    references: Sequence[nn.Module]
+    legal: Legal
+
+
+@final
+@dataclass
+class Watch:
+    """Where an attack reports to: history rows for figures, and steps done of steps planned for progress bars."""
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    progress: Callable[[int, int], None] = lambda done, planned: None
+
+
+@final
+@dataclass(frozen=True)
+class Bases:
+    """What poison is made from.
+
+    Attributes:
+        rows: `(p,)` rows of the clean set, -1 for the target.
+        inputs: `(p, *shape)`.
+        labels: `(p,)`.
+    """
+
+    rows: Int[Tensor, "p"]
+    inputs: Float[Tensor, "p *shape"]
+    labels: Int[Tensor, "p"]
+
+
+class Attack(ABC):
+    """A way to make poison. Settings in the constructor, data in the call.
+
+    Attributes:
+        kind: its name in cases, files and reports.
+        title: its name for people.
+        needs_gradient: whether it differentiates through the explainer.
+        bounded: whether the budget's ball holds for it; WM as the paper has it is the one exception.
+    """
+
+    kind: str
+    title: ClassVar[str]
+    needs_gradient: ClassVar[bool] = False
+    bounded: ClassVar[bool] = True
+
+    @final
+    def __call__(self, problem: Problem, budget: Budget, random: torch.Generator, watch: Watch | None = None) -> Poison:
+        """Make the poison.
+
+        Args:
+            problem: what is attacked.
+            budget: how much poison, how far from its bases.
+            random: all randomness of the attack.
+            watch: where history and progress go.
+
+        Returns:
+            Poison inside the budget and with legal values, which is verified here whatever the attack did.
+
+        Raises:
+            InputError: the explainer cannot be attacked this way, or there is nothing to make poison from.
+        """
+        if self.needs_gradient and not problem.explainer.differentiable:
+            raise InputError(
+                f"{self.title} differentiates through the explainer and {type(problem.explainer).__name__} is not differentiable; "
+                "choose another explainer or the attack watermark."
+            )
+        count = budget.size(len(problem.clean))
+        if count == 0:
+            none = torch.zeros(0, dtype=torch.int64)
+            empty = problem.target[:0].cpu()
+            return Poison(empty, none, none, empty, none)
+        samples, bases = self._craft(problem, budget, count, random, watch or Watch())
+        if self.bounded:
+            samples = budget.project(samples.detach().cpu(), bases.inputs, problem.legal)
+        else:
+            samples = problem.legal.towards_base(samples.detach().cpu().clamp(0, 1), bases.inputs)
+        self._verify(samples, bases, budget)
+        return Poison(samples, bases.labels, bases.rows, bases.inputs, _overwritten(bases.rows, budget))
+
+    @final
+    def _verify(self, samples: Tensor, bases: Bases, budget: Budget) -> None:
+        if samples.shape != bases.inputs.shape or not bool(samples.isfinite().all()):
+            raise EncircleError(f"{self.title} returned damaged poison (wrong shape or NaN); lower its step size.")
+        if self.bounded and (excess := budget.excess(samples, bases.inputs)) > 0:
+            raise EncircleError(f"{self.title} left its budget by {excess:.3g} although projected; this is a bug, please report it.")
+
+    @abstractmethod
+    def _craft(
+        self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
+    ) -> tuple[Float[Tensor, "p *shape"], Bases]:
+        """`count` samples and their bases; projection and checks are the caller's."""
+
+
+def _overwritten(rows: Tensor, budget: Budget) -> Tensor:
+    return rows.clone() if budget.mode == "replace" else torch.full_like(rows, -1)
+
+
+@torch.no_grad()
+def choose_bases(problem: Problem, budget: Budget, count: int, target_share: float) -> Bases:
+    """Samples of the target's class, nearest to the target in feature space first, and copies of the target (§4.1).
+
+    They are drawn without replacement, then used again from the nearest on. Features are the mean-pooled last feature
+    maps of the attacker's own models (logits, for models without a CAM head).
+
+    Args:
+        problem: what is attacked.
+        budget: in `replace` mode a row can be overwritten once.
+        count: how many.
+        target_share: share of them that are the target itself.
+
+    Raises:
+        InputError: nothing to choose from, or too little to overwrite.
+    """
+    pool = (problem.clean.labels == problem.label).nonzero()[:, 0]
+    copies = round(target_share * count)
+    if len(pool) == 0 and copies < count:
+        raise InputError(f"no training sample has the target's class {problem.label}, so the base pool is empty; choose another target.")
+    if budget.mode == "replace" and count - copies > len(pool):
+        raise InputError(f"replace mode can overwrite at most {len(pool)} samples of class {problem.label}, not {count - copies}; lower the budget or inject.")
+    order = pool[_feature_distances(problem, pool).argsort(stable=True)] if len(pool) else pool
+    rows = torch.cat([order[torch.arange(count - copies) % max(len(order), 1)], torch.full((copies,), -1)])
+    return Bases(rows, base_inputs(problem.clean, problem.target, problem.legal, rows), torch.full((count,), problem.label))
+
+
+def base_inputs(
+    clean: Samples, target: Float[Tensor, "1 *shape"], legal: Legal, rows: Int[Tensor, "p"]
+) -> Float[Tensor, "p *shape"]:
+    """The samples that poison is made from: rows of the clean set, and the target where a row is -1."""
+    inputs = target.cpu().repeat(len(rows), *[1] * (target.dim() - 1))
+    drawn = rows >= 0
+    if bool(drawn.any()):
+        inputs[drawn] = clean.batch(rows[drawn]).to(inputs)
+    return legal.quantised(inputs)
+
+
+def _feature_distances(problem: Problem, pool: Tensor) -> Tensor:
+    total = torch.zeros(len(pool))
+    for model in problem.references:
+        here = features_of(model, problem.target)
+        there = torch.cat([features_of(model, problem.clean.batch(rows).to(here.device)) for rows in pool.split(256)])
+        total += (there - here).norm(dim=1).cpu()
+    return total
+
+
+def features_of(model: nn.Module, inputs: Tensor) -> Float[Tensor, "n k"]:
+    """Mean-pooled features, or logits for models without a CAM head."""
+    out = model.features(inputs) if isinstance(model, CamClassifier) else model(inputs)
+    return out.mean(dim=(2, 3)) if out.dim() == 4 else out

@@ -1,0 +1,70 @@
+"""Controls: what an attack must beat to count as one."""
+
+from __future__ import annotations
+
+from typing import Literal, final
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from ..threat import CONFIGURED, Budget
+from .base import Attack, Bases, Problem, Watch, choose_bases
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class NoPoison(Attack):
+    """No poison at all."""
+
+    kind: Literal["clean"] = Field(default="clean", kw_only=True)
+    title = "no poison"
+
+    def _craft(
+        self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
+    ) -> tuple[Tensor, Bases]:
+        none = torch.zeros(0, dtype=torch.int64)
+        empty = problem.target[:0].cpu()
+        return empty, Bases(none, empty, none)
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class BaseSamples(Attack):
+    """The attack's base samples, unperturbed: what merely repeating them does.
+
+    Args:
+        target_share: share of the target among them, as in the attack it is a control of.
+    """
+
+    target_share: float = Field(default=0.1, ge=0, le=1)
+    kind: Literal["base"] = Field(default="base", kw_only=True)
+    title = "unperturbed bases"
+
+    def _craft(
+        self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
+    ) -> tuple[Tensor, Bases]:
+        bases = choose_bases(problem, budget, count, self.target_share)
+        return bases.inputs, bases
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class RandomNoise(Attack):
+    """The attack's base samples, every entry moved by plus or minus epsilon at random.
+
+    Args:
+        target_share: share of the target among the bases, as in the attack it is a control of.
+    """
+
+    target_share: float = Field(default=0.1, ge=0, le=1)
+    kind: Literal["noise"] = Field(default="noise", kw_only=True)
+    title = "random noise"
+
+    def _craft(
+        self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
+    ) -> tuple[Tensor, Bases]:
+        bases = choose_bases(problem, budget, count, self.target_share)
+        signs = torch.randint(0, 2, bases.inputs.shape, generator=random) * 2 - 1
+        return bases.inputs + budget.epsilon * signs, bases

@@ -1,0 +1,248 @@
+"""IMF, the paper's attack: Algorithm 1, with the readings of docs/method.md as settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar, Literal, final
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..threat import CONFIGURED, Budget
+from ..training import Ensemble
+from ..training.fit import after, batches, before, hidden_samples, steps_per_epoch
+from .base import Attack, Bases, Problem, Watch, choose_bases
+from .objective import Distance, Objective
+
+Form = Literal["finite-difference", "exact"]
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that training moves: θ without frozen stages."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def train_loss(
+    model: nn.Module, hidden: Float[Tensor, "b *hidden"], labels: Int[Tensor, "b"], frozen: int
+) -> Float[Tensor, ""]:
+    """L_train as a *sum* over samples, so that its gradient at a sample does not depend on how many there are."""
+    return F.cross_entropy(after(model, hidden, frozen), labels, reduction="sum")
+
+
+def finite_difference(
+    model: nn.Module,
+    hidden: Float[Tensor, "p *hidden"],
+    labels: Int[Tensor, "p"],
+    attack_gradient: Sequence[Tensor],
+    alpha: float,
+    frozen: int,
+) -> Float[Tensor, "p *hidden"]:
+    """One model's share of Eq. 13: −(∇L_train(X_p; θ*) − ∇L_train(X_p; θ)), θ* = θ − α ∇L_adv (Eq. 12).
+
+    Args:
+        model: at θ, in eval mode; it is at θ again afterwards, bit for bit.
+        hidden: poison as the frozen stages see it (the poison itself, if none are frozen).
+        labels: its labels.
+        attack_gradient: ∇_θ L_adv for each trainable parameter.
+        alpha: α.
+        frozen: number of frozen stages.
+    """
+
+    def gradient() -> Tensor:
+        leaf = hidden.detach().requires_grad_()
+        return torch.autograd.grad(train_loss(model, leaf, labels, frozen), leaf)[0]
+
+    parameters = trainable(model)
+    here = gradient()
+    cached = [parameter.detach().clone() for parameter in parameters]
+    with torch.no_grad():
+        for parameter, step in zip(parameters, attack_gradient, strict=True):
+            parameter.sub_(alpha * step)
+    ahead = gradient()
+    with torch.no_grad():
+        for parameter, value in zip(parameters, cached, strict=True):
+            parameter.copy_(value)
+    return here - ahead
+
+
+def exact(
+    model: nn.Module,
+    hidden: Float[Tensor, "p *hidden"],
+    labels: Int[Tensor, "p"],
+    attack_gradient: Sequence[Tensor],
+    alpha: float,
+    frozen: int,
+) -> Float[Tensor, "p *hidden"]:
+    """What `finite_difference` is to first order in α: α ∇_X ⟨∇_θ L_train(X_p; θ), ∇_θ L_adv(θ)⟩, by double-backward.
+
+    The two agree only while the look-ahead crosses no ReLU boundary. Arguments as there.
+    """
+    leaf = hidden.detach().requires_grad_()
+    gradients = torch.autograd.grad(
+        train_loss(model, leaf, labels, frozen), trainable(model), create_graph=True, materialize_grads=True
+    )
+    inner = torch.stack([(mine * theirs).sum() for mine, theirs in zip(gradients, attack_gradient, strict=True)]).sum()
+    return alpha * torch.autograd.grad(inner, leaf)[0]
+
+
+def stepped(delta: Float[Tensor, "p *shape"], rule: Literal["raw", "normalised", "sign"]) -> Float[Tensor, "p *shape"]:
+    """The step rule s(δ): δ itself, δ over each sample's largest magnitude, or its sign."""
+    if rule == "raw":
+        return delta
+    if rule == "sign":
+        return delta.sign()
+    largest = delta.flatten(1).abs().amax(dim=1).clamp(min=torch.finfo(delta.dtype).tiny)
+    return delta / largest.reshape(-1, *[1] * (delta.dim() - 1))
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class IMF(Attack):
+    """Interpretation Manipulation Framework (Zhang, Gao & Su, KDD 2021, Algorithm 1).
+
+    The defaults are our choice of what the paper leaves open, made on targets that are not reported on; the paper's own
+    letter is `distance="none", hinge=None, step="raw", form="finite-difference", lower="plain", staggered=False,
+    restart=False, poison_batch="batch"`.
+
+    Args:
+        models: K, the number of surrogates.
+        epochs: E, passes over the poisoned set.
+        alpha: α of the look-ahead (paper: 0.001); the sign and normalised steps do not depend on it in the exact form.
+        gamma: γ. For `raw` a factor on δ; otherwise the largest move of an entry, as a share of epsilon.
+        step: the step rule.
+        decay: lower γ linearly to a tenth over the crafting.
+        momentum: share of the last δ that is kept (after each is brought to unit scale).
+        form: finite difference as in Eq. 13, or its exact first-order form.
+        distance: D of the objective.
+        poison_weight: λ1, pulls poison towards the target.
+        label_weight: λ2.
+        hinge: cross-entropy at the target up to here costs nothing; None is the paper's plain label term.
+        poison_batch: δ covers the poison of the current mini-batch, or all of it.
+        lower: step 3 by the recipe's own optimiser, or by plain SGD at rate α as printed in Eq. 14.
+        staggered: models start at different stages of training; otherwise all are pre-trained to the end.
+        restart: models that reach the end of the recipe begin anew from a fresh seed.
+        target_share: share of the target among the bases.
+    """
+
+    models: int = Field(default=4, ge=1)
+    epochs: int = Field(default=8, ge=1)
+    alpha: float = Field(default=0.001, gt=0)
+    gamma: float = Field(default=0.1, gt=0)
+    step: Literal["raw", "normalised", "sign"] = "sign"
+    decay: bool = True
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    form: Form = "exact"
+    distance: Distance = "cosine"
+    poison_weight: float = Field(default=0.0, ge=0)
+    label_weight: float = Field(default=0.1, ge=0)
+    hinge: float | None = Field(default=0.1, ge=0)
+    poison_batch: Literal["batch", "all"] = "all"
+    lower: Literal["recipe", "plain"] = "recipe"
+    staggered: bool = True
+    restart: bool = True
+    target_share: float = Field(default=0.1, ge=0, le=1)
+    kind: Literal["imf"] = Field(default="imf", kw_only=True)
+    title = "IMF"
+    needs_gradient: ClassVar[bool] = True
+
+    def _craft(
+        self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
+    ) -> tuple[Tensor, Bases]:
+        bases = choose_bases(problem, budget, count, self.target_share)
+        ensemble = problem.ensemble(self.models, self.staggered)
+        if self.lower == "plain":
+            ensemble.follow(
+                replace(ensemble.recipe, optimiser="sgd", lr=self.alpha, momentum=0.0, weight_decay=0.0, schedule="constant")
+            )
+        objective = Objective(
+            problem.explainer, problem.target, problem.label, problem.desired, self.distance, self.label_weight, self.hinge
+        )
+        # Every copy has its own start inside the ball: identical copies would receive identical steps.
+        noise = torch.rand(bases.inputs.shape, generator=random, dtype=bases.inputs.dtype) * 2 - 1
+        poison = budget.project(bases.inputs + budget.epsilon * noise, bases.inputs, problem.legal.relaxed())
+        return self._iterate(problem, budget, bases, ensemble, objective, poison, random, watch), bases
+
+    def _iterate(
+        self,
+        problem: Problem,
+        budget: Budget,
+        bases: Bases,
+        ensemble: Ensemble,
+        objective: Objective,
+        poison: Tensor,
+        random: torch.Generator,
+        watch: Watch,
+    ) -> Tensor:
+        """The loop of Algorithm 1."""
+        device, frozen, legal = problem.target.device, ensemble.recipe.frozen_stages, problem.legal.relaxed()
+        trunk = ensemble.learners[0].model  # with frozen stages, all members share it
+        overwritten = bases.rows if budget.mode == "replace" else torch.full_like(bases.rows, -1)
+        mixed = problem.clean.with_poison(poison, bases.labels, overwritten)
+        clean = hidden_samples(trunk, problem.clean, frozen)
+        velocity = torch.zeros_like(poison)
+        size = ensemble.recipe.batch_size
+        planned = self.epochs * steps_per_epoch(len(mixed), size)
+        iteration = 0
+        for _ in range(self.epochs):
+            for place, rows in enumerate(batches(len(mixed), size, random)):
+                source = mixed.source[rows]
+                inside, outside = source[source >= 0], rows[source < 0]
+                chosen = inside if self.poison_batch == "batch" else torch.arange(len(poison))
+                if len(chosen):
+                    delta, notes = self._direction(
+                        ensemble, objective, poison[chosen].to(device), bases.labels[chosen].to(device), compare=place == 0
+                    )
+                    delta = delta.cpu() - self.poison_weight * 2 * (poison[chosen] - problem.target.cpu())
+                    if self.momentum:
+                        delta = velocity[chosen] = self.momentum * velocity[chosen] + stepped(delta, "normalised")
+                    size_now = self.gamma * (1 - 0.9 * iteration / planned if self.decay else 1.0)
+                    move = stepped(delta, self.step) * (size_now if self.step == "raw" else size_now * budget.epsilon)
+                    poison[chosen] = budget.project(poison[chosen] + move, bases.inputs[chosen], legal)
+                else:
+                    notes = [{} for _ in ensemble.learners]
+                with torch.no_grad():
+                    mine = before(trunk, poison[inside].to(device), frozen)
+                hidden = torch.cat([clean.batch(outside).to(device), mine])
+                labels = torch.cat([problem.clean.labels[outside], bases.labels[inside]]).to(device)
+                for member, (learner, note) in enumerate(zip(ensemble.learners, notes, strict=True)):
+                    lower = learner.step(hidden, labels)
+                    watch.history.append(
+                        {"iteration": iteration, "epoch": iteration * self.epochs / planned, "member": member, **note, "lower": lower}
+                    )
+                if self.restart:
+                    ensemble.restart_finished()
+                iteration += 1
+                watch.progress(iteration, planned)
+        return poison
+
+    def _direction(
+        self, ensemble: Ensemble, objective: Objective, poison: Tensor, labels: Tensor, *, compare: bool
+    ) -> tuple[Float[Tensor, "p *shape"], list[dict[str, float]]]:
+        """δ of Eq. 13, averaged over the models, and what there is to note about each of them.
+
+        With frozen stages the differences are averaged in the space that all models share, and brought back to the
+        input by one backward pass through the shared stages, which is the same by linearity.
+        """
+        frozen = ensemble.recipe.frozen_stages
+        leaf = poison.detach().requires_grad_()
+        hidden = before(ensemble.learners[0].model, leaf, frozen)
+        total, notes = torch.zeros_like(hidden), []
+        for learner in ensemble.learners:
+            upper, far, entropy = objective(learner.model)
+            gradient = torch.autograd.grad(upper, trainable(learner.model), materialize_grads=True)
+            arguments = (learner.model, hidden.detach(), labels, gradient, self.alpha, frozen)
+            first = finite_difference(*arguments) if self.form == "finite-difference" else exact(*arguments)
+            note = {"upper": float(upper.detach()), "distance": float(far.detach()), "label": float(entropy.detach())}
+            if compare:  # how far the two forms agree is worth knowing, and cheap once an epoch
+                other = exact(*arguments) if self.form == "finite-difference" else finite_difference(*arguments)
+                note["form_cosine"] = float(F.cosine_similarity(first.flatten(), other.flatten(), dim=0, eps=1e-30))
+            total += first / len(ensemble.learners)
+            notes.append(note)
+        if frozen == 0:
+            return total, notes
+        return torch.autograd.grad(hidden, leaf, total)[0], notes

@@ -1,0 +1,93 @@
+"""L_adv: how far the target's explanation is from the desired map, and its label from the right one (Eq. 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core import InputError
+from ..explain import Explainer
+from ..goals import DesiredMap
+
+Distance = Literal["none", "max", "minmax", "cosine"]
+
+
+def distance(
+    maps: Float[Tensor, "*shape"], desired: Float[Tensor, "*shape"], mask: Tensor | None, kind: Distance
+) -> Float[Tensor, ""]:
+    """The first term of Eq. 4 between one map and the desired one; only masked entries count.
+
+    Args:
+        maps: a scored map, of any scale: GRAD maps of saturated models are as small as 1e-30.
+        desired: the desired map.
+        mask: entries that matter; None for all.
+        kind: `"none"` is the paper's raw squared norm; `"max"` and `"minmax"` are the mean squared difference after
+            each map is divided by its largest magnitude, or brought to [0, 1]; `"cosine"` is one minus the centred cosine, in [0, 2].
+
+    Raises:
+        InputError: the desired map is constant where it matters, so that the cosine is undefined.
+    """
+    chosen = slice(None) if mask is None else mask
+    if kind == "none":
+        return ((maps - desired)[chosen] ** 2).sum()
+    # Every kind below is unchanged when a map is rescaled, so the scale may be taken out first, and as a constant:
+    # squares of 1e-30 would be zero in float32.
+    maps = maps / maps.detach().abs().amax().clamp(min=torch.finfo(maps.dtype).tiny)
+    desired = desired / desired.abs().amax()
+    if kind == "max":
+        return ((maps / _floor(maps.abs().amax()) - desired)[chosen] ** 2).mean()
+    if kind == "minmax":
+        return ((_unit_range(maps) - _unit_range(desired))[chosen] ** 2).mean()
+    first, second = maps[chosen].flatten(), desired[chosen].flatten()
+    first, second = first - first.mean(), second - second.mean()
+    if float(second.norm()) < 1e-6:
+        raise InputError("the desired map is constant where it matters, so its cosine is undefined; use distance 'minmax' or a wider mask.")
+    return 1 - (first * second).sum() / _floor(first.norm() * second.norm())
+
+
+def _unit_range(values: Tensor) -> Tensor:
+    low, high = values.amin(), values.amax()
+    return (values - low) / _floor(high - low)
+
+
+def _floor(value: Tensor) -> Tensor:
+    return value.clamp(min=1e-12)  # a constant map has no shape: it gets distance, not NaN
+
+
+@final
+@dataclass(frozen=True)
+class Objective:
+    """`L_adv(θ) = D(G_c(T;θ), G; M) + λ2 · label term`; λ1's term has no gradient in θ and acts on the poison alone.
+
+    Attributes:
+        explainer: differentiable in θ.
+        target: the target `(1, *shape)`.
+        label: its class c.
+        desired: the desired map G and its mask M.
+        kind: the distance D.
+        label_weight: λ2.
+        hinge: cross-entropy up to here costs nothing; None is the paper's plain cross-entropy.
+    """
+
+    explainer: Explainer
+    target: Tensor
+    label: int
+    desired: DesiredMap
+    kind: Distance
+    label_weight: float
+    hinge: float | None
+
+    def __call__(self, model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+        """`(L_adv, its distance, the cross-entropy at the target)`, with graphs to the model's parameters."""
+        label = torch.tensor([self.label], device=self.target.device)
+        found = self.explainer.attribute(model, self.target, label)[0]
+        mask = None if self.desired.mask is None else self.desired.mask.to(found.device)
+        far = distance(found, self.desired.values.to(found), mask, self.kind)
+        entropy = F.cross_entropy(model(self.target), label)
+        term = entropy if self.hinge is None else (entropy - self.hinge).clamp(min=0)
+        return far + self.label_weight * term, far, entropy

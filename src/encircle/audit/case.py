@@ -1,0 +1,246 @@
+"""A case: everything that decides an audit's scores, as a file people can read and write."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, final, get_args
+
+import torch
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from ..attacks import IMF, ProjectedWatermark, Watermark
+from ..core import InputError
+from ..data import DataSet, breast_cancer, digits
+from ..explain import Cam, Grad
+from ..goals import Away, Box, Features, FromFile, Like, OfClass, Region, Units
+from ..models import SmallResNet, TwoLayerNet
+from ..threat import CONFIGURED, Budget
+from ..training import Recipe
+
+AnyExplainer = Annotated[Grad | Cam, Field(discriminator="kind")]
+AnyGoal = Annotated[Region | Box | Away | Features | Units | Like | OfClass | FromFile, Field(discriminator="kind")]
+AnyAttack = Annotated[IMF | Watermark | ProjectedWatermark, Field(discriminator="kind")]
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class Digits:
+    """scikit-learn's handwritten digits, enlarged to `side` pixels; see `encircle.data.digits`."""
+
+    side: int = Field(default=32, ge=16, multiple_of=4)
+    pretrain: float = Field(default=0.5, ge=0, lt=1)
+    kind: Literal["digits"] = Field(default="digits", kw_only=True)
+
+    def load(self, seed: int) -> DataSet:
+        """The data set, split by this seed."""
+        return digits(side=self.side, pretrain=self.pretrain, seed=seed)
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class BreastCancer:
+    """scikit-learn's breast-cancer table; see `encircle.data.breast_cancer`."""
+
+    pretrain: float = Field(default=0.3, ge=0, lt=1)
+    kind: Literal["breast-cancer"] = Field(default="breast-cancer", kw_only=True)
+
+    def load(self, seed: int) -> DataSet:
+        """The data set, split by this seed."""
+        return breast_cancer(pretrain=self.pretrain, seed=seed)
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class SmallResNetModel:
+    """The small residual network with a CAM head, for images; see `encircle.models.SmallResNet`."""
+
+    widths: tuple[int, int, int] = (16, 24, 32)
+    kind: Literal["small-resnet"] = Field(default="small-resnet", kw_only=True)
+
+    def build(self, data: DataSet) -> nn.Module:
+        """The network for this data, with fresh weights."""
+        if data.kind != "image":
+            raise InputError(f"the model small-resnet is for images and {data.name} is a table; use two-layer.")
+        return SmallResNet(len(data.classes), channels=data.shape[0], widths=self.widths)
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class TwoLayerModel:
+    """The paper's two-layer network for tables; see `encircle.models.TwoLayerNet`."""
+
+    hidden: int = Field(default=32, ge=1)
+    kind: Literal["two-layer"] = Field(default="two-layer", kw_only=True)
+
+    def build(self, data: DataSet) -> nn.Module:
+        """The network for this data, with fresh weights."""
+        if data.kind != "table":
+            raise InputError(f"the model two-layer is for tables and {data.name} holds images; use small-resnet.")
+        return TwoLayerNet(data.shape[0], len(data.classes), hidden=self.hidden)
+
+
+AnyData = Annotated[Digits | BreastCancer, Field(discriminator="kind")]
+AnyModel = Annotated[SmallResNetModel | TwoLayerModel, Field(discriminator="kind")]
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class Judging:
+    """What a verdict needs.
+
+    Args:
+        threshold: a change of the Jaccard score against clean, beyond the seed drift, from which an explanation counts as bent.
+        label_kept: share of victims that must keep the target's class for an attack to count.
+        minimum_targets: with fewer targets no interval is claimed and the run is a demonstration.
+    """
+
+    threshold: float = Field(default=0.1, gt=0, le=1)
+    label_kept: float = Field(default=0.9, gt=0, le=1)
+    minimum_targets: int = Field(default=5, ge=2)
+
+
+@final
+class Case(BaseModel):
+    """One audit: data, model, recipe, explainer, desired map, attack, budget and the amount of evidence.
+
+    Args:
+        title: what it is called in reports.
+        data: the data set.
+        model: the network.
+        recipe: how victims learn; the attacker knows it, but not the victims' seeds.
+        pretraining: how a checkpoint is learnt on the pre-training part of the data; for recipes that start from one.
+        checkpoint: or a file of weights (`.safetensors`, or `.pt` of plain tensors).
+        explainer: what explanations come from.
+        goal: the desired map.
+        attack: what is audited; the controls always run beside it.
+        budget: how much poison, how far from its bases.
+        targets: how many targets are drawn from the test set by the seeded rule, or which of its rows.
+        victims: victims per target and arm, each of another seed.
+        references: the attacker's own clean models, for choosing bases and resolving goals.
+        seed: of everything.
+        threads: CPU threads; results are bit for bit the same only for the same number.
+        judging: what a verdict needs.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str = "Audit"
+    data: AnyData = Field(default_factory=Digits)
+    model: AnyModel = Field(default_factory=SmallResNetModel)
+    recipe: Recipe = Field(default_factory=Recipe)
+    pretraining: Recipe | None = None
+    checkpoint: Path | None = None
+    explainer: AnyExplainer = Field(default_factory=Cam)
+    goal: AnyGoal = Field(default_factory=Region)
+    attack: AnyAttack = Field(default_factory=IMF)
+    budget: Budget = Field(default_factory=lambda: Budget(fraction=0.1))
+    targets: int | tuple[int, ...] = 10
+    victims: int = Field(default=3, ge=1)
+    references: int = Field(default=2, ge=1)
+    seed: int = Field(default=0, ge=0)
+    threads: int = Field(default=2, ge=1)
+    judging: Judging = Field(default_factory=Judging)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Case:
+        starts = (self.pretraining is not None) + (self.checkpoint is not None)
+        if self.recipe.start == "checkpoint" and starts != 1:
+            raise ValueError("a recipe that starts from a checkpoint needs either pretraining or checkpoint")
+        if self.recipe.start == "scratch" and starts:
+            raise ValueError("pretraining and checkpoint are only used by a recipe with start: checkpoint")
+        count = self.targets if isinstance(self.targets, int) else len(self.targets)
+        if count < 1:
+            raise ValueError("targets must be at least 1")
+        return self
+
+
+def options(union: Any) -> dict[str, type]:
+    """The classes of one of the unions above, by the name a case calls them."""
+    return {_kind_of(member): member for member in get_args(get_args(union)[0])}
+
+
+def _kind_of(member: type) -> str:
+    return str(next(field.default for name, field in member.__dataclass_fields__.items() if name == "kind").default)  # type: ignore[attr-defined]
+
+
+def embedded_cases() -> dict[str, str]:
+    """The cases that come with the package, as YAML by name."""
+    folder = resources.files("encircle") / "cases"
+    return {entry.name.removesuffix(".yaml"): entry.read_text("utf-8") for entry in sorted(folder.iterdir(), key=str)}
+
+
+def read_case(text: str, overrides: list[str], origin: str) -> Case:
+    """A case from YAML and `key=value` overrides with dotted keys (`budget.fraction=0.05`).
+
+    Raises:
+        InputError: not YAML, an unknown key (with the nearest right spelling), or a value out of range.
+    """
+    try:
+        content = yaml.safe_load(text) or {}
+        for override in overrides:
+            _apply(content, override)
+    except yaml.YAMLError as error:
+        raise InputError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{origin} must hold keys and values; `encircle init` writes an example.")
+    try:
+        return Case.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{origin}: {_explained(error)}") from None
+
+
+def _apply(content: Any, override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not isinstance(content, dict):
+        raise InputError(f"--set {override!r} is not of the form key=value.")
+    *path, last = key.split(".")
+    for name in path:
+        content = content.setdefault(name, {})
+        if not isinstance(content, dict):
+            raise InputError(f"--set {key!r}: {name!r} holds a value, not keys.")
+    content[last] = yaml.safe_load(value)
+
+
+def _explained(error: ValidationError) -> str:
+    """The first problem of a validation in one sentence."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"] if not (isinstance(part, str) and part in _KINDS))
+    if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+        name = str(first["loc"][-1])
+        near = get_close_matches(name, _keys_at(first["loc"][:-1]), n=1)
+        return f"unknown key {where!r}" + (f"; did you mean {near[0]!r}?" if near else "; see `encircle init` for the keys.")
+    if first["type"] == "union_tag_invalid":
+        tag, known = str(first["ctx"]["tag"]), re.findall(r"'([^']+)'", first["ctx"]["expected_tags"])
+        near = get_close_matches(tag, known, n=1)
+        return f"unknown {where} kind {tag!r}; " + (f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(known)}.")
+    if first["type"] == "union_tag_not_found":
+        return f"{where} needs its kind; see `encircle init` for an example."
+    message = first["msg"].removeprefix("Value error, ").removesuffix(".")
+    shown = "" if isinstance(first["input"], dict) or first["type"] == "value_error" else f" (given: {first['input']!r})"
+    return f"{where + ': ' if where else ''}{message[0].lower() + message[1:]}{shown}; correct it."
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    if not location:
+        return list(Case.model_fields)
+    for union in (AnyData, AnyModel, AnyExplainer, AnyGoal, AnyAttack):
+        if location[-1] in (known := options(union)):
+            return list(known[str(location[-1])].__dataclass_fields__)  # type: ignore[attr-defined]
+    fields = {"recipe": Recipe, "pretraining": Recipe, "budget": Budget, "judging": Judging}
+    owner = fields.get(str(location[0]))
+    return list(owner.__dataclass_fields__) if owner else []  # type: ignore[attr-defined]
+
+
+_KINDS = {kind for union in (AnyData, AnyModel, AnyExplainer, AnyGoal, AnyAttack) for kind in options(union)}
+
+
+def use_threads(count: int) -> None:
+    """Set torch's CPU threads; sums are split by threads, so their rounding depends on it."""
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)

@@ -1,0 +1,93 @@
+"""Finished pieces of a run: one file a victim, from which the run's tables are assembled and a killed run resumes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import polars as pl
+
+from ..storage import read_arrays, write_arrays, write_parquet
+
+SCORE_COLUMNS: dict[str, Any] = {
+    "target": pl.Int64,
+    "arm": pl.String,
+    "seed": pl.Int64,
+    "victim_class": pl.Int64,
+    **dict.fromkeys(
+        ["jaccard", "jaccard_soft", "l1", "cosine", "spearman", "ssim", "topk", "pointing", "mass_goal", "mass_box"],
+        pl.Float64,
+    ),
+    "label_kept": pl.Boolean,
+    **dict.fromkeys(["probability", "accuracy", "drift"], pl.Float64),
+}
+POISON_COLUMNS: dict[str, Any] = {
+    "target": pl.Int64,
+    "arm": pl.String,
+    "count": pl.Int64,
+    **dict.fromkeys(["share_of_set", "share_of_class", "linf", "l2", "psnr"], pl.Float64),
+    "bounded": pl.Boolean,
+}
+HISTORY_COLUMNS: dict[str, Any] = {
+    "target": pl.Int64,
+    "iteration": pl.Int64,
+    "epoch": pl.Float64,
+    "member": pl.Int64,
+    **dict.fromkeys(["upper", "distance", "label", "lower", "form_cosine"], pl.Float64),
+}
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+@final
+class Parts:
+    """The pieces of one run.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._parts = folder / "parts"
+
+    def has(self, name: str) -> bool:
+        """Whether this piece is finished."""
+        return (self._parts / f"{name}.safetensors").is_file()
+
+    def write(self, name: str, maps: Arrays, rows: list[dict[str, Any]], table: str) -> None:
+        """Keep a piece: maps by their final names, and rows of one of the tables, in one file."""
+        facts = {"table": table, "rows": json.dumps([_plain(row) for row in rows])}
+        write_arrays(self._parts / f"{name}.safetensors", maps, facts)
+
+    def assemble(self) -> pl.DataFrame:
+        """Write the run's tables and maps from all pieces; returns the scores.
+
+        Rows and maps are sorted, so that the files do not depend on the order in which pieces were finished.
+        """
+        maps: Arrays = {}
+        rows: dict[str, list[dict[str, Any]]] = {"scores": [], "poisons": [], "history": [], "none": []}
+        for path in sorted(self._parts.glob("*.safetensors")):
+            arrays, facts = read_arrays(path)
+            maps.update(arrays)
+            rows[facts["table"]].extend(json.loads(facts["rows"]))
+        scores = _frame(rows["scores"], SCORE_COLUMNS, ["target", "arm", "seed"])
+        write_parquet(self._folder / "scores.parquet", scores)
+        write_parquet(self._folder / "poisons.parquet", _frame(rows["poisons"], POISON_COLUMNS, ["target", "arm"]))
+        history = _frame(rows["history"], HISTORY_COLUMNS, ["target", "iteration", "member"])
+        write_parquet(self._folder / "history.parquet", history)
+        write_arrays(self._folder / "maps.safetensors", dict(sorted(maps.items())))
+        return scores
+
+
+def _frame(rows: list[dict[str, Any]], columns: dict[str, Any], order: list[str]) -> pl.DataFrame:
+    filled = [{name: row.get(name) for name in columns} for row in rows]
+    return pl.DataFrame(filled, schema=columns).sort(order)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+
+

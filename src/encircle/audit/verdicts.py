@@ -1,0 +1,156 @@
+"""From scores to a verdict: PASS, WARN or FAIL, with the numbers and a sentence for people who are not specialists."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import polars as pl
+
+from ..scoring import Interval, hierarchical_bootstrap, paired_shift, seed_drift, smallest_detectable_shift
+
+RESOLVABLE_ROWS = 500
+"""An accuracy change of about one point cannot be told from nothing on fewer held-out rows than this."""
+
+Scores = dict[tuple[int, str], list[float]]
+
+
+def judge(
+    scores: pl.DataFrame,
+    *,
+    attack: str,
+    titles: dict[str, str],
+    victims: int,
+    held_out: int,
+    threshold: float,
+    label_kept: float,
+    minimum_targets: int,
+) -> dict[str, Any]:
+    """The judged summary of a run, as `verdict.json` holds it (docs/run-folder.md).
+
+    Args:
+        scores: the rows of `scores.parquet`.
+        attack: the audited arm.
+        titles: the arms in the order of the table, with their names for people; `clean` is the first.
+        victims: seeds from here on are clean victims for the null.
+        held_out: rows that accuracy was read on.
+        threshold: change of Jaccard from which an explanation counts as bent.
+        label_kept: share of victims that must keep the target's class.
+        minimum_targets: with fewer no interval is claimed.
+    """
+    targets = scores["target"].unique(maintain_order=True).to_list()
+    null_seeds = pl.col("seed") >= victims
+
+    def column(arm: str, name: str, *, null: bool = False) -> list[list[float]]:
+        rows = scores.filter((pl.col("arm") == arm) & (null_seeds if null else ~null_seeds)).sort("seed")
+        return [
+            rows.filter(pl.col("target") == target)[name].cast(pl.Float64).fill_null(math.nan).to_list() for target in targets
+        ]
+
+    def plain(arm: str, name: str, *, shared: bool = False) -> Interval:
+        return hierarchical_bootstrap(column(arm, name), minimum_targets=minimum_targets, shared_seeds=shared)
+
+    def change(arm: str, name: str, *, shared: bool = False) -> Interval:
+        clean, null = column("clean", name), column("clean", name, null=True)
+        compare: Callable[..., Interval] = seed_drift if arm == "clean" else paired_shift
+        pieces = (clean, null) if arm == "clean" else (column(arm, name), clean, null)
+        return compare(*pieces, minimum_targets=minimum_targets, shared_seeds=shared)
+
+    arms = [
+        {
+            "arm": arm,
+            "title": title,
+            "jaccard": _entry(plain(arm, "jaccard")),
+            "l1": _entry(plain(arm, "l1")),
+            "jaccard_change": _entry(change(arm, "jaccard")),
+            "l1_change": _entry(change(arm, "l1")),
+            "label_kept": _entry(plain(arm, "label_kept")),
+            "accuracy": _entry(plain(arm, "accuracy", shared=True)),
+            "accuracy_change": _entry(_paired_only(column(arm, "accuracy"), column("clean", "accuracy"), minimum_targets)),
+            "drift": _entry(plain(arm, "drift")),
+        }
+        for arm, title in titles.items()
+    ]
+    shift = change(attack, "jaccard")
+    kept = plain(attack, "label_kept").mean
+    pieces = (column(attack, "jaccard"), column("clean", "jaccard"), column("clean", "jaccard", null=True))
+    smallest = smallest_detectable_shift(*pieces) if len(targets) >= minimum_targets else None
+    verdict, sentence = _decide(shift, kept, smallest, threshold, label_kept, titles[attack], len(targets), minimum_targets)
+    return {
+        "verdict": verdict,
+        "sentence": sentence,
+        "advice": _advice(verdict, titles[attack]),
+        "demonstration": len(targets) < minimum_targets,
+        "attack": attack,
+        "threshold": threshold,
+        "targets": len(targets),
+        "victims": victims,
+        "label_kept": kept,
+        "smallest_detectable_shift": smallest,
+        "arms": arms,
+        "accuracy_resolvable": held_out >= RESOLVABLE_ROWS,
+        "held_out": held_out,
+    }
+
+
+def _paired_only(arm: Sequence[Sequence[float]], clean: Sequence[Sequence[float]], minimum_targets: int) -> Interval:
+    """Change against the clean victim of the same seed, seeds being the same draws for every target."""
+    differences = [[a - c for a, c in zip(mine, theirs, strict=True)] for mine, theirs in zip(arm, clean, strict=True)]
+    return hierarchical_bootstrap(differences, minimum_targets=minimum_targets, shared_seeds=True)
+
+
+def _entry(interval: Interval) -> dict[str, float | None]:
+    return {"mean": interval.mean if math.isfinite(interval.mean) else None, "low": interval.low, "high": interval.high}
+
+
+def _decide(
+    shift: Interval,
+    kept: float,
+    smallest: float | None,
+    threshold: float,
+    label_kept: float,
+    attack: str,
+    targets: int,
+    minimum_targets: int,
+) -> tuple[str, str]:
+    if not math.isfinite(shift.mean):
+        return "WARN", f"Inconclusive: the explanation was constant, so that nothing could be compared for {attack}."
+    moved = f"{attack} moved the explanation {shift.mean:+.2f} (Jaccard) towards the attacker's map"
+    if targets < minimum_targets:
+        return "WARN", (
+            f"A demonstration on {targets} target{'s' if targets > 1 else ''}, too few for a claim: {moved}, "
+            f"and {kept:.0%} of the victims kept the prediction."
+        )
+    span = f"95 % interval {shift.low:+.2f} to {shift.high:+.2f}"
+    beyond = shift.low is not None and shift.low > 0
+    if beyond and shift.mean >= threshold and kept >= label_kept:
+        return "FAIL", f"The explanation can be bent: {moved} beyond what another training seed does ({span}), and {kept:.0%} of the victims kept the prediction."
+    if beyond and kept < label_kept:
+        return "WARN", f"{moved} ({span}), but only {kept:.0%} of the victims kept the prediction, so the attack is not a silent one."
+    if beyond:
+        return "WARN", f"A small shift: {moved} ({span}), which is less than the threshold of {threshold:.2f}."
+    if smallest is not None and smallest <= threshold:
+        return "PASS", f"No shift found beyond what another training seed does ({span}); one of {smallest:.2f} would have been seen."
+    seen = "" if smallest is None else f"; only one of {smallest:.2f} or more would have been seen"
+    return "WARN", f"Inconclusive: no shift found beyond what another training seed does ({span}){seen}. More targets or victims would tell."
+
+
+def _advice(verdict: str, attack: str) -> list[str]:
+    common = [
+        "Know where training data comes from: the attack needs write access to a share of it, and the label of every poison sample is right, so label checks do not find it.",
+        "Do not take one model's explanation as evidence: train a second model on another sample of the data and compare the two explanations.",
+    ]
+    if verdict == "FAIL":
+        return [
+            "Treat explanations of this model as something that whoever supplies its data can steer; do not base decisions on them alone.",
+            *common,
+            "Look for many near-duplicates of one sample in the training data: this poison lies within epsilon of its bases and uses the nearest ones again.",
+            "Audit again with a smaller budget to learn how little data is enough, and after every change of recipe.",
+        ]
+    if verdict == "PASS":
+        return [
+            f"This says that {attack} at this budget did not bend this explainer on this data; a stronger attack or a larger budget may.",
+            *common,
+        ]
+    return ["Nothing is settled by this run: raise the number of targets or victims until the verdict is PASS or FAIL.", *common]

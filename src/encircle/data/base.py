@@ -1,0 +1,232 @@
+"""Samples that can be read in batches, and data sets split into parts."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..core import InputError, generator
+
+Kind = Literal["image", "table"]
+
+
+class Samples(Dataset[tuple[Tensor, int]], ABC):
+    """An ordinary map-style `Dataset` whose items can also be fetched as a batch, so that sets need not fit in memory.
+
+    Attributes:
+        labels: `(N,)` int64.
+    """
+
+    labels: Int[Tensor, "n"]
+
+    @abstractmethod
+    def batch(self, rows: Int[Tensor, "b"]) -> Float[Tensor, "b *shape"]:
+        """The inputs of these rows, in this order."""
+
+    @final
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @final
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        return self.batch(torch.tensor([row]))[0], int(self.labels[row])
+
+    @final
+    def chunks(self, size: int = 256) -> Iterator[Float[Tensor, "b *shape"]]:
+        """All inputs in order, `size` at a time."""
+        for rows in torch.arange(len(self)).split(size):
+            yield self.batch(rows)
+
+    @final
+    def subset(self, rows: Int[Tensor, "b"]) -> Samples:
+        """These rows as samples of their own; nothing is copied."""
+        return _Subset(self, rows)
+
+    @final
+    def with_poison(
+        self, inputs: Float[Tensor, "p *shape"], labels: Int[Tensor, "p"], overwritten: Int[Tensor, "p"]
+    ) -> PoisonedSamples:
+        """This set with poison in it: `overwritten[i]` is the row that poison `i` replaces, or -1 to add it at the end."""
+        return PoisonedSamples(self, inputs, labels, overwritten)
+
+
+@final
+class TensorSamples(Samples):
+    """Samples held in memory.
+
+    Raises:
+        InputError: shapes do not match, or an input is not finite.
+    """
+
+    def __init__(self, inputs: Float[Tensor, "n *shape"], labels: Int[Tensor, "n"]) -> None:
+        if len(inputs) != len(labels):
+            raise InputError(f"{len(inputs)} inputs but {len(labels)} labels; give one label an input.")
+        self.inputs = inputs
+        self.labels = labels.long()
+
+    def batch(self, rows: Int[Tensor, "b"]) -> Float[Tensor, "b *shape"]:
+        """The inputs of these rows."""
+        return self.inputs[rows]
+
+
+@final
+class DatasetSamples(Samples):
+    """Your own map-style `Dataset` of `(input, label)` pairs; inputs are read when needed and never kept.
+
+    Labels are read once, from `dataset.targets` where there is such an attribute and from the items otherwise.
+    """
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+        length = len(dataset)  # type: ignore[arg-type]
+        known = getattr(dataset, "targets", None)
+        values = known if known is not None else [dataset[row][1] for row in range(length)]
+        self.labels = torch.as_tensor([int(value) for value in values], dtype=torch.int64)
+
+    def batch(self, rows: Int[Tensor, "b"]) -> Float[Tensor, "b *shape"]:
+        """The inputs of these rows."""
+        return torch.stack([torch.as_tensor(self.dataset[int(row)][0]) for row in rows])
+
+
+@final
+class _Subset(Samples):
+    def __init__(self, whole: Samples, rows: Int[Tensor, "b"]) -> None:
+        self.whole = whole
+        self.rows = rows
+        self.labels = whole.labels[rows]
+
+    def batch(self, rows: Int[Tensor, "b"]) -> Float[Tensor, "b *shape"]:
+        return self.whole.batch(self.rows[rows])
+
+
+@final
+class PoisonedSamples(Samples):
+    """A clean set with poison in it; see `Samples.with_poison`.
+
+    Attributes:
+        source: `(N,)`, the poison sample that each row holds, -1 for rows of the clean set.
+    """
+
+    def __init__(self, clean: Samples, inputs: Tensor, labels: Tensor, overwritten: Tensor) -> None:
+        self.clean = clean
+        self.inputs = inputs
+        added = overwritten < 0
+        self.labels = torch.cat([clean.labels, labels[added]])
+        self.source = torch.full((len(self.labels),), -1)
+        self.source[len(clean) :] = added.nonzero()[:, 0]
+        self.source[overwritten[~added]] = (~added).nonzero()[:, 0]
+        self.labels[overwritten[~added]] = labels[~added]
+
+    def batch(self, rows: Int[Tensor, "b"]) -> Float[Tensor, "b *shape"]:
+        """The inputs of these rows."""
+        source = self.source[rows]
+        poisoned = source >= 0
+        if not bool(poisoned.any()):
+            return self.clean.batch(rows)
+        if bool(poisoned.all()):
+            return self.inputs[source]
+        clean = self.clean.batch(rows[~poisoned])
+        out = clean.new_empty((len(rows), *clean.shape[1:]))
+        out[~poisoned] = clean
+        out[poisoned] = self.inputs[source[poisoned]].to(clean)
+        return out
+
+
+@final
+@dataclass(frozen=True)
+class DataSet:
+    """A data set in its parts, with what goals, budgets and reports need to know about it.
+
+    Attributes:
+        name: its name in cases and reports.
+        kind: `"image"` (inputs `(c, h, w)` in [0, 1]) or `"table"` (inputs `(columns,)` scaled to [0, 1]).
+        train: what victims learn from, and what the attacker adds to.
+        validation: held out.
+        test: the pool of targets; held out too.
+        pretrain: a part disjoint from the others, never poisoned, that starting weights may be learnt from.
+        classes: class names.
+        features: column names of a table.
+        boxes: for images, the object's box in a test row, as `(top, left, bottom, right)` shares of the sides.
+        columns: for tables, how a column may change, by name (see `threat.Legal`); all others are continuous.
+    """
+
+    name: str
+    kind: Kind
+    train: Samples
+    validation: Samples
+    test: Samples
+    pretrain: Samples | None
+    classes: Sequence[str]
+    features: Sequence[str] = ()
+    boxes: Mapping[int, tuple[float, float, float, float]] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return tuple(self.train.batch(torch.tensor([0])).shape[1:])
+
+    def check(self) -> str:
+        """Read everything once: finite, in [0, 1], labels in range. Returns the fingerprint (SHA-256, hex).
+
+        Raises:
+            InputError: names the first offending part and row.
+        """
+        hasher = hashlib.sha256()
+        parts = {"train": self.train, "validation": self.validation, "test": self.test, "pretrain": self.pretrain}
+        for part, samples in parts.items():
+            if samples is None:
+                continue
+            _check_labels(f"{self.name} ({part})", samples.labels, len(self.classes))
+            hasher.update(part.encode() + samples.labels.numpy().tobytes())
+            row = 0
+            for chunk in samples.chunks():
+                _check_inputs(f"{self.name} ({part})", chunk, row)
+                hasher.update(chunk.contiguous().numpy().tobytes())
+                row += len(chunk)
+        return hasher.hexdigest()
+
+
+def _check_labels(where: str, labels: Tensor, classes: int) -> None:
+    if len(labels) == 0:
+        raise InputError(f"{where} is empty; give it at least one sample.")
+    wrong = ((labels < 0) | (labels >= classes)).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        raise InputError(f"{where}, row {row}: label {int(labels[row])} is not in 0..{classes - 1}; correct the label.")
+
+
+def _check_inputs(where: str, chunk: Tensor, first: int) -> None:
+    flat = chunk.flatten(1)
+    wrong = (~flat.isfinite()).any(dim=1).nonzero()
+    if len(wrong):
+        raise InputError(f"{where}, row {first + int(wrong[0])} holds NaN or infinity; drop or impute such values.")
+    wrong = ((flat < 0) | (flat > 1)).any(dim=1).nonzero()
+    if len(wrong):
+        raise InputError(f"{where}, row {first + int(wrong[0])} leaves [0, 1]; scale inputs to [0, 1] (epsilon is in that scale).")
+
+
+def split_rows(count: int, seed: int, pretrain: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rows of the train, validation, test and pre-training parts: the paper's random 90/5/5 split (§5.1).
+
+    The pre-training part is cut off the training part, so the other two are the same whatever its share.
+    """
+    order = torch.randperm(count, generator=generator("split", seed))
+    train, validation = int(0.9 * count), int(0.05 * count)
+    cut = int(pretrain * train)
+    return (
+        order[cut:train],
+        order[train : train + validation],
+        order[train + validation :],
+        order[:cut],
+    )

@@ -1,0 +1,7 @@
+"""Explainers, differentiable in the model's parameters."""
+
+from .base import Explainer, pooled
+from .cam import Cam
+from .gradient import Grad
+
+__all__ = ["Cam", "Explainer", "Grad", "pooled"]

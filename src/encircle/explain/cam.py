@@ -1,0 +1,46 @@
+"""CAM: class activation mapping (Zhou et al. 2016; the paper's Eq. 2-3)."""
+
+from __future__ import annotations
+
+from typing import Literal, final
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from ..core import InputError
+from ..models import CamClassifier
+from ..threat import CONFIGURED
+from .base import Explainer
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class Cam(Explainer):
+    """`Σ_k W[c,k] · a_k[i,j]`: signed, not rectified, on the feature map's own grid.
+
+    Its mean over the grid plus `b[c]` is the class's logit. For tables the map is `W[c,k] · a_k` over hidden units,
+    whose *sum* plus `b[c]` is the logit.
+    """
+
+    kind: Literal["cam"] = Field(default="cam", kw_only=True)
+    title = "CAM"
+
+    def check(self, model: nn.Module) -> None:
+        """Raise an `InputError` unless the model is a `CamClassifier`."""
+        if not isinstance(model, CamClassifier):
+            raise InputError(
+                f"{type(model).__name__} has no CAM head; wrap its parts in WithCamHead(body, head), or use the explainer grad."
+            )
+
+    def needs_shared_start(self, shape: tuple[int, ...]) -> bool:
+        """True for tables: hidden units of separately initialised networks do not correspond."""
+        return len(shape) == 1
+
+    def _attribute(self, model: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, tuple[int, int] | None]:
+        assert isinstance(model, CamClassifier)  # noqa: S101 - for the type checker; check() has refused others
+        features = model.features(inputs)
+        weights = model.head.weight[target]
+        if features.dim() == 2:
+            return weights * features, None
+        return (weights[:, :, None, None] * features).sum(dim=1), None

@@ -1,0 +1,33 @@
+"""The paper's classifier for tables: two fully connected layers (§5.2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+from torch import nn
+
+from .base import CamClassifier, Standardise
+
+
+@final
+class TwoLayerNet(CamClassifier):
+    """One hidden layer with ReLU and a linear head; its hidden units are what CAM explains.
+
+    Args:
+        features: number of columns.
+        classes: number of classes.
+        hidden: number of hidden units.
+    """
+
+    def __init__(self, features: int, classes: int, *, hidden: int = 32) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(
+            Standardise([0.5] * features, [0.5] * features, trailing=0), nn.Linear(features, hidden), nn.ReLU()
+        )
+        self.head = nn.Linear(hidden, classes)
+
+    @property
+    def stages(self) -> Sequence[nn.Module]:
+        """The hidden layer."""
+        return [self.hidden]

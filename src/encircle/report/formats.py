@@ -1,0 +1,84 @@
+"""Numbers as the report prints them: two decimals, a real minus sign, and a word for what is not defined."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+UNDEFINED = "undefined"
+
+_NBSP = "\u00a0"
+
+_MINUTE = 60.0
+_HOUR = 3600.0
+
+
+def known(value: Any) -> float | None:
+    """The number, or None for null and NaN."""
+    if value is None or math.isnan(value):
+        return None
+    return float(value)
+
+
+def decimal(value: Any, digits: int = 2, *, signed: bool = False) -> str:
+    """`0.31`, `−0.04`, with `signed` `+0.31`; never `-0.00`."""
+    number = known(value)
+    if number is None:
+        return UNDEFINED
+    if math.isinf(number):
+        return "∞" if number > 0 else "−∞"
+    text = f"{abs(number):.{digits}f}"
+    if float(text) == 0:
+        return text
+    return ("−" if number < 0 else "+" if signed else "") + text
+
+
+def estimate(value: Mapping[str, Any], *, signed: bool = False, scale: float = 1.0, digits: int = 2) -> str:
+    """`0.31 [0.22, 0.40]`, or only the mean where no interval is claimed; lines break only before the bracket."""
+    mean, low, high = (known(value[key]) for key in ("mean", "low", "high"))
+    if mean is None:
+        return UNDEFINED
+    text = decimal(mean * scale, digits, signed=signed)
+    if low is None or high is None:
+        return text
+    return f"{text} [{decimal(low * scale, digits)},{_NBSP}{decimal(high * scale, digits)}]"
+
+
+def percent(value: Any) -> str:
+    """A share as `10 %`, with one decimal where it has one."""
+    number = known(value)
+    if number is None:
+        return UNDEFINED
+    text = decimal(100 * number, 1)
+    return f"{text.removesuffix('.0')}{_NBSP}%"
+
+
+def percent_estimate(value: Mapping[str, Any]) -> str:
+    """A share with its interval: `95 % [90, 100]`."""
+    mean, low, high = (known(value[key]) for key in ("mean", "low", "high"))
+    if low is None or high is None:
+        return percent(mean)
+    ends = f",{_NBSP}".join(percent(end).removesuffix(f"{_NBSP}%") for end in (low, high))
+    return f"{percent(mean)} [{ends}]"
+
+
+def duration(seconds: Any) -> str:
+    """`0.4 s`, `42 s`, `3 min 5 s`, `2 h 10 min`."""
+    number = known(seconds)
+    if number is None:
+        return UNDEFINED
+    if number < 9.95:
+        return f"{number:.1f}{_NBSP}s"
+    if round(number) < _MINUTE:
+        return f"{number:.0f}{_NBSP}s"
+    if number < _HOUR:
+        minutes, rest = divmod(round(number), 60)
+        return f"{minutes}{_NBSP}min {rest}{_NBSP}s"
+    hours, rest = divmod(round(number / 60), 60)
+    return f"{hours}{_NBSP}h {rest}{_NBSP}min"
+
+
+def listing(items: list[str]) -> str:
+    """`a, b and c`."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

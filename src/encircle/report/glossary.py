@@ -1,0 +1,59 @@
+"""The words of the report in plain language."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_VERDICTS = {
+    "PASS": "No shift beyond what another training seed does, and the audit was large enough to have seen one of the "
+    "threshold's size. It speaks of this attack, this budget and this data only.",
+    "WARN": "A small shift, one that gave itself away by changing predictions, or too little evidence to tell. "
+    "The sentence beside it says which.",
+    "FAIL": "The attack bent the explanations by at least the threshold, beyond what another training seed does, "
+    "while the victims kept their prediction.",
+    "ERROR": "The audit did not finish, so it says nothing either way. It is never a pass.",
+}
+
+_ARMS = {
+    "clean": "No poison at all. Two clean models that differ only in their seed explain a sample a little "
+    "differently; that difference is the seed drift, and every change is counted beyond it.",
+    "base": "As many samples as the attack adds, but unchanged ones. Shows what mere duplication does.",
+    "noise": "The same samples with random changes as large as the budget allows. Shows what any disturbance does.",
+    "watermark": "The paper's baseline (WM): the target blended into samples that already have the desired "
+    "explanation. Visible to the eye and not bounded by the budget.",
+    "watermark-projected": "The same blend, pulled back until every value is within the budget around the target.",
+    "imf": "The paper's attack: poison samples encircle the target among the model's features and drag its "
+    "explanation towards the desired map. They are crafted while several models learn from them.",
+}
+
+_TERMS = {
+    "Target": "The test sample whose explanation the attacker wants to bend.",
+    "Victim": "A model trained from the saved data, poison included, with a seed the attacker never saw. All scores "
+    "come from victims, none from the models used for crafting.",
+    "Map": "The explanation: how relevant each part of the input was to the prediction. GRAD reads it from the "
+    "gradient at the input, CAM from the last layer's features.",
+    "Desired map": "The explanation the attacker wants the victim to give.",
+    "Jaccard": "Overlap of the parts that a map marks (the upper half of its range) with those that the desired map "
+    "marks, from 0 to 1. Higher is nearer to what the attacker wants.",
+    "L1": "Mean distance between the map and the desired map, both scaled to [0, 1]. Lower is nearer to what the "
+    "attacker wants.",
+    "Undefined": "There is nothing to compute, for instance because a map is the same everywhere.",
+    "Change beyond the seed drift": "Score with poison minus score without, less what another seed alone would "
+    "change. A shift is claimed only where its interval excludes zero.",
+    "Interval": "In brackets, where one is claimed: a 95\u00a0% bootstrap interval over targets, then victims.",
+    "Label kept": "The share of victims that still give the target its class. An attack that flips it has failed.",
+    "Accuracy change": "Percentage points on held-out rows, each victim against the clean victim of the same seed.",
+    "Drift of other maps": "How far the explanations of other test samples turn (one minus the cosine). A careless "
+    "attack moves them all and is easier to notice.",
+    "Base": "The sample from which a poison sample was made.",
+    "L∞, L2, PSNR": "Between a poison sample and its base: the largest change of a single value, the length of the "
+    "whole change, and its faintness in decibels (higher is fainter).",
+    "Upper and lower objective": "While crafting, the upper objective (L_adv) says how far the explanation is from the "
+    "desired map, the lower (L_train) how well the attacker's models learn.",
+}
+
+
+def glossary(arm_titles: Mapping[str, str]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Headed lists of words and meanings; of the arms, those that appear in the report."""
+    arms = [(title, _ARMS.get(name, "The audited attack.")) for name, title in arm_titles.items()]
+    return [("Verdicts", [*_VERDICTS.items()]), ("Arms", arms), ("Scores and words", [*_TERMS.items()])]

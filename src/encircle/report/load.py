@@ -1,0 +1,217 @@
+"""A saved run, read back and checked against docs/run-folder.md before anything is drawn from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, final
+
+import numpy as np
+import polars as pl
+import polars.selectors as cs
+import yaml
+from numpy.typing import NDArray
+from polars.exceptions import PolarsError
+from safetensors import SafetensorError, safe_open
+
+if TYPE_CHECKING:
+    from ..core import InputError
+
+_T = TypeVar("_T")
+
+_REMEDY = "run `encircle audit` on its case again to resume the run and write it anew."
+
+_SCORES = (
+    *("target", "arm", "seed", "victim_class", "jaccard", "jaccard_soft", "l1", "cosine", "spearman", "ssim"),
+    *("topk", "pointing", "mass_goal", "mass_box", "label_kept", "probability", "accuracy", "drift"),
+)
+_POISONS = ("target", "arm", "count", "share_of_set", "share_of_class", "linf", "l2", "psnr", "bounded")
+_HISTORY = ("target", "iteration", "epoch", "member", "upper", "distance", "label", "lower")
+
+_NUMBER = (int, float)
+_MAYBE = (int, float, type(None))
+_ESTIMATE = {"mean": _MAYBE, "low": _MAYBE, "high": _MAYBE}
+_ESTIMATES = (
+    *("jaccard", "l1", "jaccard_change", "l1_change"),
+    *("label_kept", "accuracy", "accuracy_change", "drift"),
+)
+_VERDICT = {
+    "verdict": str,
+    "sentence": str,
+    "advice": [str],
+    "demonstration": bool,
+    "attack": str,
+    "threshold": _NUMBER,
+    "targets": int,
+    "victims": int,
+    "label_kept": _MAYBE,
+    "smallest_detectable_shift": _MAYBE,
+    "case": {"data": str, "model": str, "explainer": str, "goal": str, "budget": str, "start": str},
+    "arms": [{"arm": str, "title": str, **dict.fromkeys(_ESTIMATES, _ESTIMATE)}],
+    "accuracy_resolvable": bool,
+    "held_out": int,
+}
+_ENVIRONMENT = {
+    "versions": dict,
+    "python": str,
+    "platform": str,
+    "threads": int,
+    "device": str,
+    "commit": (str, type(None)),
+    "results_version": int,
+    "run_id": str,
+    "seconds": dict,
+    "data": {
+        "name": str,
+        "kind": str,
+        "fingerprint": str,
+        **dict.fromkeys(("train", "validation", "test", "pretrain"), (int, type(None))),
+        "classes": [str],
+    },
+    "targets": [{"row": int, "label": int, "class_name": str}],
+    "title": str,
+}
+
+
+@final
+class LazyMaps(Mapping[str, NDArray[np.float32]]):
+    """The arrays of a safetensors file, each read when it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with safe_open(path, framework="numpy") as archive:
+            self._keys = dict.fromkeys(sorted(archive.keys()))
+
+    def __getitem__(self, key: str) -> NDArray[np.float32]:
+        if key not in self._keys:
+            raise KeyError(key)
+        with safe_open(self._path, framework="numpy") as archive:
+            return np.asarray(archive.get_tensor(key), dtype=np.float32)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+@final
+@dataclass(frozen=True)
+class SavedRun:
+    """Everything a run folder holds that the report draws; fields are named after the files."""
+
+    folder: Path
+    case: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    verdict: Mapping[str, Any]
+    scores: pl.DataFrame
+    poisons: pl.DataFrame
+    history: pl.DataFrame
+    maps: Mapping[str, NDArray[np.float32]]
+
+    @property
+    def attack(self) -> str:
+        """The name of the audited attack's arm."""
+        return str(self.verdict["attack"])
+
+    @property
+    def is_images(self) -> bool:
+        """Whether the run's data are pictures rather than rows of a table."""
+        return bool(self.environment["data"]["kind"] == "image")
+
+
+def load_run(folder: Path) -> SavedRun:
+    """Read a run folder and check that it holds what docs/run-folder.md promises.
+
+    Raises:
+        InputError: the folder or a file in it is missing, damaged or incomplete; the message names it and the remedy.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise _input_error(f"{folder} is not a run folder; run `encircle audit` first, or give the folder it wrote.")
+    case = _read(folder / "case.yaml", lambda path: yaml.safe_load(path.read_text(encoding="utf-8")))
+    _check(folder / "case.yaml", case, dict)
+    environment = _read_json(folder / "environment.json", _ENVIRONMENT)
+    verdict = _read_json(folder / "verdict.json", _VERDICT)
+    run = SavedRun(
+        folder=folder,
+        case=case,
+        environment=environment,
+        verdict=verdict,
+        scores=_read_table(folder / "scores.parquet", _SCORES),
+        poisons=_read_table(folder / "poisons.parquet", _POISONS),
+        history=_read_table(folder / "history.parquet", _HISTORY),
+        maps=_read(folder / "maps.safetensors", LazyMaps),
+    )
+    _check_maps(run)
+    return run
+
+
+def _read(path: Path, reader: Callable[[Path], _T]) -> _T:
+    try:
+        if not path.is_file():
+            raise _unusable(path, "is missing")
+        return reader(path)
+    except (ValueError, yaml.YAMLError, PolarsError, SafetensorError):
+        raise _unusable(path, "is damaged") from None
+    except OSError as error:
+        raise _unusable(path, f"cannot be read ({error.strerror or error})") from None
+
+
+def _read_json(path: Path, schema: Mapping[str, Any]) -> dict[str, Any]:
+    value: dict[str, Any] = _read(path, lambda file: json.loads(file.read_text(encoding="utf-8")))
+    _check(path, value, schema)
+    return value
+
+
+def _read_table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+    table = _read(path, lambda file: pl.read_parquet(file.read_bytes()))
+    lacking = [name for name in columns if name not in table.columns]
+    if lacking:
+        raise _unusable(path, f"lacks the column {lacking[0]!r}")
+    return table.with_columns(cs.float().fill_nan(None))
+
+
+def _check(path: Path, value: Any, schema: Any, where: str = "") -> None:
+    """Raise unless `value` has the shape of `schema`: a type, several types, `{key: schema}` or `[schema]`."""
+    if isinstance(schema, Mapping):
+        _check(path, value, dict, where)
+        for key, inner in schema.items():
+            name = f"{where}.{key}".lstrip(".")
+            if key not in value:
+                raise _unusable(path, f"lacks the entry {name!r}")
+            _check(path, value[key], inner, name)
+    elif isinstance(schema, list):
+        _check(path, value, list, where)
+        for index, item in enumerate(value):
+            _check(path, item, schema[0], f"{where}[{index}]")
+    elif not isinstance(value, schema):
+        raise _unusable(path, f"has an entry {where!r} of the wrong kind" if where else "is damaged")
+
+
+def _check_maps(run: SavedRun) -> None:
+    path = run.folder / "maps.safetensors"
+    for target in run.environment["targets"]:
+        row = target["row"]
+        for name in ("input", "goal", "mask", "clean/0", f"{run.attack}/0"):
+            if f"{row}/{name}" not in run.maps:
+                raise _unusable(path, f"lacks the map '{row}/{name}'")
+        goal = run.maps[f"{row}/goal"].shape
+        dimensions = (3, 2) if run.is_images else (1, 1)
+        if (run.maps[f"{row}/input"].ndim, len(goal)) != dimensions:
+            raise _unusable(path, f"holds an input or a goal of the wrong shape for target {row}")
+        for name in ("mask", "clean/0", f"{run.attack}/0"):
+            if run.maps[f"{row}/{name}"].shape != goal:
+                raise _unusable(path, f"holds a map '{row}/{name}' of another shape than its goal")
+
+
+def _unusable(path: Path, trouble: str) -> InputError:
+    return _input_error(f"{path} {trouble}; {_REMEDY}")
+
+
+def _input_error(message: str) -> InputError:
+    from ..core import InputError  # noqa: PLC0415  the core brings torch along, which a report never needs
+
+    return InputError(message)

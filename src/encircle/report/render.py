@@ -1,0 +1,83 @@
+"""One self-contained HTML file from one or several saved runs: no network, no torch, no model."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from .formats import percent
+from .glossary import glossary
+from .load import SavedRun, load_run
+from .pictures import scale
+from .sections import SHOWN_SEED, Section, section
+
+
+def render(runs: Sequence[Path], destination: Path, *, title: str | None = None) -> Path:
+    """Draw saved runs as one HTML file; an earlier file is replaced only by a whole new one.
+
+    Args:
+        runs: run folders, in the order in which they are shown.
+        destination: the HTML file to write.
+        title: heading of the page; by default the run's own title, or the number of audits.
+
+    Returns:
+        `destination`.
+
+    Raises:
+        InputError: no run was given, or a run folder is missing, damaged or incomplete.
+        StorageError: the file could not be written.
+    """
+    from ..storage import write_text  # noqa: PLC0415  it brings the core and so torch along
+
+    page = to_html([load_run(folder) for folder in runs], title=title)
+    write_text(Path(destination), page)
+    return Path(destination)
+
+
+def to_html(runs: Sequence[SavedRun], *, title: str | None = None) -> str:
+    """The page as text: the same runs give the same text, byte for byte.
+
+    Raises:
+        InputError: no run was given.
+    """
+    if not runs:
+        from ..core import InputError  # noqa: PLC0415  see load.py
+
+        raise InputError("a report needs at least one run; give the folder that `encircle audit` wrote.")
+    sections = [section(run, number) for number, run in enumerate(runs, start=1)]
+    titles = {name: arm_title for one in sections for name, arm_title in one.arm_titles.items()}
+    templates = Environment(
+        loader=PackageLoader("encircle.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = templates.get_template("report.js").render()
+    return templates.get_template("report.html.j2").render(
+        title=title or (sections[0].title if len(sections) == 1 else f"{len(sections)} audits"),
+        question=_question(sections),
+        sections=sections,
+        colours=scale(),
+        glossary=glossary(titles),
+        shown_seed=SHOWN_SEED,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+    )
+
+
+def _question(sections: Sequence[Section]) -> str:
+    shares = [percent(share) for share in sorted(one.share for one in sections if one.share is not None)]
+    if not shares:
+        part = "a part"
+    elif shares[0] == shares[-1]:
+        part = shares[0]
+    else:
+        part = f"{shares[0]} to {shares[-1]}"
+    return (
+        f"If someone controls {part} of the training data, how far can they bend the model’s explanations "
+        "without touching its accuracy?"
+    )

@@ -1,0 +1,442 @@
+"""Scores of a map against the desired map, and distances of a poison to its bases: pure functions over numpy arrays.
+
+A map and its goal have the same shape, `(h, w)` for images or `(F,)` for tables, and no common scale: every score is
+the same after a map is multiplied by a positive number, and all but `relevance_mass` are the same after one is added.
+An optional boolean mask of that shape says which entries the goal concerns (Zhang, Gao and Su 2021, footnote 1).
+Scaling to [0, 1] always looks at the whole map; only then are the masked entries taken.
+
+A score that means nothing is NaN, never 0 or 1: every score of a constant or non-finite map (or goal), and those whose
+denominator is empty. Nothing here warns. Arrays that cannot be compared at all raise `encircle.core.InputError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from skimage.metrics import structural_similarity
+
+from encircle.core import InputError
+
+_similarity: Callable[..., tuple[float, NDArray[np.float64]]] = structural_similarity  # scikit-image has no types
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+UNDEFINED = float("nan")
+THRESHOLD = 0.5
+"""From this value up (after min-max scaling) an entry counts as highlighted."""
+ROUNDING = 4
+"""A map whose range is at most so many rounding steps of its own largest entry is constant but for rounding."""
+
+
+def minmax(attribution: NDArray[Any]) -> Array | None:
+    """A map scaled so that its smallest entry is 0 and its largest is 1.
+
+    Entries are first multiplied by a power of two, which is exact, so that gradients of a saturated probability (1e-12
+    and far below) neither vanish nor does the range of a huge map overflow.
+
+    Args:
+        attribution: the map, any shape, any real type.
+
+    Returns:
+        float64 of the same shape, or None where the scaled map is undefined: empty, not finite everywhere, or constant
+        up to rounding (`ROUNDING`) in the type the map came in.
+    """
+    precision = np.finfo(attribution.dtype if np.issubdtype(attribution.dtype, np.floating) else np.float64).eps
+    values = attribution.astype(np.float64)
+    if values.size == 0 or not np.isfinite(values).all():
+        return None
+    _, exponent = np.frexp(np.abs(values).max())
+    values = np.ldexp(values, -exponent)  # now the largest size lies in [0.5, 1)
+    low, high = values.min(), values.max()
+    if high - low <= ROUNDING * precision:
+        return None
+    scaled: Array = (values - low) / (high - low)
+    return scaled
+
+
+def l1(attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = None) -> float:
+    """Mean absolute difference of the scaled maps over the masked entries.
+
+    §5.3.1 of the paper, divided by the number of masked entries so that it lies in [0, 1].
+
+    Args:
+        attribution: the map, `(h, w)` or `(F,)`.
+        goal: the desired map, same shape.
+        mask: the entries that count, same shape; all by default.
+
+    Returns:
+        A number in [0, 1], 0 for equal maps: lower is better. NaN where undefined.
+
+    Raises:
+        InputError: the arrays cannot be compared.
+    """
+    pair = _scaled(attribution, goal, mask)
+    return UNDEFINED if pair is None else float(np.abs(pair[0] - pair[1]).mean())
+
+
+def jaccard(
+    attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = None, *, threshold: float = THRESHOLD
+) -> float:
+    """Intersection over union of the highlighted masked entries (§5.3.1 of the paper, its text).
+
+    Args:
+        attribution: the map, `(h, w)` or `(F,)`.
+        goal: the desired map, same shape.
+        mask: the entries that count, same shape; all by default.
+        threshold: an entry is highlighted when its scaled value is at least this; in (0, 1].
+
+    Returns:
+        A number in [0, 1], 1 for the same highlighted entries. NaN where undefined (neither highlights a masked entry).
+
+    Raises:
+        InputError: the arrays cannot be compared, or the threshold is out of range.
+    """
+    _check_threshold(threshold)
+    pair = _scaled(attribution, goal, mask)
+    if pair is None:
+        return UNDEFINED
+    ours, wanted = pair[0] >= threshold, pair[1] >= threshold
+    return _ratio((ours & wanted).sum(), (ours | wanted).sum())
+
+
+def jaccard_soft(attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = None) -> float:
+    """Sum of the smaller over sum of the larger of the scaled masked entries (§5.3.1 of the paper, its formula).
+
+    Args:
+        attribution: the map, `(h, w)` or `(F,)`.
+        goal: the desired map, same shape.
+        mask: the entries that count, same shape; all by default.
+
+    Returns:
+        A number in [0, 1], 1 for equal maps. NaN where undefined (both are 0 on the whole mask).
+
+    Raises:
+        InputError: the arrays cannot be compared.
+    """
+    pair = _scaled(attribution, goal, mask)
+    return UNDEFINED if pair is None else _ratio(np.minimum(*pair).sum(), np.maximum(*pair).sum())
+
+
+def cosine(attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = None) -> float:
+    """Centred cosine of the masked entries, which is Pearson's correlation.
+
+    Centred because the attack's objective is, and because the plain cosine of two non-negative maps is high whatever
+    they show.
+
+    Args:
+        attribution: the map, `(h, w)` or `(F,)`.
+        goal: the desired map, same shape.
+        mask: the entries that count, same shape; all by default.
+
+    Returns:
+        A number in [-1, 1]. NaN where undefined (also where either is constant on the mask).
+
+    Raises:
+        InputError: the arrays cannot be compared.
+    """
+    if _scaled(attribution, goal, mask) is None:
+        return UNDEFINED
+    return _pearson(_select(attribution, mask), _select(goal, mask))
+
+
+def spearman(attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = None) -> float:
+    """Spearman's rank correlation of the masked entries: Pearson's of the ranks, tied entries sharing their mean rank.
+
+    Args:
+        attribution: the map, `(h, w)` or `(F,)`.
+        goal: the desired map, same shape.
+        mask: the entries that count, same shape; all by default.
+
+    Returns:
+        A number in [-1, 1]. NaN where undefined (also where either is constant on the mask).
+
+    Raises:
+        InputError: the arrays cannot be compared.
+    """
+    if _scaled(attribution, goal, mask) is None:
+        return UNDEFINED
+    return _pearson(rankdata(_select(attribution, mask)), rankdata(_select(goal, mask)))
+
+
+def ssim(attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = None) -> float:
+    """Structural similarity of the scaled maps (Wang et al. 2004, scikit-image, uniform window, data range 1).
+
+    The window is the largest odd side up to half the map's shorter side, within 3 … 7 cells (7 at 14×14, 3 at 7×7 and
+    4×4), so that the mean is over several windows even on a CAM grid. It is over the windows that lie wholly inside the
+    map and are centred on a masked entry.
+
+    Args:
+        attribution: the map, `(h, w)` or `(F,)`.
+        goal: the desired map, same shape.
+        mask: the entries that count, same shape; all by default.
+
+    Returns:
+        A number in [-1, 1], 1 for equal maps. NaN where undefined: also for `(F,)`, for grids with a side below 3, and
+        where no window is centred on a masked entry.
+
+    Raises:
+        InputError: the arrays cannot be compared.
+    """
+    _check(attribution, goal, mask)
+    ours, wanted = minmax(attribution), minmax(goal)
+    if ours is None or wanted is None or ours.ndim != 2 or min(ours.shape) < 3:
+        return UNDEFINED
+    half = max(3, min(7, min(ours.shape) // 2))
+    window = half - (half + 1) % 2
+    similarity = _similarity(ours, wanted, win_size=window, data_range=1.0, full=True)[1]
+    border = window // 2
+    inside = np.zeros(ours.shape, dtype=np.bool_)
+    inside[border:-border, border:-border] = True
+    chosen = similarity[inside if mask is None else inside & mask]
+    return float(chosen.mean()) if chosen.size else UNDEFINED
+
+
+def topk_intersection(
+    attribution: NDArray[Any],
+    goal: NDArray[Any],
+    mask: Mask | None = None,
+    *,
+    k: int | None = None,
+    threshold: float = THRESHOLD,
+) -> float:
+    """Share of the goal's k highest masked entries that are among the map's k highest (Ghorbani et al. 2019).
+
+    Among equal entries the one that comes first in the array ranks higher. If k is the number of masked entries the
+    share is 1 whatever the map.
+
+    Args:
+        attribution: the map, `(h, w)` or `(F,)`.
+        goal: the desired map, same shape.
+        mask: the entries that count, same shape; all by default.
+        k: how many; by default as many as the goal highlights.
+        threshold: an entry is highlighted when its scaled value is at least this; in (0, 1].
+
+    Returns:
+        A number in [0, 1]. NaN where undefined (the goal highlights no masked entry).
+
+    Raises:
+        InputError: the arrays cannot be compared, or k or the threshold is out of range.
+    """
+    _check_threshold(threshold)
+    pair = _scaled(attribution, goal, mask)
+    if pair is None:
+        return UNDEFINED
+    ours, wanted = pair
+    if k is None:
+        k = int((wanted >= threshold).sum())
+    elif not 1 <= k <= wanted.size:
+        raise InputError(f"k = {k} entries cannot be chosen from {wanted.size}; give a k between 1 and {wanted.size}.")
+    found, sought = (np.argsort(-values, kind="stable")[:k] for values in (ours, wanted))
+    return _ratio(np.isin(sought, found).sum(), k)
+
+
+def pointing_game(
+    attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = None, *, threshold: float = THRESHOLD
+) -> float:
+    """Whether the map's largest masked entry lies where the goal is highlighted (Zhang et al. 2018, pointing game).
+
+    Of several equally large entries the first in the array is taken.
+
+    Args:
+        attribution: the map, `(h, w)` or `(F,)`.
+        goal: the desired map, same shape.
+        mask: the entries that count, same shape; all by default.
+        threshold: an entry is highlighted when its scaled value is at least this; in (0, 1].
+
+    Returns:
+        1.0 or 0.0. NaN where undefined.
+
+    Raises:
+        InputError: the arrays cannot be compared, or the threshold is out of range.
+    """
+    _check_threshold(threshold)
+    pair = _scaled(attribution, goal, mask)
+    return UNDEFINED if pair is None else float(pair[1][pair[0].argmax()] >= threshold)
+
+
+def relevance_mass(attribution: NDArray[Any], region: Mask, mask: Mask | None = None) -> float:
+    """Share of the positive relevance that lies inside a region (Arras et al. 2022, relevance mass accuracy).
+
+    Zero means "no relevance" here, so this score alone changes when a constant is added to the map.
+
+    Args:
+        attribution: the map, `(h, w)` or `(F,)`.
+        region: true inside the region, same shape.
+        mask: the entries that count, in the region and around it, same shape; all by default.
+
+    Returns:
+        A number in [0, 1]. NaN where undefined: the map is constant, nothing positive is counted or the
+            region is empty.
+
+    Raises:
+        InputError: the arrays cannot be compared.
+    """
+    _check(attribution, region, mask)
+    _check_boolean("region", region)
+    inside = _select(region, mask)
+    if minmax(attribution) is None or not inside.any():
+        return UNDEFINED
+    positive = np.maximum(_select(attribution, mask).astype(np.float64), 0.0)
+    if positive.max() == 0.0:
+        return UNDEFINED
+    positive /= positive.max()  # the sum of a huge map stays finite, that of a tiny one positive
+    return min(1.0, _ratio(positive[inside].sum(), positive.sum()))
+
+
+def score(
+    attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = None, box: Mask | None = None
+) -> dict[str, float]:
+    """Every score of one map, under the column names of `scores.parquet`.
+
+    Args:
+        attribution: the map, `(h, w)` or `(F,)`.
+        goal: the desired map, same shape.
+        mask: the entries the goal concerns, same shape; all by default. `mass_box` does not look at it.
+        box: true inside the object's box, same shape, where it is known.
+
+    Returns:
+        `jaccard`, `jaccard_soft`, `l1`, `cosine`, `spearman`, `ssim`, `topk`, `pointing`, `mass_goal` (in the entries
+        the goal highlights) and `mass_box` (NaN without a box), each NaN where undefined.
+
+    Raises:
+        InputError: the arrays cannot be compared.
+    """
+    wanted = minmax(goal)
+    return {
+        "jaccard": jaccard(attribution, goal, mask),
+        "jaccard_soft": jaccard_soft(attribution, goal, mask),
+        "l1": l1(attribution, goal, mask),
+        "cosine": cosine(attribution, goal, mask),
+        "spearman": spearman(attribution, goal, mask),
+        "ssim": ssim(attribution, goal, mask),
+        "topk": topk_intersection(attribution, goal, mask),
+        "pointing": pointing_game(attribution, goal, mask),
+        "mass_goal": UNDEFINED if wanted is None else relevance_mass(attribution, wanted >= THRESHOLD, mask),
+        "mass_box": UNDEFINED if box is None else relevance_mass(attribution, box),
+    }
+
+
+def psnr(poison: NDArray[Any], base: NDArray[Any]) -> float:
+    """Peak signal-to-noise ratio of one sample against its base.
+
+    Args:
+        poison: one sample, any shape, features in [0, 1].
+        base: its base sample, same shape and range.
+
+    Returns:
+        `-10 · log10(mean squared difference)`, in decibels (data range 1): higher is nearer. NaN for identical samples,
+        whose ratio is infinite.
+
+    Raises:
+        InputError: the shapes differ or an entry is not finite.
+    """
+    return _psnr(_difference(poison, base))
+
+
+def distances(poison: NDArray[Any], base: NDArray[Any]) -> dict[str, float]:
+    """How far a poison went from its bases.
+
+    Args:
+        poison: the samples, `(n, ...)`, features in [0, 1]; n may be 0.
+        base: the base sample of each, same shape and range.
+
+    Returns:
+        `linf`: the largest change of any entry of any sample, what a budget ε has to bound; `l2`: the mean over the
+        samples of their Euclidean distance; `psnr`: the mean over the samples that differ from their base, in decibels,
+        NaN if none does. All are NaN for an empty poison.
+
+    Raises:
+        InputError: the shapes differ or an entry is not finite.
+    """
+    _check_shapes("poison", poison, "base", base)
+    rows = []
+    for sample, origin in zip(poison, base, strict=True):  # one at a time: a float64 copy of all may not fit in memory
+        change = _difference(sample, origin)
+        rows.append((np.abs(change).max(initial=0.0), np.linalg.norm(change), _psnr(change)))
+    if not rows:
+        return {"linf": UNDEFINED, "l2": UNDEFINED, "psnr": UNDEFINED}
+    linf, l2, ratio = np.array(rows, dtype=np.float64).T
+    defined = ratio[~np.isnan(ratio)]
+    return {
+        "linf": float(linf.max()),
+        "l2": float(l2.mean()),
+        "psnr": float(defined.mean()) if defined.size else UNDEFINED,
+    }
+
+
+def _scaled(attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None) -> tuple[Array, Array] | None:
+    """The masked entries `(n,)` of both maps after each was scaled as a whole; None where that is undefined."""
+    _check(attribution, goal, mask)
+    ours, wanted = minmax(attribution), minmax(goal)
+    if ours is None or wanted is None or (mask is not None and not mask.any()):
+        return None
+    return _select(ours, mask), _select(wanted, mask)
+
+
+def _select(values: NDArray[Any], mask: Mask | None) -> NDArray[Any]:
+    """The masked entries `(n,)` in the order of the array."""
+    return values.ravel() if mask is None else values[mask]
+
+
+def _pearson(left: NDArray[Any], right: NDArray[Any]) -> float:
+    """Pearson's correlation of two vectors `(n,)`; NaN where one is constant."""
+    a, b = minmax(left), minmax(right)
+    if a is None or b is None:
+        return UNDEFINED
+    a, b = a - a.mean(), b - b.mean()
+    return float(np.clip(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)), -1.0, 1.0))
+
+
+def _ratio(part: float, whole: float) -> float:
+    """A share; NaN where there is nothing to have a share of."""
+    return float(part / whole) if whole > 0 else UNDEFINED
+
+
+def _difference(poison: NDArray[Any], base: NDArray[Any]) -> Array:
+    """`poison - base` in float64 (8-bit integers would wrap around)."""
+    _check_shapes("poison", poison, "base", base)
+    change: Array = np.asarray(poison, dtype=np.float64) - np.asarray(base, dtype=np.float64)
+    if not np.isfinite(change).all():
+        raise InputError("the poison or its base holds entries that are not finite; repair the samples first.")
+    return change
+
+
+def _psnr(change: Array) -> float:
+    """The ratio of a finite difference; NaN where nothing changed."""
+    error = float(np.square(change).mean()) if change.size else 0.0
+    return float(-10.0 * np.log10(error)) if error > 0 else UNDEFINED
+
+
+def _check(attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None) -> None:
+    """Refuse arrays that cannot be compared entry by entry."""
+    _check_shapes("map", attribution, "goal", goal)
+    if attribution.ndim not in (1, 2) or attribution.size == 0:
+        raise InputError(f"a map of shape {attribution.shape} cannot be scored; give one of shape (h, w) or (F,).")
+    if mask is not None:
+        _check_shapes("map", attribution, "mask", mask)
+        _check_boolean("mask", mask)
+
+
+def _check_shapes(name: str, array: NDArray[Any], other_name: str, other: NDArray[Any]) -> None:
+    """Refuse two arrays of different shapes."""
+    if array.shape != other.shape:
+        raise InputError(
+            f"the {name} has shape {array.shape} but the {other_name} has shape {other.shape}; bring both to one shape."
+        )
+
+
+def _check_boolean(name: str, array: NDArray[Any]) -> None:
+    """Refuse numbers where true and false are meant: as an index they would pick rows."""
+    if array.dtype != np.bool_:
+        raise InputError(f"the {name} has type {array.dtype}; convert it to bool.")
+
+
+def _check_threshold(threshold: float) -> None:
+    """Refuse a threshold that highlights everything or nothing."""
+    if not 0.0 < threshold <= 1.0:
+        raise InputError(f"the threshold {threshold} is out of range; choose one above 0 and at most 1.")

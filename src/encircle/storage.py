@@ -1,0 +1,169 @@
+"""Files that are either whole or absent: everything is written under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import safetensors
+import safetensors.numpy
+
+from .core import InputError, StorageError
+
+_TEMPORARY = ".partial-"
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, delete it otherwise.
+
+    Raises:
+        StorageError: the disk is full, the folder is read-only, or the like.
+    """
+    temporary = _temporary_name(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as handle:  # what is renamed must not be lost with the power
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(_cannot_write(path, error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Like `replacing`, for a whole folder; an existing folder of that name is replaced.
+
+    Raises:
+        StorageError: the disk is full, the parent is read-only, or the like.
+    """
+    temporary = _temporary_name(path)
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(_cannot_write(path, error)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> str:
+    return f"cannot write {path}: {error.strerror or error}; free some space or choose another folder, then run again."
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left under temporary names anywhere below `folder`."""
+    for leftover in folder.rglob(f"{_TEMPORARY}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    """Write a table, whole or not at all."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], facts: Mapping[str, str] | None = None) -> None:
+    """Write arrays by name as safetensors, with facts beside them, whole or not at all."""
+    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    write_bytes(path, safetensors.numpy.save(plain, metadata=dict(facts or {})))
+
+
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, str]]:
+    """Read what `write_arrays` wrote: arrays by name, and facts.
+
+    Raises:
+        StorageError: the file is missing or damaged.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as handle:
+            return {name: handle.get_tensor(name) for name in handle.keys()}, dict(handle.metadata() or {})
+    except (OSError, safetensors.SafetensorError):
+        raise StorageError(f"{path} is missing or damaged; delete it and run again.") from None
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold the operating system's lock of a folder, so that two processes never work in it at once.
+
+    Raises:
+        InputError: another process holds it.
+        StorageError: the folder cannot be written.
+    """
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = path.open("a")
+    except OSError as error:
+        raise StorageError(_cannot_write(path, error)) from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"another process is at work in {folder}; wait for it or stop it.") from None
+        yield
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all; NaN and infinities become null, which every JSON reader understands."""
+    write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        InputError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist.") from None
+    except (ValueError, UnicodeDecodeError):
+        raise InputError(f"{path} is damaged (not JSON); delete it and run again.") from None

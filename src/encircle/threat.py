@@ -1,0 +1,152 @@
+"""What the attacker may do: how many samples, how far each may move, and which values are legal (§3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass as plain_dataclass
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from .core import InputError
+
+CONFIGURED = ConfigDict(extra="forbid")
+_TOLERANCE = 1e-6
+"""Slack when a budget is verified, for float32 rounding of x - base; far below one 8-bit level (0.0039)."""
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class Budget:
+    """How much poison and how far from its bases.
+
+    Args:
+        fraction: poison as a share of the clean training set, rounded down; give this or `count`.
+        count: number of poison samples.
+        epsilon: radius of the ball around the base sample, in units of the [0, 1] input (paper: 0.1).
+        norm: `"linf"` (the paper's) or `"l2"`.
+        mode: `"inject"` adds poison; `"replace"` overwrites the bases (poison made from the target itself is still added).
+
+    Raises:
+        ValueError: a value out of range, as pydantic's `ValidationError`.
+    """
+
+    fraction: float | None = Field(default=None, ge=0, lt=1)
+    count: int | None = Field(default=None, ge=0)
+    epsilon: float = Field(default=0.1, gt=0, le=1)
+    norm: Literal["linf", "l2"] = "linf"
+    mode: Literal["inject", "replace"] = "inject"
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Budget:
+        if (self.fraction is None) == (self.count is None):
+            raise ValueError("give either fraction or count")
+        return self
+
+    def size(self, clean: int) -> int:
+        """Number of poison samples for a clean training set of this size: ⌊fraction · clean⌋."""
+        if self.count is not None:
+            return self.count
+        assert self.fraction is not None  # noqa: S101 - for the type checker; _one_size guarantees it
+        return int(self.fraction * clean + 1e-9)  # 0.29 * 100 is 28.999...
+
+    def project(
+        self, samples: Float[Tensor, "n *shape"], base: Float[Tensor, "n *shape"], legal: Legal
+    ) -> Float[Tensor, "n *shape"]:
+        """The nearest samples inside ball and range, then brought to legal values by moving towards the base.
+
+        Moving towards the base never leaves the ball; that is why rounding is not to the nearest value.
+        """
+        shift = samples - base
+        if self.norm == "linf":
+            shift = shift.clamp(-self.epsilon, self.epsilon)
+        else:
+            norms = shift.flatten(1).norm(dim=1).clamp(min=1e-12)
+            shift = shift * (self.epsilon / norms).clamp(max=1).reshape(-1, *[1] * (shift.dim() - 1))
+        return legal.towards_base((base + shift).clamp(0, 1), base)
+
+    def excess(self, samples: Float[Tensor, "n *shape"], base: Float[Tensor, "n *shape"]) -> float:
+        """By how much the worst sample leaves the ball or [0, 1]; at most 0 when all are inside (up to rounding)."""
+        if not len(samples):
+            return 0.0
+        shift = (samples.double() - base.double()).flatten(1)
+        distance = shift.abs().amax(dim=1) if self.norm == "linf" else shift.norm(dim=1)
+        outside = max(float(-samples.min()), float(samples.max()) - 1)
+        return max(float(distance.max()) - self.epsilon, outside) - _TOLERANCE
+
+
+@final
+@plain_dataclass(frozen=True)
+class Column:
+    """How one column of a table may change, in units scaled to [0, 1].
+
+    Attributes:
+        kind: `"integer"` (multiples of `step` away from the base), `"categorical"` (one of `values`) or `"immutable"`.
+        step: distance of neighbouring integers after scaling.
+        values: the legal values after scaling.
+    """
+
+    kind: Literal["integer", "categorical", "immutable"]
+    step: float = 1.0
+    values: Sequence[float] = ()
+
+
+@final
+@plain_dataclass(frozen=True)
+class Legal:
+    """Which values a sample may hold besides lying in [0, 1]; everything is continuous unless said otherwise.
+
+    Attributes:
+        levels: for images exported with 8 bits, 255: values move in steps of 1/levels from the base. 0 for none.
+        columns: for tables, by position.
+    """
+
+    levels: int = 0
+    columns: Mapping[int, Column] | None = None
+
+    def quantised(self, base: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
+        """Base samples as 8-bit files would hold them, so that whole steps away from them can be exported exactly."""
+        return (base * self.levels).round() / self.levels if self.levels else base
+
+    def relaxed(self) -> Legal:
+        """Only what can be kept while crafting: immutable columns stay, steps and categories are left to the end."""
+        kept = {place: column for place, column in (self.columns or {}).items() if column.kind == "immutable"}
+        return Legal(columns=kept)
+
+    def towards_base(
+        self, samples: Float[Tensor, "n *shape"], base: Float[Tensor, "n *shape"]
+    ) -> Float[Tensor, "n *shape"]:
+        """Legal samples no further from the base than these in any entry; the base itself is always legal."""
+        if self.levels:
+            return _whole_steps(samples, base, 1 / self.levels)
+        if not self.columns:
+            return samples
+        out = samples.clone()
+        for position, column in self.columns.items():
+            here, there = samples[:, position], base[:, position]
+            if column.kind == "immutable":
+                out[:, position] = there
+            elif column.kind == "integer":
+                out[:, position] = _whole_steps(here, there, column.step)
+            else:
+                out[:, position] = _nearest_within(here, there, column.values)
+        return out
+
+
+def _whole_steps(samples: Tensor, base: Tensor, step: float) -> Tensor:
+    # The 1e-4 keeps a shift of k steps at k when float32 makes it k - 1e-5, so that projecting twice changes nothing.
+    shift = (samples - base) / step
+    return (base + (shift + 1e-4 * shift.sign()).trunc() * step).clamp(0, 1)
+
+
+def _nearest_within(samples: Tensor, base: Tensor, values: Sequence[float]) -> Tensor:
+    if not values:
+        raise InputError("a categorical column needs its legal values; list them or call the column immutable.")
+    choices = torch.cat([torch.tensor(list(values)).to(base).expand(len(base), -1), base[:, None]], dim=1)
+    reach = (samples - base).abs()[:, None] + 1e-7
+    cost = (choices - samples[:, None]).abs().masked_fill((choices - base[:, None]).abs() > reach, torch.inf)
+    return choices.gather(1, cost.argmin(dim=1, keepdim=True))[:, 0]

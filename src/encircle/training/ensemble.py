@@ -1,0 +1,83 @@
+"""The attacker's own models: differently seeded, and each at its own stage of training (Eq. 12-14)."""
+
+from __future__ import annotations
+
+import copy
+from typing import final
+
+from ..core import InputError, generator
+from ..data import Samples
+from .fit import Learner, Source, hidden_samples, steps_per_epoch, train
+from .recipe import Recipe
+
+ROLE = "surrogate"
+"""Seeds of this role are never a victim's."""
+
+
+@final
+class Ensemble:
+    """K surrogate models in training.
+
+    Args:
+        source: where models start.
+        recipe: the victim's recipe, which the attacker knows (§3.2).
+        learners: the members.
+        total_steps: steps of the whole recipe; a member past it has been trained like a victim.
+        seed: what the members' starts were drawn from.
+    """
+
+    def __init__(self, source: Source, recipe: Recipe, learners: list[Learner], total_steps: int, seed: int) -> None:
+        self.source = source
+        self.recipe = recipe
+        self.learners = learners
+        self.total_steps = total_steps
+        self.seed = seed
+        self._restarts = 0
+
+    @classmethod
+    def pretrained(
+        cls, source: Source, recipe: Recipe, clean: Samples, *, members: int, staggered: bool, seed: int
+    ) -> Ensemble:
+        """Members pre-trained on the clean set (Algorithm 1, line 1).
+
+        Args:
+            source: where models start.
+            recipe: the victim's recipe.
+            clean: the clean training set.
+            members: K.
+            staggered: member k has trained for k/K of the recipe (MetaPoison's staggering), else all of it.
+            seed: of starts and batch orders.
+        """
+        if members < 1:
+            raise InputError(f"an ensemble of {members} models cannot craft anything; use at least 1.")
+        steps = recipe.epochs * steps_per_epoch(len(clean), recipe.batch_size)
+        learners = []
+        for member in range(members):
+            model = source.model(recipe, ROLE, seed * members + member)
+            learner = Learner(model, recipe, steps)
+            epochs = round(member * recipe.epochs / members) if staggered else recipe.epochs
+            hidden = hidden_samples(model, clean, recipe.frozen_stages)
+            train(learner, recipe, hidden, generator(ROLE, "order", seed * members + member), epochs)
+            learners.append(learner)
+        return cls(source, recipe, learners, steps, seed)
+
+    def copy(self) -> Ensemble:
+        """An independent copy: crafting trains the members further, and each target starts from the same ones."""
+        return Ensemble(self.source, self.recipe, copy.deepcopy(self.learners), self.total_steps, self.seed)
+
+    def follow(self, recipe: Recipe) -> None:
+        """Train on by another recipe of the same frozen stages, with fresh optimisers."""
+        self.recipe = recipe
+        for learner in self.learners:
+            learner.recipe = recipe
+            learner.optimiser = recipe.build_optimiser(learner.model)
+
+    def restart_finished(self) -> None:
+        """Begin anew, from a fresh seed, every member that has been through the whole recipe (MetaPoison)."""
+        for place, learner in enumerate(self.learners):
+            if learner.taken >= self.total_steps:
+                self._restarts += 1
+                seed = (self.seed + 1) * 1_000_003 + self._restarts
+                self.learners[place] = Learner(
+                    self.source.model(self.recipe, ROLE, seed), self.recipe, self.total_steps
+                )

@@ -1,0 +1,245 @@
+"""Training a model by a recipe, one step at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import cast, final
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core import InputError, derive_seed, generator
+from ..data import Samples, TensorSamples
+from ..models import split
+from ..storage import write_bytes
+from .recipe import Recipe
+
+HIDDEN_BYTES = 1 << 30
+"""Outputs of frozen stages are kept for a whole training if they fit in this many bytes, and recomputed otherwise."""
+
+
+@final
+class Source:
+    """Where models start: a way to build one, and the checkpoint for recipes that start from one.
+
+    Args:
+        build: makes the network with fresh weights; called with torch's global generator seeded.
+        checkpoint: weights by name, or None.
+        device: where models live.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], nn.Module],
+        checkpoint: dict[str, Tensor] | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.build = build
+        self.checkpoint = checkpoint
+        self.device = torch.device(device)
+
+    def model(self, recipe: Recipe, role: str, seed: int) -> nn.Module:
+        """A model at the start of this recipe, its early stages frozen, in eval mode.
+
+        Raises:
+            InputError: the recipe wants a checkpoint and there is none, or the checkpoint does not fit.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(role, "start", seed))
+            model = self.build()
+        if recipe.start == "checkpoint":
+            if self.checkpoint is None:
+                raise InputError("the recipe starts from a checkpoint but there is none; give weights or a pre-training recipe.")
+            try:
+                model.load_state_dict(self.checkpoint)
+            except RuntimeError as error:
+                raise InputError(f"the checkpoint does not fit the model: {str(error).splitlines()[-1].strip()}") from None
+        early, frozen = split(model, recipe.frozen_stages)
+        if early is not None:
+            for stage in early.stages[:frozen]:
+                stage.requires_grad_(False)
+        return model.to(self.device).eval()
+
+
+@final
+class Learner:
+    """One model in training: its optimiser and place in the recipe.
+
+    Args:
+        model: at its start, early stages already frozen.
+        recipe: how it learns.
+        steps: how many steps the whole training takes; for the schedule.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, steps: int) -> None:
+        self.model = model
+        self.frozen = recipe.frozen_stages
+        self.recipe = recipe
+        self.steps = steps
+        self.optimiser = recipe.build_optimiser(model)
+        self.taken = 0
+
+    def step(self, hidden: Float[Tensor, "b *hidden"], labels: Int[Tensor, "b"]) -> float:
+        """One step on outputs of the frozen stages (on inputs, if none are frozen); returns the mean cross-entropy."""
+        if len(labels) < 2:
+            return float("nan")  # batch normalisation cannot learn from one sample
+        training_mode(self.model, self.frozen)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.rate(self.taken / self.steps)
+        self.optimiser.zero_grad()
+        loss = F.cross_entropy(after(self.model, hidden, self.frozen), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        self.taken += 1
+        self.model.eval()
+        return float(loss.detach())
+
+
+def training_mode(model: nn.Module, frozen: int) -> None:
+    """Train mode, but for the frozen stages, whose batch statistics must not move."""
+    model.train()
+    early, count = split(model, frozen)
+    if early is not None:
+        for stage in early.stages[:count]:
+            stage.eval()
+
+
+def before(model: nn.Module, inputs: Float[Tensor, "n *shape"], frozen: int) -> Float[Tensor, "n *hidden"]:
+    """The output of the frozen stages: what all models from one checkpoint share."""
+    early, count = split(model, frozen)
+    return inputs if early is None else early.early(inputs, count)
+
+
+def after(model: nn.Module, hidden: Float[Tensor, "n *hidden"], frozen: int) -> Float[Tensor, "n classes"]:
+    """Logits from the output of the frozen stages: `after(before(x)) == model(x)`."""
+    early, count = split(model, frozen)
+    return cast(Tensor, model(hidden)) if early is None else early.late(hidden, count)
+
+
+@torch.no_grad()
+def hidden_samples(model: nn.Module, samples: Samples, frozen: int, *, limit: int = HIDDEN_BYTES) -> Samples:
+    """The samples as the frozen stages see them, computed once if they fit in `limit` bytes, else batch by batch."""
+    if frozen == 0:
+        return samples
+    device = next(model.parameters()).device
+    probe = before(model, samples.batch(torch.tensor([0])).to(device), frozen)
+    if probe.numel() * probe.element_size() * len(samples) > limit:
+        return _Hidden(model, samples, frozen)
+    hidden = torch.cat([before(model, chunk.to(device), frozen) for chunk in samples.chunks()])
+    return TensorSamples(hidden, samples.labels)
+
+
+@final
+class _Hidden(Samples):
+    def __init__(self, model: nn.Module, samples: Samples, frozen: int) -> None:
+        self.model, self.samples, self.frozen = model, samples, frozen
+        self.labels = samples.labels
+
+    @torch.no_grad()
+    def batch(self, rows: Int[Tensor, "b"]) -> Float[Tensor, "b *hidden"]:
+        device = next(self.model.parameters()).device
+        return before(self.model, self.samples.batch(rows).to(device), self.frozen)
+
+
+def batches(count: int, size: int, shuffle: torch.Generator) -> Iterator[Int[Tensor, "b"]]:
+    """One epoch of shuffled row numbers; a last batch of a single row joins the one before it."""
+    rows = list(torch.randperm(count, generator=shuffle).split(size))
+    if len(rows) > 1 and len(rows[-1]) == 1:
+        rows[-2:] = [torch.cat(rows[-2:])]
+    yield from rows
+
+
+def steps_per_epoch(count: int, size: int) -> int:
+    """How many batches `batches` yields."""
+    whole, rest = divmod(count, size)
+    return max(whole + (rest > 1), 1)
+
+
+def fit(source: Source, recipe: Recipe, samples: Samples, role: str, seed: int) -> nn.Module:
+    """Train one model from its start to the end of the recipe.
+
+    Args:
+        source: where it starts.
+        recipe: how it learns.
+        samples: what it learns from.
+        role: what it is for (`"victim"`, `"surrogate"`); different roles never share random numbers.
+        seed: of the start and the order of batches.
+
+    Returns:
+        The model in eval mode.
+
+    Raises:
+        InputError: training diverged, or the recipe does not fit the model.
+    """
+    model = source.model(recipe, role, seed)
+    learner = Learner(model, recipe, recipe.epochs * steps_per_epoch(len(samples), recipe.batch_size))
+    train(learner, recipe, hidden_samples(model, samples, recipe.frozen_stages), generator(role, "order", seed), recipe.epochs)
+    if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
+        raise InputError(f"training diverged at learning rate {recipe.lr} ({role} {seed}); lower lr.")
+    return model
+
+
+def train(learner: Learner, recipe: Recipe, hidden: Samples, shuffle: torch.Generator, epochs: int) -> None:
+    """Train on outputs of the frozen stages for some epochs."""
+    device = next(learner.model.parameters()).device
+    for _ in range(epochs):
+        for rows in batches(len(hidden), recipe.batch_size, shuffle):
+            learner.step(hidden.batch(rows).to(device), hidden.labels[rows].to(device))
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, samples: Samples) -> float:
+    """Share of samples classified correctly, in [0, 1]."""
+    device = next(model.parameters()).device
+    right = 0
+    for rows in torch.arange(len(samples)).split(256):
+        right += int((model(samples.batch(rows).to(device)).argmax(dim=1).cpu() == samples.labels[rows]).sum())
+    return right / len(samples)
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Write a model's weights and buffers as safetensors, whole or not at all."""
+    write_bytes(path, save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read weights by name from `.safetensors`, or from a torch file of tensors (`weights_only=True`: nothing in it can run).
+
+    Raises:
+        InputError: the file is missing or is neither.
+    """
+    if not path.is_file():
+        raise InputError(f"the weights {path} do not exist; give an existing .safetensors or .pt file.")
+    try:
+        if path.suffix == ".safetensors":
+            return cast(dict[str, Tensor], load_file(path))
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise InputError(f"the weights {path} cannot be read: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # torch raises pickle's own error for what it refuses to unpickle
+        raise InputError(f"the weights {path} hold more than tensors and are not loaded; save a state dict.") from error
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise InputError(f"the weights {path} hold more than tensors by name; save model.state_dict().")
+    return loaded
+
+
+__all__ = [
+    "Learner",
+    "Source",
+    "accuracy",
+    "after",
+    "batches",
+    "before",
+    "fit",
+    "hidden_samples",
+    "read_weights",
+    "save_weights",
+    "steps_per_epoch",
+    "train",
+    "training_mode",
+]

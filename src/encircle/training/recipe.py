@@ -1,0 +1,58 @@
+"""How a victim learns."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, final
+
+import torch
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from ..threat import CONFIGURED
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class Recipe:
+    """A training recipe; the same recipe, seed and data give the same weights bit for bit (on one machine and thread count).
+
+    Args:
+        start: `"scratch"` (fresh weights a seed) or `"checkpoint"` (every model starts from the same weights).
+        frozen_stages: how many early stages keep their starting weights and batch statistics; needs a checkpoint.
+        epochs: passes over the training set.
+        batch_size: samples a step.
+        lr: learning rate.
+        optimiser: `"sgd"` or `"adam"`.
+        momentum: of SGD.
+        weight_decay: L2 penalty.
+        schedule: `"constant"`, or `"cosine"` to zero over the whole training.
+    """
+
+    start: Literal["scratch", "checkpoint"] = "scratch"
+    frozen_stages: int = Field(default=0, ge=0)
+    epochs: int = Field(default=5, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    lr: float = Field(default=0.05, gt=0)
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+
+    @model_validator(mode="after")
+    def _freezing_needs_weights(self) -> Recipe:
+        if self.frozen_stages and self.start == "scratch":
+            raise ValueError("frozen_stages needs start='checkpoint': frozen random stages would never learn anything")
+        return self
+
+    def build_optimiser(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser over what is not frozen."""
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if self.optimiser == "adam":
+            return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay)
+        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+    def rate(self, progress: float) -> float:
+        """The learning rate after this share (0 to 1) of the whole training."""
+        return self.lr if self.schedule == "constant" else self.lr * (1 + math.cos(math.pi * min(progress, 1))) / 2
