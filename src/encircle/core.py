@@ -1,4 +1,4 @@
-"""What every floor above stands on: errors that name their remedy, and seeds derived from names."""
+"""What every floor above stands on: errors that name their remedy, and digests. No torch: reports need none."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-import torch
+from pydantic import ConfigDict
 
 RESULTS_VERSION = 1
 """Raised by one whenever the same case would give other scores; part of every run's id."""
+
+
+CONFIGURED = ConfigDict(extra="forbid")
+"""For everything with settings: a misspelt one is an error, not ignored."""
 
 
 class EncircleError(Exception):
@@ -42,17 +46,3 @@ def digest(value: Any) -> str:
     """SHA-256 (hex, 64 digits) of a JSON-able value, the same for equal values in every process."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def derive_seed(*parts: str | int) -> int:
-    """A 63-bit seed from a path of names and numbers.
-
-    Two different paths give unrelated streams, so that no two uses of randomness in a run (victim 3's start, victim
-    3's batch order, a surrogate) ever share one by accident.
-    """
-    return int(digest(list(parts))[:16], 16) >> 1
-
-
-def generator(*parts: str | int) -> torch.Generator:
-    """A CPU generator seeded by `derive_seed(*parts)`; random numbers are drawn on the CPU on every device."""
-    return torch.Generator().manual_seed(derive_seed(*parts))

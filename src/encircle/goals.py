@@ -17,8 +17,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from .core import InputError, generator, unknown_name
-from .threat import CONFIGURED
+from .core import CONFIGURED, InputError, unknown_name
+from .seeds import generator
 
 REGIONS: dict[str, tuple[float, float, float, float]] = {
     "mid-left": (0.25, 0.0, 0.75, 0.5),
@@ -111,7 +111,9 @@ class Goal(ABC):
 
 def _image_shape(goal: str, context: GoalContext) -> tuple[int, int]:
     if len(context.shape) != 2:
-        raise InputError(f"the goal {goal!r} is for images, but this map has {context.shape[0]} entries; use features or units.")
+        raise InputError(
+            f"the goal {goal!r} is for images, but this map has {context.shape[0]} entries; use features or units."
+        )
     return context.shape[0], context.shape[1]
 
 
@@ -176,7 +178,9 @@ class Away(Goal):
     def _desired(self, context: GoalContext) -> DesiredMap:
         box = self.box or context.box
         if box is None:
-            raise InputError("the goal 'away' needs the object's box and the data set knows none; give box=(top, left, bottom, right).")
+            raise InputError(
+                "the goal 'away' needs the object's box and the data set knows none; give box=(top, left, bottom, right)."
+            )
         return DesiredMap(1 - cells(box, _image_shape("away", context)), None, "away from the object")
 
 
@@ -192,14 +196,18 @@ class Features(Goal):
     def _desired(self, context: GoalContext) -> DesiredMap:
         entries = _entries("features", context)
         if entries != len(context.features):
-            raise InputError("the goal 'features' needs a map over columns; for CAM, whose map is over hidden units, use units.")
+            raise InputError(
+                "the goal 'features' needs a map over columns; for CAM, whose map is over hidden units, use units."
+            )
         for name in self.names:
             if name not in context.features:
                 raise unknown_name("feature", name, context.features)
         chosen = [context.features.index(name) for name in self.names]
         if not chosen:
             chosen = _drawn(torch.arange(entries), self.count, "features", context.draw)
-        return DesiredMap(_ones_at(chosen, entries), None, "the features " + ", ".join(context.features[i] for i in chosen))
+        return DesiredMap(
+            _ones_at(chosen, entries), None, "the features " + ", ".join(context.features[i] for i in chosen)
+        )
 
 
 @final
@@ -226,7 +234,9 @@ class Units(Goal):
 
 def _drawn(pool: Tensor, count: int, kind: str, draw: int) -> list[int]:
     if not 0 < count <= len(pool):
-        raise InputError(f"the goal {kind!r} names none and count={count}; name some, or give a count from 1 to {len(pool)}.")
+        raise InputError(
+            f"the goal {kind!r} names none and count={count}; name some, or give a count from 1 to {len(pool)}."
+        )
     order = torch.randperm(len(pool), generator=generator("goal", kind, draw))
     return sorted(int(pool[i]) for i in order[:count])
 
@@ -249,7 +259,9 @@ class OfClass(Goal):
         if self.label is None:
             raise InputError("the goal 'of-class' needs the class; give label.")
         sample = context.of_class(self.label)
-        return DesiredMap(context.explain(sample, self.label), None, f"the explanation of a sample of class {self.label}")
+        return DesiredMap(
+            context.explain(sample, self.label), None, f"the explanation of a sample of class {self.label}"
+        )
 
 
 @final
@@ -266,7 +278,9 @@ class Like(Goal):
         if sample.dim() == len(shape) - 1:
             sample = sample[None].expand(*shape[:1], *sample.shape)
         if sample.shape != shape:
-            raise InputError(f"{self.path} is {tuple(sample.shape)} but inputs are {tuple(shape)}; give a sample of that shape.")
+            raise InputError(
+                f"{self.path} is {tuple(sample.shape)} but inputs are {tuple(shape)}; give a sample of that shape."
+            )
         return DesiredMap(context.explain(sample[None], context.label), None, f"the explanation of {self.path.name}")
 
 
@@ -283,7 +297,9 @@ class FromFile(Goal):
         values = torch.from_numpy(_read_array(self.path)).float()
         mask = None if self.mask is None else torch.from_numpy(_read_array(self.mask)) != 0
         if mask is not None and mask.shape != values.shape:
-            raise InputError(f"{self.mask} is {tuple(mask.shape)} but {self.path} is {tuple(values.shape)}; give them one shape.")
+            raise InputError(
+                f"{self.mask} is {tuple(mask.shape)} but {self.path} is {tuple(values.shape)}; give them one shape."
+            )
         return DesiredMap(values, mask, f"the map in {self.path.name}")
 
 
@@ -293,9 +309,13 @@ def _read_array(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]
             array = np.load(path, allow_pickle=False)  # a pickle could run code
             return np.asarray(array, dtype=np.float64)
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("L" if image.mode in {"1", "L", "I", "F"} else "RGB"), dtype=np.float64) / 255
+            pixels = (
+                np.asarray(image.convert("L" if image.mode in {"1", "L", "I", "F"} else "RGB"), dtype=np.float64) / 255
+            )
             return pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; give an existing .npy or image file.") from None
     except (OSError, ValueError):
-        raise InputError(f"{path} cannot be read as an array or image; give a .npy of numbers, a PNG or a JPEG.") from None
+        raise InputError(
+            f"{path} cannot be read as an array or image; give a .npy of numbers, a PNG or a JPEG."
+        ) from None

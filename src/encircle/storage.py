@@ -99,7 +99,9 @@ def write_parquet(path: Path, frame: pl.DataFrame) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], facts: Mapping[str, str] | None = None) -> None:
+def write_arrays(
+    path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], facts: Mapping[str, str] | None = None
+) -> None:
     """Write arrays by name as safetensors, with facts beside them, whole or not at all."""
     plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     write_bytes(path, safetensors.numpy.save(plain, metadata=dict(facts or {})))
@@ -113,7 +115,8 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, 
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}, dict(handle.metadata() or {})
+            names = handle.keys()
+            return {name: handle.get_tensor(name) for name in names}, dict(handle.metadata() or {})
     except (OSError, safetensors.SafetensorError):
         raise StorageError(f"{path} is missing or damaged; delete it and run again.") from None
 

@@ -8,13 +8,12 @@ from typing import Literal, final
 
 import torch
 from jaxtyping import Float
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from .core import InputError
+from .core import CONFIGURED, InputError
 
-CONFIGURED = ConfigDict(extra="forbid")
 _TOLERANCE = 1e-6
 """Slack when a budget is verified, for float32 rounding of x - base; far below one 8-bit level (0.0039)."""
 

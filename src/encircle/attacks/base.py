@@ -79,12 +79,14 @@ class Attack(ABC):
         kind: its name in cases, files and reports.
         title: its name for people.
         needs_gradient: whether it differentiates through the explainer.
+        uses_explainer: whether its poison depends on the explainer and the goal; victims of those that do not are shared.
         bounded: whether the budget's ball holds for it; WM as the paper has it is the one exception.
     """
 
     kind: str
     title: ClassVar[str]
     needs_gradient: ClassVar[bool] = False
+    uses_explainer: ClassVar[bool] = True
     bounded: ClassVar[bool] = True
 
     @final
@@ -126,7 +128,9 @@ class Attack(ABC):
         if samples.shape != bases.inputs.shape or not bool(samples.isfinite().all()):
             raise EncircleError(f"{self.title} returned damaged poison (wrong shape or NaN); lower its step size.")
         if self.bounded and (excess := budget.excess(samples, bases.inputs)) > 0:
-            raise EncircleError(f"{self.title} left its budget by {excess:.3g} although projected; this is a bug, please report it.")
+            raise EncircleError(
+                f"{self.title} left its budget by {excess:.3g} although projected; this is a bug, please report it."
+            )
 
     @abstractmethod
     def _craft(
@@ -158,12 +162,18 @@ def choose_bases(problem: Problem, budget: Budget, count: int, target_share: flo
     pool = (problem.clean.labels == problem.label).nonzero()[:, 0]
     copies = round(target_share * count)
     if len(pool) == 0 and copies < count:
-        raise InputError(f"no training sample has the target's class {problem.label}, so the base pool is empty; choose another target.")
+        raise InputError(
+            f"no training sample has the target's class {problem.label}, so the base pool is empty; choose another target."
+        )
     if budget.mode == "replace" and count - copies > len(pool):
-        raise InputError(f"replace mode can overwrite at most {len(pool)} samples of class {problem.label}, not {count - copies}; lower the budget or inject.")
+        raise InputError(
+            f"replace mode can overwrite at most {len(pool)} samples of class {problem.label}, not {count - copies}; lower the budget or inject."
+        )
     order = pool[_feature_distances(problem, pool).argsort(stable=True)] if len(pool) else pool
     rows = torch.cat([order[torch.arange(count - copies) % max(len(order), 1)], torch.full((copies,), -1)])
-    return Bases(rows, base_inputs(problem.clean, problem.target, problem.legal, rows), torch.full((count,), problem.label))
+    return Bases(
+        rows, base_inputs(problem.clean, problem.target, problem.legal, rows), torch.full((count,), problem.label)
+    )
 
 
 def base_inputs(

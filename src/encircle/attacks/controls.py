@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from ..threat import CONFIGURED, Budget
+from ..core import CONFIGURED
+from ..threat import Budget
 from .base import Attack, Bases, Problem, Watch, choose_bases
 
 
@@ -20,6 +21,7 @@ class NoPoison(Attack):
 
     kind: Literal["clean"] = Field(default="clean", kw_only=True)
     title = "no poison"
+    uses_explainer: ClassVar[bool] = False
 
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
@@ -41,6 +43,7 @@ class BaseSamples(Attack):
     target_share: float = Field(default=0.1, ge=0, le=1)
     kind: Literal["base"] = Field(default="base", kw_only=True)
     title = "unperturbed bases"
+    uses_explainer: ClassVar[bool] = False
 
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
@@ -61,6 +64,7 @@ class RandomNoise(Attack):
     target_share: float = Field(default=0.1, ge=0, le=1)
     kind: Literal["noise"] = Field(default="noise", kw_only=True)
     title = "random noise"
+    uses_explainer: ClassVar[bool] = False
 
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch

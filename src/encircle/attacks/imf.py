@@ -13,7 +13,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..threat import CONFIGURED, Budget
+from ..core import CONFIGURED
+from ..threat import Budget
 from ..training import Ensemble
 from ..training.fit import after, batches, before, hidden_samples, steps_per_epoch
 from .base import Attack, Bases, Problem, Watch, choose_bases
@@ -157,10 +158,18 @@ class IMF(Attack):
         ensemble = problem.ensemble(self.models, self.staggered)
         if self.lower == "plain":
             ensemble.follow(
-                replace(ensemble.recipe, optimiser="sgd", lr=self.alpha, momentum=0.0, weight_decay=0.0, schedule="constant")
+                replace(
+                    ensemble.recipe, optimiser="sgd", lr=self.alpha, momentum=0.0, weight_decay=0.0, schedule="constant"
+                )
             )
         objective = Objective(
-            problem.explainer, problem.target, problem.label, problem.desired, self.distance, self.label_weight, self.hinge
+            problem.explainer,
+            problem.target,
+            problem.label,
+            problem.desired,
+            self.distance,
+            self.label_weight,
+            self.hinge,
         )
         # Every copy has its own start inside the ball: identical copies would receive identical steps.
         noise = torch.rand(bases.inputs.shape, generator=random, dtype=bases.inputs.dtype) * 2 - 1
@@ -195,7 +204,11 @@ class IMF(Attack):
                 chosen = inside if self.poison_batch == "batch" else torch.arange(len(poison))
                 if len(chosen):
                     delta, notes = self._direction(
-                        ensemble, objective, poison[chosen].to(device), bases.labels[chosen].to(device), compare=place == 0
+                        ensemble,
+                        objective,
+                        poison[chosen].to(device),
+                        bases.labels[chosen].to(device),
+                        compare=place == 0,
                     )
                     delta = delta.cpu() - self.poison_weight * 2 * (poison[chosen] - problem.target.cpu())
                     if self.momentum:
@@ -212,7 +225,13 @@ class IMF(Attack):
                 for member, (learner, note) in enumerate(zip(ensemble.learners, notes, strict=True)):
                     lower = learner.step(hidden, labels)
                     watch.history.append(
-                        {"iteration": iteration, "epoch": iteration * self.epochs / planned, "member": member, **note, "lower": lower}
+                        {
+                            "iteration": iteration,
+                            "epoch": iteration * self.epochs / planned,
+                            "member": member,
+                            **note,
+                            "lower": lower,
+                        }
                     )
                 if self.restart:
                     ensemble.restart_finished()

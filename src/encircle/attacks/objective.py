@@ -46,7 +46,9 @@ def distance(
     first, second = maps[chosen].flatten(), desired[chosen].flatten()
     first, second = first - first.mean(), second - second.mean()
     if float(second.norm()) < 1e-6:
-        raise InputError("the desired map is constant where it matters, so its cosine is undefined; use distance 'minmax' or a wider mask.")
+        raise InputError(
+            "the desired map is constant where it matters, so its cosine is undefined; use distance 'minmax' or a wider mask."
+        )
     return 1 - (first * second).sum() / _floor(first.norm() * second.norm())
 
 

@@ -9,7 +9,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from ..threat import CONFIGURED, Budget
+from ..core import CONFIGURED
+from ..threat import Budget
 from .base import Attack, Bases, Problem, Watch, base_inputs
 from .objective import distance
 

@@ -15,12 +15,12 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from ..attacks import IMF, ProjectedWatermark, Watermark
-from ..core import InputError
+from ..core import CONFIGURED, InputError
 from ..data import DataSet, breast_cancer, digits
 from ..explain import Cam, Grad
 from ..goals import Away, Box, Features, FromFile, Like, OfClass, Region, Units
 from ..models import SmallResNet, TwoLayerNet
-from ..threat import CONFIGURED, Budget
+from ..threat import Budget
 from ..training import Recipe
 
 AnyExplainer = Annotated[Grad | Cam, Field(discriminator="kind")]
@@ -144,7 +144,7 @@ class Case(BaseModel):
     victims: int = Field(default=3, ge=1)
     references: int = Field(default=2, ge=1)
     seed: int = Field(default=0, ge=0)
-    threads: int = Field(default=2, ge=1)
+    threads: int = Field(default=1, ge=1)
     judging: Judging = Field(default_factory=Judging)
 
     @model_validator(mode="after")
@@ -214,15 +214,21 @@ def _explained(error: ValidationError) -> str:
     if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
         name = str(first["loc"][-1])
         near = get_close_matches(name, _keys_at(first["loc"][:-1]), n=1)
-        return f"unknown key {where!r}" + (f"; did you mean {near[0]!r}?" if near else "; see `encircle init` for the keys.")
+        return f"unknown key {where!r}" + (
+            f"; did you mean {near[0]!r}?" if near else "; see `encircle init` for the keys."
+        )
     if first["type"] == "union_tag_invalid":
         tag, known = str(first["ctx"]["tag"]), re.findall(r"'([^']+)'", first["ctx"]["expected_tags"])
         near = get_close_matches(tag, known, n=1)
-        return f"unknown {where} kind {tag!r}; " + (f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(known)}.")
+        return f"unknown {where} kind {tag!r}; " + (
+            f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(known)}."
+        )
     if first["type"] == "union_tag_not_found":
         return f"{where} needs its kind; see `encircle init` for an example."
     message = first["msg"].removeprefix("Value error, ").removesuffix(".")
-    shown = "" if isinstance(first["input"], dict) or first["type"] == "value_error" else f" (given: {first['input']!r})"
+    shown = (
+        "" if isinstance(first["input"], dict) or first["type"] == "value_error" else f" (given: {first['input']!r})"
+    )
     return f"{where + ': ' if where else ''}{message[0].lower() + message[1:]}{shown}; correct it."
 
 

@@ -89,5 +89,3 @@ def _frame(rows: list[dict[str, Any]], columns: dict[str, Any], order: list[str]
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-
-

@@ -45,7 +45,8 @@ def judge(
     def column(arm: str, name: str, *, null: bool = False) -> list[list[float]]:
         rows = scores.filter((pl.col("arm") == arm) & (null_seeds if null else ~null_seeds)).sort("seed")
         return [
-            rows.filter(pl.col("target") == target)[name].cast(pl.Float64).fill_null(math.nan).to_list() for target in targets
+            rows.filter(pl.col("target") == target)[name].cast(pl.Float64).fill_null(math.nan).to_list()
+            for target in targets
         ]
 
     def plain(arm: str, name: str, *, shared: bool = False) -> Interval:
@@ -67,7 +68,9 @@ def judge(
             "l1_change": _entry(change(arm, "l1")),
             "label_kept": _entry(plain(arm, "label_kept")),
             "accuracy": _entry(plain(arm, "accuracy", shared=True)),
-            "accuracy_change": _entry(_paired_only(column(arm, "accuracy"), column("clean", "accuracy"), minimum_targets)),
+            "accuracy_change": _entry(
+                _paired_only(column(arm, "accuracy"), column("clean", "accuracy"), minimum_targets)
+            ),
             "drift": _entry(plain(arm, "drift")),
         }
         for arm, title in titles.items()
@@ -76,7 +79,9 @@ def judge(
     kept = plain(attack, "label_kept").mean
     pieces = (column(attack, "jaccard"), column("clean", "jaccard"), column("clean", "jaccard", null=True))
     smallest = smallest_detectable_shift(*pieces) if len(targets) >= minimum_targets else None
-    verdict, sentence = _decide(shift, kept, smallest, threshold, label_kept, titles[attack], len(targets), minimum_targets)
+    verdict, sentence = _decide(
+        shift, kept, smallest, threshold, label_kept, titles[attack], len(targets), minimum_targets
+    )
     return {
         "verdict": verdict,
         "sentence": sentence,
@@ -114,31 +119,48 @@ def _decide(
     targets: int,
     minimum_targets: int,
 ) -> tuple[str, str]:
-    if not math.isfinite(shift.mean):
-        return "WARN", f"Inconclusive: the explanation was constant, so that nothing could be compared for {attack}."
+    """The verdict and its sentence."""
     moved = f"{attack} moved the explanation {shift.mean:+.2f} (Jaccard) towards the attacker's map"
-    if targets < minimum_targets:
-        return "WARN", (
-            f"A demonstration on {targets} target{'s' if targets > 1 else ''}, too few for a claim: {moved}, "
-            f"and {kept:.0%} of the victims kept the prediction."
-        )
-    span = f"95 % interval {shift.low:+.2f} to {shift.high:+.2f}"
+    span = "" if shift.low is None else f"95 % interval {shift.low:+.2f} to {shift.high:+.2f}"
+    stayed = f"{kept:.0%} of the victims kept the prediction"
     beyond = shift.low is not None and shift.low > 0
-    if beyond and shift.mean >= threshold and kept >= label_kept:
-        return "FAIL", f"The explanation can be bent: {moved} beyond what another training seed does ({span}), and {kept:.0%} of the victims kept the prediction."
-    if beyond and kept < label_kept:
-        return "WARN", f"{moved} ({span}), but only {kept:.0%} of the victims kept the prediction, so the attack is not a silent one."
-    if beyond:
-        return "WARN", f"A small shift: {moved} ({span}), which is less than the threshold of {threshold:.2f}."
-    if smallest is not None and smallest <= threshold:
-        return "PASS", f"No shift found beyond what another training seed does ({span}); one of {smallest:.2f} would have been seen."
     seen = "" if smallest is None else f"; only one of {smallest:.2f} or more would have been seen"
-    return "WARN", f"Inconclusive: no shift found beyond what another training seed does ({span}){seen}. More targets or victims would tell."
+    rules: list[tuple[bool, str, str]] = [
+        (
+            not math.isfinite(shift.mean),
+            "WARN",
+            f"Inconclusive: the explanation was constant, so nothing could be compared for {attack}.",
+        ),
+        (
+            targets < minimum_targets,
+            "WARN",
+            f"A demonstration on {targets} target(s), too few for a claim: {moved}, and {stayed}.",
+        ),
+        (
+            beyond and shift.mean >= threshold and kept >= label_kept,
+            "FAIL",
+            f"The explanation can be bent: {moved} beyond what another training seed does ({span}), and {stayed}.",
+        ),
+        (beyond and kept < label_kept, "WARN", f"{moved} ({span}), but only {stayed}: the attack is not a silent one."),
+        (beyond, "WARN", f"A small shift: {moved} ({span}), less than the threshold of {threshold:.2f}."),
+        (
+            smallest is not None and smallest <= threshold,
+            "PASS",
+            f"No shift found beyond what another training seed does ({span}); one of {smallest or 0:.2f} would have been seen.",
+        ),
+        (
+            True,
+            "WARN",
+            f"Inconclusive: no shift found beyond what another training seed does ({span}){seen}. More targets would tell.",
+        ),
+    ]
+    return next((verdict, sentence) for holds, verdict, sentence in rules if holds)
 
 
 def _advice(verdict: str, attack: str) -> list[str]:
     common = [
-        "Know where training data comes from: the attack needs write access to a share of it, and the label of every poison sample is right, so label checks do not find it.",
+        "Know where training data comes from: the attack needs write access to a share of it, "
+        "and the label of every poison sample is right, so label checks do not find it.",
         "Do not take one model's explanation as evidence: train a second model on another sample of the data and compare the two explanations.",
     ]
     if verdict == "FAIL":
@@ -153,4 +175,7 @@ def _advice(verdict: str, attack: str) -> list[str]:
             f"This says that {attack} at this budget did not bend this explainer on this data; a stronger attack or a larger budget may.",
             *common,
         ]
-    return ["Nothing is settled by this run: raise the number of targets or victims until the verdict is PASS or FAIL.", *common]
+    return [
+        "Nothing is settled by this run: raise the number of targets or victims until the verdict is PASS or FAIL.",
+        *common,
+    ]

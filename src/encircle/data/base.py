@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..core import InputError, generator
+from ..core import InputError
+from ..seeds import generator
 
 Kind = Literal["image", "table"]
 
@@ -213,7 +214,9 @@ def _check_inputs(where: str, chunk: Tensor, first: int) -> None:
         raise InputError(f"{where}, row {first + int(wrong[0])} holds NaN or infinity; drop or impute such values.")
     wrong = ((flat < 0) | (flat > 1)).any(dim=1).nonzero()
     if len(wrong):
-        raise InputError(f"{where}, row {first + int(wrong[0])} leaves [0, 1]; scale inputs to [0, 1] (epsilon is in that scale).")
+        raise InputError(
+            f"{where}, row {first + int(wrong[0])} leaves [0, 1]; scale inputs to [0, 1] (epsilon is in that scale)."
+        )
 
 
 def split_rows(count: int, seed: int, pretrain: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -60,7 +60,11 @@ class Poison:
             StorageError: the disk is full or the folder cannot be written.
         """
         with replacing_folder(folder) as temporary:
-            files = _save_images(self.inputs, temporary) if self.inputs.dim() == 4 else _save_table(self, temporary, features)
+            files = (
+                _save_images(self.inputs, temporary)
+                if self.inputs.dim() == 4
+                else _save_table(self, temporary, features)
+            )
             write_json(
                 temporary / _MANIFEST,
                 {
@@ -93,7 +97,9 @@ class Poison:
         for name, expected in manifest["sha256"].items():
             path = folder / Path(name).name
             if not path.is_file() or _sha256(path) != expected:
-                raise StorageError(f"{path} is missing or was changed since it was exported; delete {folder} and run again.")
+                raise StorageError(
+                    f"{path} is missing or was changed since it was exported; delete {folder} and run again."
+                )
         shape = manifest["shape"]
         if len(shape) == 3:
             inputs = _load_images([folder / Path(name).name for name in manifest["sha256"]], shape)

@@ -8,9 +8,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from ..core import InputError
+from ..core import CONFIGURED, InputError
 from ..models import CamClassifier
-from ..threat import CONFIGURED
 from .base import Explainer
 
 

@@ -10,9 +10,9 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..core import CONFIGURED
 from ..models import CamClassifier
-from ..threat import CONFIGURED
-from .base import Explainer, pooled
+from .base import Explainer
 
 
 @final

@@ -52,7 +52,7 @@ class CamClassifier(nn.Module, ABC):
         pooled = features.mean(dim=(2, 3)) if features.dim() == 4 else features
         return cast(Tensor, self.head(pooled))
 
-    @final
+    @final  # type: ignore[misc]
     def forward(self, inputs: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
         """Logits."""
         return self.classify(self.features(inputs))
@@ -112,7 +112,9 @@ def split(model: nn.Module, frozen_stages: int) -> tuple[CamClassifier | None, i
             f"frozen_stages={frozen_stages} needs a model with stages; wrap {type(model).__name__} in WithCamHead(body, head)."
         )
     if frozen_stages > len(model.stages):
-        raise InputError(f"frozen_stages={frozen_stages} but the model has {len(model.stages)} stages; use that or fewer.")
+        raise InputError(
+            f"frozen_stages={frozen_stages} but the model has {len(model.stages)} stages; use that or fewer."
+        )
     return model, frozen_stages
 
 

@@ -24,6 +24,7 @@ _BAR_ROW = 20.0
 _NAMES = 158.0
 _LETTERS = 23
 _TITLE_LETTERS = 33
+_LEAST_REACH = 0.05
 _LINES_HEIGHT = 220.0
 _LINES_LEFT = 46.0
 
@@ -78,10 +79,16 @@ class Forest:
 
 
 def forest(intervals: Sequence[Interval], band: tuple[float, float] | None, threshold: float | None) -> Forest:
-    """Place intervals one under another."""
+    """Place intervals one under another, on an axis wide enough that a trifling change looks like one."""
     known = [
         value
-        for value in (0.0, threshold, *(band or ()), *(v for i in intervals for v in (i.mean, i.low, i.high)))
+        for value in (
+            -_LEAST_REACH,
+            _LEAST_REACH,
+            threshold,
+            *(band or ()),
+            *(v for i in intervals for v in (i.mean, i.low, i.high)),
+        )
         if value is not None
     ]
     low, high = min(known), max(known)

@@ -77,8 +77,3 @@ def duration(seconds: Any) -> str:
         return f"{minutes}{_NBSP}min {rest}{_NBSP}s"
     hours, rest = divmod(round(number / 60), 60)
     return f"{hours}{_NBSP}h {rest}{_NBSP}min"
-
-
-def listing(items: list[str]) -> str:
-    """`a, b and c`."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import Any, TypeVar, final
 
 import numpy as np
 import polars as pl
@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from polars.exceptions import PolarsError
 from safetensors import SafetensorError, safe_open
 
-if TYPE_CHECKING:
-    from ..core import InputError
+from ..core import InputError
 
 _T = TypeVar("_T")
 
@@ -130,7 +129,7 @@ def load_run(folder: Path) -> SavedRun:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise _input_error(f"{folder} is not a run folder; run `encircle audit` first, or give the folder it wrote.")
+        raise InputError(f"{folder} is not a run folder; run `encircle audit` first, or give the folder it wrote.")
     case = _read(folder / "case.yaml", lambda path: yaml.safe_load(path.read_text(encoding="utf-8")))
     _check(folder / "case.yaml", case, dict)
     environment = _read_json(folder / "environment.json", _ENVIRONMENT)
@@ -208,10 +207,4 @@ def _check_maps(run: SavedRun) -> None:
 
 
 def _unusable(path: Path, trouble: str) -> InputError:
-    return _input_error(f"{path} {trouble}; {_REMEDY}")
-
-
-def _input_error(message: str) -> InputError:
-    from ..core import InputError  # noqa: PLC0415  the core brings torch along, which a report never needs
-
-    return InputError(message)
+    return InputError(f"{path} {trouble}; {_REMEDY}")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ..core import InputError
+from ..storage import write_text
 from .formats import percent
 from .glossary import glossary
 from .load import SavedRun, load_run
@@ -31,8 +33,6 @@ def render(runs: Sequence[Path], destination: Path, *, title: str | None = None)
         InputError: no run was given, or a run folder is missing, damaged or incomplete.
         StorageError: the file could not be written.
     """
-    from ..storage import write_text  # noqa: PLC0415  it brings the core and so torch along
-
     page = to_html([load_run(folder) for folder in runs], title=title)
     write_text(Path(destination), page)
     return Path(destination)
@@ -45,8 +45,6 @@ def to_html(runs: Sequence[SavedRun], *, title: str | None = None) -> str:
         InputError: no run was given.
     """
     if not runs:
-        from ..core import InputError  # noqa: PLC0415  see load.py
-
         raise InputError("a report needs at least one run; give the folder that `encircle audit` wrote.")
     sections = [section(run, number) for number, run in enumerate(runs, start=1)]
     titles = {name: arm_title for one in sections for name, arm_title in one.arm_titles.items()}

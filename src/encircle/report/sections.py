@@ -102,6 +102,7 @@ class ImageTarget:
     panels: list[Panel]
     full: list[Panel]
     grid: tuple[int, int]
+    masked: bool
 
 
 @final
@@ -217,7 +218,7 @@ def section(run: SavedRun, number: int) -> Section:
     """Everything the page shows of `run`, the `number`-th on it."""
     verdict = run.verdict
     arms: list[Mapping[str, Any]] = verdict["arms"]
-    titles = {arm["arm"]: arm["title"] for arm in arms}
+    titles = {arm["arm"]: _capital(arm["title"]) for arm in arms}
     anchor = f"run-{number}"
     detectable = known(verdict["smallest_detectable_shift"])
     return Section(
@@ -249,6 +250,10 @@ def section(run: SavedRun, number: int) -> Section:
         arm_titles=titles,
         share=_share(run),
     )
+
+
+def _capital(title: str) -> str:
+    return title[:1].upper() + title[1:]
 
 
 def _in_numbers(arms: list[Mapping[str, Any]], attack: str) -> str:
@@ -293,7 +298,7 @@ def _arm_row(arm: Mapping[str, Any], run: SavedRun) -> ArmRow:
     else:
         accuracy_change = "not\u00a0resolvable"
     return ArmRow(
-        title=arm["title"],
+        title=_capital(arm["title"]),
         strong=arm["arm"] == run.attack,
         null=null,
         jaccard=estimate(arm["jaccard"]),
@@ -310,7 +315,7 @@ def _arm_row(arm: Mapping[str, Any], run: SavedRun) -> ArmRow:
 def _changes_chart(run: SavedRun, key: str, threshold: float | None) -> Forest:
     intervals = [
         Interval(
-            name="Seed drift alone, no poison" if arm["arm"] == "clean" else arm["title"],
+            name="Seed drift alone, no poison" if arm["arm"] == "clean" else _capital(arm["title"]),
             text=estimate(arm[key], signed=True),
             mean=known(arm[key]["mean"]),
             low=known(arm[key]["low"]),
@@ -414,6 +419,7 @@ def _image_target(run: SavedRun, target: Mapping[str, Any]) -> ImageTarget:
         ],
         full=full,
         grid=(goal.shape[0], goal.shape[1]),
+        masked=bool((mask <= 0.5).any()),
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 from typing import final
 
-from ..core import InputError, generator
+from ..core import InputError
 from ..data import Samples
+from ..seeds import generator
 from .fit import Learner, Source, hidden_samples, steps_per_epoch, train
 from .recipe import Recipe
 

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core import InputError, derive_seed, generator
+from ..core import InputError
 from ..data import Samples, TensorSamples
 from ..models import split
+from ..seeds import derive_seed, generator
 from ..storage import write_bytes
 from .recipe import Recipe
 
@@ -54,11 +55,15 @@ class Source:
             model = self.build()
         if recipe.start == "checkpoint":
             if self.checkpoint is None:
-                raise InputError("the recipe starts from a checkpoint but there is none; give weights or a pre-training recipe.")
+                raise InputError(
+                    "the recipe starts from a checkpoint but there is none; give weights or a pre-training recipe."
+                )
             try:
                 model.load_state_dict(self.checkpoint)
             except RuntimeError as error:
-                raise InputError(f"the checkpoint does not fit the model: {str(error).splitlines()[-1].strip()}") from None
+                raise InputError(
+                    f"the checkpoint does not fit the model: {str(error).splitlines()[-1].strip()}"
+                ) from None
         early, frozen = split(model, recipe.frozen_stages)
         if early is not None:
             for stage in early.stages[:frozen]:
@@ -93,7 +98,7 @@ class Learner:
             group["lr"] = self.recipe.rate(self.taken / self.steps)
         self.optimiser.zero_grad()
         loss = F.cross_entropy(after(self.model, hidden, self.frozen), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimiser.step()
         self.taken += 1
         self.model.eval()
@@ -178,7 +183,13 @@ def fit(source: Source, recipe: Recipe, samples: Samples, role: str, seed: int) 
     """
     model = source.model(recipe, role, seed)
     learner = Learner(model, recipe, recipe.epochs * steps_per_epoch(len(samples), recipe.batch_size))
-    train(learner, recipe, hidden_samples(model, samples, recipe.frozen_stages), generator(role, "order", seed), recipe.epochs)
+    train(
+        learner,
+        recipe,
+        hidden_samples(model, samples, recipe.frozen_stages),
+        generator(role, "order", seed),
+        recipe.epochs,
+    )
     if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
         raise InputError(f"training diverged at learning rate {recipe.lr} ({role} {seed}); lower lr.")
     return model
@@ -217,7 +228,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise InputError(f"the weights {path} do not exist; give an existing .safetensors or .pt file.")
     try:
         if path.suffix == ".safetensors":
-            return cast(dict[str, Tensor], load_file(path))
+            return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise InputError(f"the weights {path} cannot be read: {str(error).splitlines()[0]}") from None

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from ..threat import CONFIGURED
+from ..core import CONFIGURED
 
 
 @final

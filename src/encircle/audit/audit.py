@@ -1,0 +1,250 @@
+"""What an audit is: everything that decides its scores, given in Python or read from a case file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from ..attacks import IMF, Attack, BaseSamples, NoPoison, ProjectedWatermark, RandomNoise, Watermark
+from ..core import InputError
+from ..data import DataSet, DatasetSamples
+from ..explain import Explainer
+from ..goals import Goal
+from ..threat import Budget, Legal
+from ..training import Recipe
+from .case import Case, Judging
+
+
+@final
+class Audit:
+    """One audit of a model you own or may study.
+
+    Args:
+        build: makes your network with fresh weights; it gives logits `(n, classes)` for inputs in [0, 1].
+        data: the data set in its parts; or use `Audit.of` with your own `Dataset`s.
+        recipe: how victims learn.
+        explainer: what explanations come from.
+        goal: the attacker's desired map.
+        budget: how much poison, how far from its bases.
+        attack: what is audited; the controls always run beside it.
+        checkpoint: weights every model starts from, for a recipe that says so: a file, or tensors by name.
+        pretraining: or how such weights are learnt on `data.pretrain`.
+        targets: how many targets are drawn from the test set, or which of its rows.
+        victims: victims per target and arm.
+        references: the attacker's own clean models.
+        seed: of everything.
+        threads: CPU threads.
+        judging: what a verdict needs.
+        title: what it is called in reports.
+        device: where models are trained.
+        described: how the run's `case.yaml` describes data and model; made from `data` and the network otherwise.
+
+    Raises:
+        InputError: settings that do not fit together.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], nn.Module],
+        data: DataSet,
+        *,
+        recipe: Recipe,
+        explainer: Explainer,
+        goal: Goal,
+        budget: Budget,
+        attack: Attack | None = None,
+        checkpoint: Path | dict[str, Tensor] | None = None,
+        pretraining: Recipe | None = None,
+        targets: int | Sequence[int] = 10,
+        victims: int = 3,
+        references: int = 2,
+        seed: int = 0,
+        threads: int = 1,
+        judging: Judging | None = None,
+        title: str = "Audit",
+        device: str = "cpu",
+        described: dict[str, Any] | None = None,
+    ) -> None:
+        self.build = build
+        self.data = data
+        self.recipe = recipe
+        self.explainer = explainer
+        self.goal = goal
+        self.budget = budget
+        self.attack = attack if attack is not None else IMF()
+        self.checkpoint = checkpoint
+        self.pretraining = pretraining
+        self.targets = targets
+        self.victims = victims
+        self.references = references
+        self.seed = seed
+        self.threads = threads
+        self.judging = judging or Judging()
+        self.title = title
+        self.device = torch.device(device)
+        self._described = described
+        self._check_settings()
+
+    @classmethod
+    def from_case(cls, case: Case, device: str = "cpu") -> Audit:
+        """The audit that a case file describes."""
+        data = case.data.load(case.seed)
+        return cls(
+            lambda: case.model.build(data),
+            data,
+            recipe=case.recipe,
+            explainer=case.explainer,
+            goal=case.goal,
+            budget=case.budget,
+            attack=case.attack,
+            checkpoint=case.checkpoint,
+            pretraining=case.pretraining,
+            targets=case.targets,
+            victims=case.victims,
+            references=case.references,
+            seed=case.seed,
+            threads=case.threads,
+            judging=case.judging,
+            title=case.title,
+            device=device,
+            described=case.model_dump(mode="json"),
+        )
+
+    @classmethod
+    def of(
+        cls,
+        build: Callable[[], nn.Module],
+        train: Dataset[Any],
+        test: Dataset[Any],
+        *,
+        classes: Sequence[str],
+        features: Sequence[str] = (),
+        name: str = "my data",
+        **settings: Any,
+    ) -> Audit:
+        """An audit of your own network on your own `Dataset`s of `(input in [0, 1], label)`.
+
+        Images are `(c, h, w)`, rows of a table `(columns,)`. The second half of `test` is only used to read accuracy.
+
+        Args:
+            build: makes your network with fresh weights.
+            train: what victims learn from.
+            test: held-out samples, at least 4.
+            classes: class names.
+            features: column names of a table.
+            name: of the data.
+            settings: as for `Audit`.
+
+        Raises:
+            InputError: settings that do not fit together.
+        """
+        held = DatasetSamples(test)
+        if len(held) < 4:
+            raise InputError(
+                f"{len(held)} test samples are too few to draw targets and read accuracy; give at least 4."
+            )
+        half = len(held) // 2
+        samples = DatasetSamples(train)
+        dims = samples.batch(torch.tensor([0])).dim() - 1
+        data = DataSet(
+            name=name,
+            kind="image" if dims == 3 else "table",
+            train=samples,
+            validation=held.subset(torch.arange(half, len(held))),
+            test=held.subset(torch.arange(half)),
+            pretrain=None,
+            classes=classes,
+            features=list(features)
+            or [f"feature {column}" for column in range(samples.batch(torch.tensor([0])).shape[1])],
+        )
+        return cls(build, data, **settings)
+
+    def _check_settings(self) -> None:
+        if self.data.kind == "image" and self.data.shape[0] not in {1, 3}:
+            raise InputError(f"images of {self.data.shape[0]} channels cannot be exported as PNG; use 1 or 3 channels.")
+        if self.recipe.start == "scratch" and self.explainer.needs_shared_start(self.data.shape):
+            raise InputError(
+                "CAM over hidden units compares units between networks, and units of separately initialised networks do not "
+                "correspond; use a recipe with start: checkpoint, or the explainer grad."
+            )
+        if self.pretraining is not None and self.data.pretrain is None:
+            raise InputError(
+                f"{self.data.name} has no pre-training part; set its pretrain share above 0, or give a checkpoint."
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides the scores, as `case.yaml` holds it and the run's id is made from."""
+        if self._described is not None:
+            return self._described
+        network = hashlib.sha256()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for name, value in self.build().state_dict().items():
+                network.update(name.encode() + value.numpy().tobytes())
+        pieces = {
+            "recipe": self.recipe,
+            "explainer": self.explainer,
+            "goal": self.goal,
+            "attack": self.attack,
+            "budget": self.budget,
+            "judging": self.judging,
+        }
+        return {
+            "title": self.title,
+            "data": {"kind": self.data.name},
+            "model": {"kind": type(self.build()).__name__, "sha256": network.hexdigest()},
+            **{name: settings_of(piece) for name, piece in pieces.items()},
+            "pretraining": None if self.pretraining is None else settings_of(self.pretraining),
+            "targets": self.targets if isinstance(self.targets, int) else list(self.targets),
+            "victims": self.victims,
+            "references": self.references,
+            "seed": self.seed,
+            "threads": self.threads,
+        }
+
+    @property
+    def arms(self) -> list[Attack]:
+        """What victims are trained with: no poison, the controls, and the audited attack."""
+        share = getattr(self.attack, "target_share", 0.1)
+        controls: list[Attack] = [NoPoison(), BaseSamples(target_share=share), RandomNoise(target_share=share)]
+        controls += [Watermark(), ProjectedWatermark()]
+        return [arm for arm in controls if arm.kind != self.attack.kind] + [self.attack]
+
+    @property
+    def legal(self) -> Legal:
+        """Legal values of a sample: whole 8-bit steps for images, whatever the columns of a table allow."""
+        if self.data.kind == "image":
+            return Legal(levels=255)
+        return Legal(
+            columns={list(self.data.features).index(name): column for name, column in self.data.columns.items()}
+        )
+
+    def plan(self) -> dict[str, int]:
+        """How many pieces of each kind of work there are, for a dry run and for progress."""
+        targets = self.targets if isinstance(self.targets, int) else len(self.targets)
+        poisons = len(self.arms) - 1
+        return {
+            "model": 2 * self.victims + self.references + (self.pretraining is not None),
+            "craft": targets,
+            "control": targets * (poisons - 1),
+            "victim": targets * poisons * self.victims,
+        }
+
+
+def settings_of(piece: Any) -> Any:
+    """The settings of a configured object; a class of the user's own is described by its `repr`."""
+    if hasattr(type(piece), "__pydantic_fields__"):
+        return TypeAdapter(type(piece)).dump_python(piece, mode="json")
+    return {"kind": kind_of(piece), "repr": repr(piece)}
+
+
+def kind_of(piece: Any) -> str:
+    """The name of a configured object, or of the class of one that has none."""
+    return str(getattr(piece, "kind", type(piece).__name__))

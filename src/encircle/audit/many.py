@@ -1,0 +1,135 @@
+"""Several audits at once: one worker process each, so that every core has a model to train."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any, final
+
+from ..core import EncircleError, InputError
+from .audit import Audit
+from .case import Case
+from .progress import Reporter
+from .run import Judgement, run_audit
+
+Event = tuple[int, str, tuple[Any, ...]]
+
+
+@final
+class _Forwarding:
+    """A reporter in a worker: sends what it is told to the process that shows it."""
+
+    def __init__(self, place: int, events: queue.Queue[Event]) -> None:
+        self._place, self._events = place, events
+        self._last = 0.0
+
+    def plan(self, title: str, work: dict[str, int]) -> None:
+        """Forwarded."""
+        self._events.put((self._place, "plan", (title, work)))
+
+    def begin(self, kind: str, label: str) -> None:
+        """Forwarded."""
+        self._events.put((self._place, "begin", (kind, label)))
+
+    def advance(self, done: int, planned: int) -> None:
+        """Forwarded, a few times a second at most."""
+        if time.monotonic() - self._last > 0.2:
+            self._last = time.monotonic()
+            self._events.put((self._place, "advance", (done, planned)))
+
+    def finish(self, kind: str, *, reused: bool = False) -> None:
+        """Forwarded."""
+        self._events.put((self._place, "finish", (kind, reused)))
+
+
+def run_cases(
+    cases: Sequence[Case], runs: Path, jobs: int, reporter_of: Callable[[int], Reporter]
+) -> list[Judgement | EncircleError]:
+    """Run audits, `jobs` at a time; one that fails does not stop the others.
+
+    Args:
+        cases: the audits.
+        runs: folder of run folders; models that audits share are trained once and kept there.
+        jobs: worker processes; 1 works in this process.
+        reporter_of: the reporter of the audit at a place of `cases`.
+
+    Returns:
+        For each case its judgement, or the error that ended it.
+    """
+    if jobs == 1 or len(cases) == 1:
+        return [_guarded(case, runs, reporter_of(place)) for place, case in enumerate(cases)]
+    context = multiprocessing.get_context("spawn")  # a forked torch hangs
+    with context.Manager() as manager:
+        events: queue.Queue[Event] = manager.Queue()
+        with ProcessPoolExecutor(
+            jobs, mp_context=context, initializer=_leave_with_parent, initargs=(os.getpid(),)
+        ) as pool:
+            futures: list[Future[Judgement | EncircleError]] = [
+                pool.submit(_work, case, runs, place, events) for place, case in enumerate(cases)
+            ]
+            reporters = {place: reporter_of(place) for place in range(len(cases))}
+            while True:
+                finished = wait(futures, timeout=0.1, return_when=FIRST_EXCEPTION).not_done
+                _deliver(events, reporters)
+                if not finished:
+                    break
+            return [_result(future) for future in futures]
+
+
+def _deliver(events: queue.Queue[Event], reporters: dict[int, Reporter]) -> None:
+    while True:
+        try:
+            place, name, arguments = events.get_nowait()
+        except queue.Empty:
+            return
+        if name == "finish":
+            reporters[place].finish(arguments[0], reused=arguments[1])
+        else:
+            getattr(reporters[place], name)(*arguments)
+
+
+def _result(future: Future[Judgement | EncircleError]) -> Judgement | EncircleError:
+    try:
+        return future.result()
+    except Exception as error:
+        return EncircleError(f"a worker process ended unexpectedly ({type(error).__name__}); run again to resume.")
+
+
+def _work(case: Case, runs: Path, place: int, events: queue.Queue[Event]) -> Judgement | EncircleError:
+    return _guarded(case, runs, _Forwarding(place, events))
+
+
+def _guarded(case: Case, runs: Path, reporter: Reporter) -> Judgement | EncircleError:
+    try:
+        return run_audit(Audit.from_case(case), runs, reporter)
+    except EncircleError as error:
+        return error
+    except OSError as error:
+        return InputError(f"{error.filename or runs}: {error.strerror or error}; check the path.")
+    except Exception as error:
+        where = error.__traceback__
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        line = (
+            f"{Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}"
+            if where is not None
+            else "unknown place"
+        )
+        return EncircleError(f"internal error {type(error).__name__} at {line}: {error}; please report it.")
+
+
+def _leave_with_parent(parent: int) -> None:
+    """End this worker as soon as its parent is gone: a killed audit leaves no process behind."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
