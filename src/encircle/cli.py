@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, final
 
-import click
 import typer
 from rich.console import Console
 from rich.live import Live
@@ -292,17 +291,11 @@ def check_poison(
 def main() -> NoReturn:
     """Run the command line, with one clear sentence for every error that was foreseen."""
     try:
-        code = app(standalone_mode=False)
+        app()
     except EncircleError as error:
         messages.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        code = error.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        messages.print(error.format_message(), markup=False)
-        code = 2
-    except click.ClickException as error:
-        messages.print(f"error: {error.format_message()}", style="red", markup=False, soft_wrap=True)
-        code = 2
-    except (KeyboardInterrupt, click.Abort):
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
         messages.print("stopped; run the same command again to resume.", markup=False)
-        code = 130
-    sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(130)
+    sys.exit(0)

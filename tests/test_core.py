@@ -1,0 +1,55 @@
+"""Errors name their remedy; digests are the same everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from encircle.core import EncircleError, InputError, StorageError, digest, unknown_name
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@pytest.mark.parametrize(("error", "code"), [(EncircleError, 3), (InputError, 2), (StorageError, 3)])
+def test_each_kind_of_error_has_its_exit_code(error: type[EncircleError], code: int) -> None:
+    assert issubclass(error, EncircleError)
+    assert error("no space").exit_code == code
+
+
+def test_an_unknown_name_offers_the_nearest_spelling() -> None:
+    error = unknown_name("region", "mid-lefd", ["mid-right", "mid-left", "top"])
+    assert isinstance(error, InputError)
+    assert str(error) == "unknown region 'mid-lefd'; did you mean 'mid-left'?"
+
+
+def test_an_unknown_name_like_no_other_lists_them_all() -> None:
+    assert str(unknown_name("region", "zzz", ["top", "left"])) == "unknown region 'zzz'; choose one of: left, top."
+
+
+def test_a_digest_is_sha256_of_canonical_json() -> None:
+    assert digest({"b": 1, "a": [None, "ä"]}) == hashlib.sha256(b'{"a":[null,"\\u00e4"],"b":1}').hexdigest()
+
+
+@given(st.dictionaries(st.text(), JSON, min_size=2))
+def test_a_digest_does_not_depend_on_the_order_of_keys(value: dict[str, object]) -> None:
+    assert digest(value) == digest(dict(reversed(value.items())))
+
+
+def test_a_digest_is_the_same_in_another_process() -> None:
+    code = "from encircle.core import digest; print(digest({'b': [1.5, 'x'], 'a': None}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == digest({"a": None, "b": [1.5, "x"]})
+
+
+def test_core_needs_no_torch() -> None:
+    code = "import sys, encircle.core, encircle.storage; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
