@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 import safetensors
 import safetensors.numpy
+from numpy.typing import NDArray
 
 from .core import InputError, StorageError
 
@@ -44,7 +45,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise StorageError(_cannot_write(path, error)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # gone already, or its folder could not be made
+            temporary.unlink()
 
 
 @contextmanager
@@ -54,18 +56,19 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: the disk is full, the parent is read-only, or the like.
     """
-    temporary = _temporary_name(path)
+    temporary, outgoing = _temporary_name(path), _temporary_name(path.with_name(f"old-{path.name}"))
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
         if path.exists():
-            shutil.rmtree(path)
+            path.replace(outgoing)  # a process killed while deleting must not leave half a folder under its name
         temporary.replace(path)
     except OSError as error:
         raise StorageError(_cannot_write(path, error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(outgoing, ignore_errors=True)
 
 
 def _cannot_write(path: Path, error: OSError) -> str:
@@ -99,15 +102,13 @@ def write_parquet(path: Path, frame: pl.DataFrame) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def write_arrays(
-    path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], facts: Mapping[str, str] | None = None
-) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, str] | None = None) -> None:
     """Write arrays by name as safetensors, with facts beside them, whole or not at all."""
-    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    plain = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     write_bytes(path, safetensors.numpy.save(plain, metadata=dict(facts or {})))
 
 
-def read_arrays(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, str]]:
+def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """Read what `write_arrays` wrote: arrays by name, and facts.
 
     Raises:

@@ -56,9 +56,9 @@ class Budget:
     def project(
         self, samples: Float[Tensor, "n *shape"], base: Float[Tensor, "n *shape"], legal: Legal
     ) -> Float[Tensor, "n *shape"]:
-        """The nearest samples inside ball and range, then brought to legal values by moving towards the base.
+        """Samples inside ball and range (the nearest for linf; for l2 scaled into the ball, then clipped), made legal.
 
-        Moving towards the base never leaves the ball; that is why rounding is not to the nearest value.
+        They become legal by moving towards the base, which never leaves the ball; rounding to the nearest value could.
         """
         shift = samples - base
         if self.norm == "linf":
@@ -137,9 +137,10 @@ class Legal:
 
 
 def _whole_steps(samples: Tensor, base: Tensor, step: float) -> Tensor:
-    # The 1e-4 keeps a shift of k steps at k when float32 makes it k - 1e-5, so that projecting twice changes nothing.
-    shift = (samples - base) / step
-    return (base + (shift + 1e-4 * shift.sign()).trunc() * step).clamp(0, 1)
+    # The slack keeps a shift of k steps at k when float32 makes it a little less, so that projecting twice changes
+    # nothing; in units of the input it is below _TOLERANCE whatever the step.
+    shift = samples - base
+    return (base + ((shift + 4e-7 * shift.sign()) / step).trunc() * step).clamp(0, 1)
 
 
 def _nearest_within(samples: Tensor, base: Tensor, values: Sequence[float]) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any, final
 
@@ -61,6 +62,10 @@ class Parts:
         """Keep a piece: maps by their final names, and rows of one of the tables, in one file."""
         facts = {"table": table, "rows": json.dumps([_plain(row) for row in rows])}
         write_arrays(self._parts / f"{name}.safetensors", maps, facts)
+
+    def discard(self) -> None:
+        """Delete the pieces, once everything in them is in the run's tables."""
+        shutil.rmtree(self._parts, ignore_errors=True)
 
     def assemble(self) -> pl.DataFrame:
         """Write the run's tables and maps from all pieces; returns the scores.

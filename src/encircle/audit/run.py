@@ -114,6 +114,7 @@ class _Run:
                 minimum_targets=self.audit.judging.minimum_targets,
             )
             write_json(done, {**summary, "case": self._case_in_words(rows[0])})
+            self.parts.discard()
         else:
             for kind, count in self.audit.plan().items():
                 for _ in range(count):
@@ -345,6 +346,10 @@ class _Run:
 
     # -- the rest ----------------------------------------------------------------------------------------------------
 
+    @property
+    def _null_seeds(self) -> list[int]:
+        return list(range(self.audit.victims, 2 * self.audit.victims))
+
     def _write_environment(self, rows: Sequence[int]) -> None:
         data = self.data
         labels = [int(data.test.labels[row]) for row in rows]
@@ -355,6 +360,7 @@ class _Run:
                 "run_id": self.identity,
                 "title": self.audit.title,
                 "seconds": self.shop.seconds,
+                "seeds": {"case": self.audit.seed, "victims": list(range(self.audit.victims)), "seed drift": self._null_seeds},
                 "data": {
                     "name": data.name,
                     "kind": data.kind,

@@ -392,7 +392,7 @@ def _pearson(left: NDArray[Any], right: NDArray[Any]) -> float:
     return float(np.clip(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)), -1.0, 1.0))
 
 
-def _ratio(part: float, whole: float) -> float:
+def _ratio(part: int | float | np.number[Any], whole: int | float | np.number[Any]) -> float:
     """A share; NaN where there is nothing to have a share of."""
     return float(part / whole) if whole > 0 else UNDEFINED
 

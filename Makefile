@@ -1,0 +1,47 @@
+# Every target does its own set-up: a virtual environment in .venv with the pinned versions of constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+CASES := digits-cam breast-cancer-grad breast-cancer-cam digits-grad
+JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 1))')
+
+# Each worker is one thread: two processes of one thread finish more audits than one process of two.
+export OMP_NUM_THREADS = 1
+
+.PHONY: help demo test evidence check clean
+
+help:
+	@echo "make demo      a small fixed demonstration on embedded data, and its report (minutes)"
+	@echo "make test      linters, types, import floors and the whole test suite"
+	@echo "make evidence  the same cases with enough targets and victims for a claim; resumable"
+	@echo "make check     linters, types and import floors alone"
+	@echo "make clean     delete runs and the virtual environment"
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "encircle needs Python 3.11 or newer; run: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/encircle audit $(CASES) --set targets=3 --set victims=2 \
+	  --jobs $(JOBS) --runs runs/demo --report runs/demo/report.html --exit-zero \
+	  --title "Demonstration: how far can poisoned training data bend an explanation?"
+
+evidence: $(READY)
+	$(BIN)/encircle audit $(CASES) --set targets=20 --set victims=3 --set seed=1 \
+	  --jobs $(JOBS) --runs runs/evidence --report runs/evidence/report.html --exit-zero \
+	  --title "Evidence: how far can poisoned training data bend an explanation?"
+	$(BIN)/python tools/evidence.py runs/evidence
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf runs .venv

@@ -1,0 +1,76 @@
+"""Case files: what they mean, and one clear sentence for whatever is wrong with them."""
+
+from __future__ import annotations
+
+import pytest
+from encircle.attacks import IMF
+from encircle.audit import Audit, Case, embedded_cases, read_case
+from encircle.audit.case import AnyAttack, AnyData, AnyExplainer, AnyGoal, AnyModel, options
+from encircle.core import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "sentence"),
+    [
+        ("budget: {fracton: 0.1}", [], "unknown key 'budget.fracton'; did you mean 'fraction'?"),
+        ("attack: {kind: imf, epoch: 3}", [], "unknown key 'attack.epoch'; did you mean 'epochs'?"),
+        ("recipe: {epoch: 3}", [], "unknown key 'recipe.epoch'; did you mean 'epochs'?"),
+        ("pretraining: {epoch: 3}", [], "unknown key 'pretraining.epoch'; did you mean 'epochs'?"),
+        ("explainr: {kind: cam}", [], "unknown key 'explainr'; did you mean 'explainer'?"),
+        ("attack: {kind: imff}", [], "unknown attack kind 'imff'; did you mean 'imf'?"),
+        ("explainer: {kind: xyz}", [], "choose one of: grad, cam"),
+        ("goal: {name: mid-left}", [], "goal needs its kind"),
+        ("budget: {fraction: 1.0}", [], "budget.fraction: input should be less than 1 (given: 1.0)"),
+        ("budget: {fraction: 0.1, epsilon: 0}", [], "budget.epsilon: input should be greater than 0"),
+        ("budget: {fraction: 0.1, epsilon: -1}", [], "budget.epsilon: input should be greater than 0"),
+        ("budget: {epsilon: 0.1}", [], "give either fraction or count"),
+        ("targets: 0", [], "targets must be at least 1"),
+        ("recipe: {frozen_stages: 2}", [], "frozen_stages needs start='checkpoint'"),
+        ("recipe: {start: checkpoint}", [], "needs either pretraining or checkpoint"),
+        ("pretraining: {epochs: 1}", [], "only used by a recipe with start: checkpoint"),
+        ("data: {kind: digits, side: 13}", [], "data.side"),
+        ("a: [", [], "is not YAML"),
+        ("- 1", [], "must hold keys and values"),
+        ("", ["budget.fraction"], "not of the form key=value"),
+        ("seed: 3", ["seed.deep=1"], "holds a value, not keys"),
+        ("!!python/object/apply:os.system ['true']", [], "is not YAML"),
+    ],
+)
+def test_one_sentence_for_what_is_wrong(text: str, overrides: list[str], sentence: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_case(text, overrides, "case.yaml")
+    message = str(caught.value)
+    assert sentence in message
+    assert message.startswith(("case.yaml", "--set"))
+    assert "\n" not in message
+
+
+def test_overrides_win() -> None:
+    case = read_case("budget: {fraction: 0.1}", ["budget.fraction=0.05", "attack.kind=imf", "attack.epochs=3"], "case")
+    assert case.budget.fraction == 0.05
+    assert isinstance(case.attack, IMF)
+    assert case.attack.epochs == 3
+
+
+@pytest.mark.parametrize("name", sorted(embedded_cases()))
+def test_embedded_cases_are_auditable(name: str) -> None:
+    case = read_case(embedded_cases()[name], [], name)
+    audit = Audit.from_case(case)
+    assert audit.plan()["craft"] == case.targets
+    assert Case.model_validate(audit.describe()) == case
+
+
+def test_every_kind_is_named_and_described() -> None:
+    for union in (AnyData, AnyModel, AnyExplainer, AnyGoal, AnyAttack):
+        known = options(union)
+        assert known
+        for name, member in known.items():
+            assert name == name.lower()
+            assert member.__doc__
+
+
+def test_a_set_of_mixed_channels_is_refused() -> None:
+    with pytest.raises(InputError, match="two-layer is for tables"):
+        Audit.from_case(read_case("model: {kind: two-layer}", [], "case")).build()
+    with pytest.raises(InputError, match="small-resnet is for images"):
+        Audit.from_case(read_case("data: {kind: breast-cancer}\nexplainer: {kind: grad}", [], "case")).build()

@@ -1,0 +1,255 @@
+"""The main job from case to verdict, and what must hold of it whatever the numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from .tiny_cases import TINY, TINY_IMAGES, case_of, scores_of
+from torch import nn
+from torch.utils.data import Dataset
+
+from encircle.audit import Audit, run_audit
+from encircle.core import InputError, StorageError
+from encircle.explain import Cam, Grad
+from encircle.goals import Region
+from encircle.report import render
+from encircle.storage import read_arrays
+from encircle.threat import Budget
+from encircle.training import Recipe
+
+ARMS = ["clean", "base", "noise", "watermark", "watermark-projected", "imf"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_audit(Audit.from_case(case_of(TINY)), tmp_path_factory.mktemp("runs")).folder
+
+
+def test_every_arm_target_and_seed_is_scored_once(finished: Path) -> None:
+    scores = scores_of(finished)
+    targets = scores["target"].unique()
+    assert len(targets) == 2
+    for arm in ARMS:
+        seeds = [0, 1, 2, 3] if arm == "clean" else [0, 1]
+        for target in targets:
+            found = scores.filter((pl.col("arm") == arm) & (pl.col("target") == target))["seed"].to_list()
+            assert found == seeds
+
+
+def test_the_targets_are_right_on_every_clean_victim(finished: Path) -> None:
+    clean = scores_of(finished).filter((pl.col("arm") == "clean") & (pl.col("seed") < 2))
+    assert clean["label_kept"].all()
+
+
+def test_poison_is_within_its_budget_in_the_files(finished: Path) -> None:
+    poisons = pl.read_parquet(finished / "poisons.parquet").filter(pl.col("bounded"))
+    assert set(poisons["arm"]) == set(ARMS) - {"clean", "watermark"}
+    assert poisons["linf"].max() <= 0.1 + 1e-6
+    assert (poisons["count"] == int(0.05 * 256)).all()
+
+
+def test_scored_maps_give_the_scores(finished: Path) -> None:
+    maps, _ = read_arrays(finished / "maps.safetensors")
+    for row in scores_of(finished).iter_rows(named=True):
+        found, goal = maps[f"{row['target']}/{row['arm']}/{row['seed']}"], maps[f"{row['target']}/goal"]
+        scaled = (found - found.min()) / (found.max() - found.min())
+        assert row["l1"] == pytest.approx(float(np.abs(scaled - goal).mean()), abs=1e-6)
+        high = scaled >= 0.5
+        assert row["jaccard"] == pytest.approx((high & (goal == 1)).sum() / (high | (goal == 1)).sum())
+
+
+def test_the_history_has_every_iteration_of_every_member(finished: Path) -> None:
+    history = pl.read_parquet(finished / "history.parquet")
+    per_target = history.group_by("target").agg(pl.len(), pl.col("iteration").n_unique(), pl.col("member").n_unique())
+    assert (per_target["len"] == per_target["iteration"] * per_target["member"]).all()
+    assert (per_target["member"] == 2).all()
+    assert history["form_cosine"].drop_nulls().is_between(-1.0001, 1.0001).all()
+
+
+def test_two_targets_are_a_demonstration_without_intervals(finished: Path) -> None:
+    verdict = json.loads((finished / "verdict.json").read_text())
+    assert verdict["demonstration"]
+    assert verdict["verdict"] == "WARN"
+    assert all(arm[key]["low"] is None for arm in verdict["arms"] for key in ("jaccard", "jaccard_change", "l1"))
+
+
+def test_the_parts_are_gone_when_the_run_is_finished(finished: Path) -> None:
+    assert not (finished / "parts").exists()
+    assert not list(finished.rglob(".partial-*"))
+
+
+def test_a_finished_run_is_not_done_again(finished: Path, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file() and path.name != ".lock"}
+    run_audit(Audit.from_case(case_of(TINY)), finished.parent)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_the_same_seed_gives_the_same_scores_and_another_seed_others(finished: Path, tmp_path: Path) -> None:
+    again = run_audit(Audit.from_case(case_of(TINY)), tmp_path).folder
+    assert scores_of(again).equals(scores_of(finished), null_equal=True)
+    other = run_audit(Audit.from_case(case_of(TINY, seed=8)), tmp_path).folder
+    assert not scores_of(other)["l1"].equals(scores_of(finished)["l1"])
+
+
+def test_images_with_frozen_stages(tmp_path: Path) -> None:
+    folder = run_audit(Audit.from_case(case_of(TINY_IMAGES)), tmp_path).folder
+    assert set(scores_of(folder)["arm"]) == set(ARMS)
+    maps, _ = read_arrays(folder / "maps.safetensors")
+    target = scores_of(folder)["target"][0]
+    assert maps[f"{target}/imf/0"].shape == (4, 4)
+    assert maps[f"{target}/imf/0/full"].shape == (16, 16)
+    pictures = list((folder / "poison" / str(target) / "imf").glob("*.png"))
+    assert len(pictures) == pl.read_parquet(folder / "poisons.parquet").filter(pl.col("arm") == "imf")["count"][0]
+    assert render([folder], tmp_path / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("content", [TINY, TINY_IMAGES], ids=["table", "images"])
+def test_a_budget_of_nothing_equals_the_clean_run_bit_for_bit(content: dict[str, object], tmp_path: Path) -> None:
+    folder = run_audit(Audit.from_case(case_of(content, budget={"fraction": 0.0})), tmp_path).folder
+    scores = scores_of(folder)
+    clean = scores.filter((pl.col("arm") == "clean") & (pl.col("seed") < case_of(content).victims)).drop("arm")
+    maps, _ = read_arrays(folder / "maps.safetensors")
+    for arm in ARMS[1:]:
+        mine = scores.filter(pl.col("arm") == arm).drop("arm")
+        assert mine.drop("drift").equals(clean.drop("drift"), null_equal=True)
+        assert mine["drift"].abs().max() < 1e-12  # one minus a cosine of 1, computed rather than assumed
+        for target, seed in clean.select("target", "seed").iter_rows():
+            assert maps[f"{target}/{arm}/{seed}"].tobytes() == maps[f"{target}/clean/{seed}"].tobytes()
+
+
+def test_a_zero_budget_trains_for_itself_and_still_equals_clean(tmp_path: Path) -> None:
+    # Without the shortcut that reuses the clean victims: an empty poison must not disturb training in any way.
+    from encircle.data import breast_cancer  # noqa: PLC0415
+    from encircle.models import TwoLayerNet  # noqa: PLC0415
+    from encircle.training import Source, fit  # noqa: PLC0415
+
+    data = breast_cancer(seed=1)
+    empty = data.train.batch(torch.tensor([0]))[:0]
+    none = torch.zeros(0, dtype=torch.int64)
+    source, recipe = Source(lambda: TwoLayerNet(30, 2)), Recipe(epochs=2)
+    clean = fit(source, recipe, data.train, "victim", 3).state_dict()
+    poisoned = fit(source, recipe, data.train.with_poison(empty, none, none), "victim", 3).state_dict()
+    assert all(torch.equal(clean[name], poisoned[name]) for name in clean)
+
+
+def test_replace_mode_overwrites_and_does_not_grow_the_set(tmp_path: Path) -> None:
+    case = case_of(TINY, budget={"fraction": 0.05, "mode": "replace"})
+    folder = run_audit(Audit.from_case(case), tmp_path).folder
+    for manifest in folder.glob("poison/*/imf/manifest.json"):
+        content = json.loads(manifest.read_text())
+        from_train = [row for row in content["bases"] if row >= 0]
+        assert [row for row in content["overwritten"] if row >= 0] == from_train
+        assert len(set(from_train)) == len(from_train)
+
+
+class Squares(Dataset[tuple[torch.Tensor, int]]):
+    """A user's own data: bright squares in one of two places."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        random = torch.Generator().manual_seed(seed)
+        self.labels = torch.arange(count) % 2
+        self.pictures = 0.3 * torch.rand(count, 3, 12, 12, generator=random)
+        for picture, label in zip(self.pictures, self.labels, strict=True):
+            picture[:, 2:6, 2 + 6 * int(label) : 5 + 6 * int(label)] += 0.6
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        return self.pictures[row], int(self.labels[row])
+
+
+def own_network() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softplus(), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(36, 2))
+
+
+SETTINGS = {"recipe": Recipe(epochs=3, lr=0.1), "budget": Budget(count=4), "targets": 1, "victims": 1, "references": 1}
+
+
+def own_audit(**changes: object) -> Audit:
+    settings = {"explainer": Grad(grid=(4, 4)), "goal": Region("top"), "classes": ["left", "right"], **SETTINGS, **changes}
+    return Audit.of(own_network, Squares(64, 0), Squares(20, 1), **settings)  # type: ignore[arg-type]
+
+
+def test_an_own_network_and_data_set(tmp_path: Path) -> None:
+    judgement = run_audit(own_audit(), tmp_path)
+    assert judgement.verdict == "WARN"
+    assert (judgement.folder / "verdict.json").is_file()
+    assert len(list(judgement.folder.glob("poison/*/imf/*.png"))) == 4
+
+
+def test_an_own_network_without_cam_head_is_refused_cam(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no CAM head"):
+        run_audit(own_audit(explainer=Cam()), tmp_path)
+
+
+def test_units_need_a_shared_start() -> None:
+    with pytest.raises(InputError, match="do not correspond"):
+        Audit.from_case(case_of(TINY, explainer={"kind": "cam"}, goal={"kind": "units", "count": 2}))
+
+
+def test_a_target_that_the_clean_model_gets_wrong_is_refused(tmp_path: Path) -> None:
+    for row in range(29):
+        try:
+            run_audit(Audit.from_case(case_of(TINY, targets=[row], victims=1, attack={"kind": "watermark"})), tmp_path)
+        except InputError as error:
+            assert "gets the class of target" in str(error)
+            return
+    pytest.fail("every target was classified correctly; the case is too easy for this test")
+
+
+def test_a_target_outside_the_test_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a row of the test set"):
+        run_audit(Audit.from_case(case_of(TINY, targets=[1000])), tmp_path)
+
+
+def test_changed_poison_is_noticed(tmp_path: Path) -> None:
+    case = case_of(TINY)
+    folder = run_audit(Audit.from_case(case), tmp_path).folder
+    (folder / "verdict.json").unlink()
+    file = next(folder.glob("poison/*/imf/poison.parquet"))
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(StorageError, match="was changed"):
+        run_audit(Audit.from_case(case), tmp_path)
+
+
+def test_a_folder_of_another_case_is_refused(finished: Path, tmp_path: Path) -> None:
+    case = case_of(TINY, seed=9)
+    folder = run_audit(Audit.from_case(case), tmp_path).folder
+    (folder / "case.yaml").write_text((finished / "case.yaml").read_text())
+    with pytest.raises(InputError, match="another case"):
+        run_audit(Audit.from_case(case), tmp_path)
+
+
+def test_names_with_markup_are_escaped_in_the_report(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    audit = own_audit(classes=[evil, "right"], title=evil, name=evil)
+    folder = run_audit(audit, tmp_path).folder
+    page = render([folder], tmp_path / "report.html", title=evil).read_text()
+    assert evil not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_features_by_name_reach_the_goal(tmp_path: Path) -> None:
+    case = case_of(TINY, goal={"kind": "features", "names": ["mean radius", "worst area"]}, targets=1, victims=1)
+    folder = run_audit(Audit.from_case(case), tmp_path).folder
+    maps, _ = read_arrays(folder / "maps.safetensors")
+    goal = next(value for name, value in maps.items() if name.endswith("/goal"))
+    assert goal.nonzero()[0].tolist() == [0, 23]
+
+
+def test_nothing_is_nan_in_the_summary_file(finished: Path) -> None:
+    assert "NaN" not in (finished / "verdict.json").read_text()
+    assert not any(math.isinf(value) for value in scores_of(finished)["l1"])
+
+
+def test_a_wrong_feature_name_offers_the_right_one(tmp_path: Path) -> None:
+    case = case_of(TINY, goal={"kind": "features", "names": ["mean radios"]})
+    with pytest.raises(InputError, match="did you mean 'mean radius'"):
+        run_audit(Audit.from_case(case), tmp_path)

@@ -1,0 +1,92 @@
+"""Verdicts on made-up scores where the right answer is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from encircle.audit.parts import SCORE_COLUMNS
+from encircle.audit.verdicts import judge
+
+TITLES = {"clean": "no poison", "imf": "IMF"}
+
+
+def scores(
+    shift: float, *, spread: float = 0.01, kept: float = 1.0, targets: int = 12, victims: int = 3, between: float = 0.0
+) -> pl.DataFrame:
+    random = np.random.default_rng(0)
+    rows: list[dict[str, Any]] = []
+    for target in range(targets):
+        own = shift + between * random.standard_normal()
+        for arm, seeds in (("clean", 2 * victims), ("imf", victims)):
+            for seed in range(seeds):
+                moved = own if arm == "imf" else 0.0
+                value = 0.3 + moved + spread * random.standard_normal()
+                keeps = arm == "clean" or random.random() < kept
+                rows.append(
+                    {"target": target, "arm": arm, "seed": seed, "jaccard": value, "l1": 1 - value}
+                    | {"label_kept": bool(keeps), "accuracy": 0.9, "drift": 0.0}
+                )
+    return pl.DataFrame([{name: row.get(name) for name in SCORE_COLUMNS} for row in rows], schema=SCORE_COLUMNS)
+
+
+def verdict(frame: pl.DataFrame, **settings: Any) -> dict[str, Any]:
+    defaults = {"victims": 3, "held_out": 600, "threshold": 0.1, "label_kept": 0.9, "minimum_targets": 5}
+    return judge(frame, attack="imf", titles=TITLES, **{**defaults, **settings})
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected", "word"),
+    [
+        (scores(0.3), "FAIL", "can be bent"),
+        (scores(0.3, kept=0.5), "WARN", "not a silent one"),
+        (scores(0.05), "WARN", "small shift"),
+        (scores(0.0), "PASS", "would have been seen"),
+        (scores(-0.3), "PASS", "No shift found"),
+        (scores(0.0, spread=0.5), "WARN", "Inconclusive"),
+        (scores(-0.25, between=0.6), "WARN", "Inconclusive"),
+        (scores(0.3, targets=3), "WARN", "demonstration"),
+    ],
+)
+def test_the_verdict_follows_the_rules(frame: pl.DataFrame, expected: str, word: str) -> None:
+    summary = verdict(frame)
+    assert summary["verdict"] == expected
+    assert word in summary["sentence"]
+    assert summary["advice"]
+
+
+def test_the_change_is_effect_minus_null() -> None:
+    frame = scores(0.3, spread=0.05)
+    summary = verdict(frame)
+    arm = frame.filter(pl.col("arm") == "imf")["jaccard"].mean()
+    null = frame.filter((pl.col("arm") == "clean") & (pl.col("seed") >= 3))["jaccard"].mean()
+    assert summary["arms"][1]["jaccard_change"]["mean"] == pytest.approx(arm - null)
+    assert summary["arms"][0]["arm"] == "clean"
+
+
+def test_undefined_maps_are_not_a_pass() -> None:
+    frame = scores(0.0).with_columns(jaccard=pl.lit(None, dtype=pl.Float64), l1=pl.lit(None, dtype=pl.Float64))
+    summary = verdict(frame)
+    assert summary["verdict"] == "WARN"
+    assert "constant" in summary["sentence"]
+    assert summary["arms"][1]["jaccard"]["mean"] is None
+
+
+def test_the_smallest_detectable_shift_decides_between_pass_and_warn() -> None:
+    assert verdict(scores(0.0, spread=0.02))["smallest_detectable_shift"] < 0.1
+    wide = verdict(scores(0.0, spread=0.5))
+    assert wide["smallest_detectable_shift"] > 0.1
+
+
+def test_few_held_out_rows_cannot_resolve_accuracy() -> None:
+    assert verdict(scores(0.0))["accuracy_resolvable"]
+    assert not verdict(scores(0.0), held_out=57)["accuracy_resolvable"]
+
+
+def test_clean_arm_shows_the_drift_between_seeds() -> None:
+    frame = scores(0.3, spread=0.05)
+    clean = frame.filter(pl.col("arm") == "clean")
+    drift = clean.filter(pl.col("seed") >= 3)["jaccard"].mean() - clean.filter(pl.col("seed") < 3)["jaccard"].mean()  # type: ignore[operator]
+    assert verdict(frame)["arms"][0]["jaccard_change"]["mean"] == pytest.approx(drift)
