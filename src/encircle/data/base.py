@@ -66,10 +66,10 @@ class TensorSamples(Samples):
     """Samples held in memory.
 
     Raises:
-        InputError: shapes do not match, or an input is not finite.
+        InputError: there is not one label an input.
     """
 
-    def __init__(self, inputs: Float[Tensor, "n *shape"], labels: Int[Tensor, "n"]) -> None:
+    def __init__(self, inputs: Float[Tensor, "n *shape"], labels: Int[Tensor, "m"]) -> None:
         if len(inputs) != len(labels):
             raise InputError(f"{len(inputs)} inputs but {len(labels)} labels; give one label an input.")
         self.inputs = inputs
@@ -178,7 +178,7 @@ class DataSet:
         return tuple(self.train.batch(torch.tensor([0])).shape[1:])
 
     def check(self) -> str:
-        """Read everything once: finite, in [0, 1], labels in range. Returns the fingerprint (SHA-256, hex).
+        """Read everything once: float32, finite, in [0, 1], labels in range. Returns the fingerprint (SHA-256, hex).
 
         Raises:
             InputError: names the first offending part and row.
@@ -208,6 +208,8 @@ def _check_labels(where: str, labels: Tensor, classes: int) -> None:
 
 
 def _check_inputs(where: str, chunk: Tensor, first: int) -> None:
+    if chunk.dtype != torch.float32:
+        raise InputError(f"{where} holds {chunk.dtype} inputs; give float32 scaled to [0, 1].")
     flat = chunk.flatten(1)
     wrong = (~flat.isfinite()).any(dim=1).nonzero()
     if len(wrong):

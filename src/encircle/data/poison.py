@@ -57,6 +57,7 @@ class Poison:
             about: further facts for the manifest.
 
         Raises:
+            InputError: two columns of the table would share a name.
             StorageError: the disk is full or the folder cannot be written.
         """
         with replacing_folder(folder) as temporary:
@@ -139,6 +140,8 @@ def _load_images(paths: Sequence[Path], shape: Sequence[int]) -> Float[Tensor, "
 def _save_table(poison: Poison, folder: Path, features: Sequence[str]) -> list[str]:
     flat = poison.inputs.flatten(1).numpy()
     names = list(features) or [f"x{column}" for column in range(flat.shape[1])]
+    if len({*names, "label", MARK_KEY}) != flat.shape[1] + 2:
+        raise InputError(f"each column of an exported table needs a name of its own, not 'label' or {MARK_KEY!r}; rename them.")
     frame = pl.DataFrame({name: flat[:, column] for column, name in enumerate(names)})
     frame = frame.with_columns(
         label=pl.Series(poison.labels.tolist(), dtype=pl.Int64), **{MARK_KEY: pl.lit(MARK, dtype=pl.String)}

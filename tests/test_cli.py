@@ -1,0 +1,158 @@
+"""The command line: exit codes, one sentence an error, and what a newcomer types first."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from encircle.audit import Judgement
+from encircle.cli import main
+from encircle.core import EncircleError
+
+from .audit.tiny_cases import TINY
+
+QUICK = {**TINY, "targets": 1, "victims": 1}
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Path:
+    path = tmp_path / "case.yaml"
+    path.write_text(yaml.safe_dump(QUICK))
+    return path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["encircle", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_an_audit_from_a_case_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], case: Path, tmp_path: Path
+) -> None:
+    assert run(monkeypatch, "audit", case, "--runs", tmp_path / "runs", "--report", tmp_path / "page.html") == 0
+    shown = capsys.readouterr()
+    assert "WARN" in shown.out
+    assert "IMF" in shown.out
+    assert str(tmp_path / "page.html") in shown.out
+    assert (tmp_path / "page.html").is_file()
+    assert len(list((tmp_path / "runs").glob("*/report.html"))) == 1
+
+
+def test_two_audits_in_processes_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], case: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump({**QUICK, "title": "Other", "targets": [10_000]}))
+    assert run(monkeypatch, "audit", case, other, "--runs", tmp_path / "runs", "--jobs", 2) == 2
+    shown = capsys.readouterr()
+    assert "Tiny: WARN" in shown.out
+    assert "Other: ERROR" in shown.out
+    assert "error: target 10000 is not a row" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("results", "flags", "code"),
+    [
+        (["PASS"], [], 0),
+        (["WARN"], [], 0),
+        (["FAIL", "PASS"], [], 1),
+        (["FAIL"], ["--exit-zero"], 0),
+        (["FAIL", EncircleError("broken")], [], 3),
+        ([EncircleError("broken")], ["--exit-zero"], 3),
+    ],
+)
+def test_exit_codes(
+    monkeypatch: pytest.MonkeyPatch, case: Path, tmp_path: Path, results: list[str | EncircleError], flags: list[str], code: int
+) -> None:
+    summary = {"arms": []}
+    judged = [Judgement(tmp_path, one, "", summary) if isinstance(one, str) else one for one in results]
+    monkeypatch.setattr("encircle.cli.run_cases", lambda *_: judged)
+    monkeypatch.setattr("encircle.cli.render", lambda *_, **__: tmp_path / "report.html")
+    assert run(monkeypatch, "audit", *[case] * len(results), *flags) == code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["audit", "nowhere.yaml"], "there is no case file nowhere.yaml"),
+        (["audit", "digits-cam", "--set", "budget.fracton=0.1"], "did you mean 'fraction'?"),
+        (["audit", "digits-cam", "--set", "budget.fraction=1"], "should be less than 1"),
+        (["audit", "digits-cam", "--set", "budget.epsilon=0"], "greater than 0"),
+        (["audit", "digits-cam", "--set", "model.kind=two-layer"], "two-layer is for tables"),
+        (["report", "nowhere"], "nowhere"),
+        (["list", "goal"], "did you mean 'goals'?"),
+        (["check-poison", "nowhere"], "not a folder"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *arguments) == 2
+    shown = capsys.readouterr()
+    errors = [line for line in shown.err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert sentence in errors[0]
+    assert "Traceback" not in shown.err
+
+
+def test_an_internal_error_is_an_error_and_never_a_verdict(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], case: Path, tmp_path: Path
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("made up")
+
+    monkeypatch.setattr("encircle.audit.many.run_audit", broken)
+    assert run(monkeypatch, "audit", case, "--runs", tmp_path) == 3
+    shown = capsys.readouterr()
+    assert "ERROR" in shown.out
+    assert "internal error ZeroDivisionError" in shown.err
+
+
+def test_a_dry_run_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "audit", "digits-cam", "--dry-run") == 0
+    assert "10 x craft" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_writes_a_case_that_can_be_audited_and_overwrites_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    assert run(monkeypatch, "init", path) == 0
+    assert run(monkeypatch, "audit", path, "--dry-run") == 0
+    assert "My audit" in capsys.readouterr().out
+    assert run(monkeypatch, "init", path) == 2
+
+
+@pytest.mark.parametrize("what", ["attacks", "explainers", "goals", "datasets", "models", "cases"])
+def test_list(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str) -> None:
+    assert run(monkeypatch, "list", what) == 0
+    assert len(capsys.readouterr().out.splitlines()) >= 2
+
+
+def test_exported_poison_is_recognised(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], case: Path, tmp_path: Path
+) -> None:
+    run(monkeypatch, "audit", case, "--runs", tmp_path / "runs")
+    capsys.readouterr()
+    assert run(monkeypatch, "check-poison", tmp_path / "runs") == 1
+    assert "poison.parquet" in capsys.readouterr().out
+    (tmp_path / "clean").mkdir()
+    assert run(monkeypatch, "check-poison", tmp_path / "clean") == 0
+
+
+def test_a_saved_run_is_drawn_again(monkeypatch: pytest.MonkeyPatch, case: Path, tmp_path: Path) -> None:
+    run(monkeypatch, "audit", case, "--runs", tmp_path / "runs")
+    page = next((tmp_path / "runs").glob("*/report.html"))
+    before = page.read_bytes()
+    page.unlink()
+    assert run(monkeypatch, "report", page.parent) == 0
+    assert page.read_bytes() == before

@@ -1,0 +1,92 @@
+"""What the documents show is what the code and the committed results say."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from encircle.audit import Judgement
+from torch import nn
+from torch.utils.data import TensorDataset
+
+HERE = Path(__file__).resolve().parent.parent
+
+
+def tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, HERE / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"<!-- example: tests run this very block -->\n```python\n(.*?)```", text, flags=re.S)
+    assert block is not None
+    code = [line for line in block[1].splitlines() if line.strip()]
+    assert len(code) <= 16
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(80) % 2
+    images = torch.rand(80, 3, 16, 16, generator=random) * 0.5 + 0.4 * labels[:, None, None, None]
+    names = {
+        "nn": nn,
+        "my_train_set": TensorDataset(images[:60], labels[:60]),
+        "my_test_set": TensorDataset(images[60:], labels[60:]),
+    }
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block[1], "README.md", "exec"), names)  # noqa: S102
+    judgement = names["judgement"]
+    assert isinstance(judgement, Judgement)
+    assert judgement.verdict in {"PASS", "WARN", "FAIL"}
+    assert (tmp_path / judgement.folder / "verdict.json").is_file()
+
+
+def test_the_readme_shows_the_committed_evidence() -> None:
+    evidence = tool("evidence")
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    assert text.split(evidence.BEGIN)[1].split(evidence.END)[0].strip() == evidence.table().strip()
+
+
+def test_the_committed_verdicts_follow_from_the_committed_scores() -> None:
+    import json  # noqa: PLC0415
+
+    import polars as pl  # noqa: PLC0415
+    from encircle.audit.verdicts import judge  # noqa: PLC0415
+
+    folders = sorted((HERE / "results" / "evidence").glob("*/verdict.json"))
+    assert len(folders) == 4
+    for file in folders:
+        kept = json.loads(file.read_text())
+        again = judge(
+            pl.read_parquet(file.parent / "scores.parquet"),
+            attack=kept["attack"],
+            titles={arm["arm"]: arm["title"] for arm in kept["arms"]},
+            victims=kept["victims"],
+            held_out=kept["held_out"],
+            threshold=kept["threshold"],
+            label_kept=0.9,
+            minimum_targets=5,
+        )
+        assert again["verdict"] == kept["verdict"]
+        for mine, theirs in zip(again["arms"], kept["arms"], strict=True):
+            for key in ("jaccard", "jaccard_change", "l1", "l1_change"):
+                assert mine[key] == pytest.approx(theirs[key])
+
+
+@pytest.mark.parametrize(("name", "page"), [("case_reference", "case.md"), ("choices", "choices.md")])
+def test_generated_pages_are_up_to_date(name: str, page: str) -> None:
+    assert (HERE / "docs" / page).read_text(encoding="utf-8") == tool(name).page()
+
+
+def test_nothing_of_the_place_it_was_made_in() -> None:
+    local = re.compile(r"/(?:home|root|work|tmp/[a-z])[/\w]*|pypi\.org|pythonhosted", flags=re.I)
+    for path in [*HERE.glob("*.md"), *HERE.glob("docs/*.md"), *HERE.glob("src/**/*.py"), *HERE.glob("results/**/*.json")]:
+        assert not local.search(path.read_text(encoding="utf-8")), path
