@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from encircle.audit import Judgement
 from encircle.cli import main
 from encircle.core import EncircleError
@@ -66,7 +67,12 @@ def test_two_audits_in_processes_of_their_own(
     ],
 )
 def test_exit_codes(
-    monkeypatch: pytest.MonkeyPatch, case: Path, tmp_path: Path, results: list[str | EncircleError], flags: list[str], code: int
+    monkeypatch: pytest.MonkeyPatch,
+    case: Path,
+    tmp_path: Path,
+    results: list[str | EncircleError],
+    flags: list[str],
+    code: int,
 ) -> None:
     summary = {"arms": []}
     judged = [Judgement(tmp_path, one, "", summary) if isinstance(one, str) else one for one in results]
@@ -89,7 +95,11 @@ def test_exit_codes(
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], sentence: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    sentence: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, *arguments) == 2

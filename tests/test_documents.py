@@ -10,9 +10,10 @@ from types import ModuleType
 
 import pytest
 import torch
-from encircle.audit import Judgement
 from torch import nn
 from torch.utils.data import TensorDataset
+
+from encircle.audit import Judgement
 
 HERE = Path(__file__).resolve().parent.parent
 
@@ -34,15 +35,15 @@ def test_the_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     code = [line for line in block[1].splitlines() if line.strip()]
     assert len(code) <= 16
     random = torch.Generator().manual_seed(0)
-    labels = torch.arange(80) % 2
-    images = torch.rand(80, 3, 16, 16, generator=random) * 0.5 + 0.4 * labels[:, None, None, None]
+    labels = torch.arange(600) % 2
+    images = torch.rand(600, 3, 16, 16, generator=random) * 0.5 + 0.4 * labels[:, None, None, None]
     names = {
         "nn": nn,
-        "my_train_set": TensorDataset(images[:60], labels[:60]),
-        "my_test_set": TensorDataset(images[60:], labels[60:]),
+        "my_train_set": TensorDataset(images[:560], labels[:560]),
+        "my_test_set": TensorDataset(images[560:], labels[560:]),
     }
     monkeypatch.chdir(tmp_path)
-    exec(compile(block[1], "README.md", "exec"), names)  # noqa: S102
+    exec(compile(block[1], "README.md", "exec"), names)
     judgement = names["judgement"]
     assert isinstance(judgement, Judgement)
     assert judgement.verdict in {"PASS", "WARN", "FAIL"}
@@ -59,6 +60,7 @@ def test_the_committed_verdicts_follow_from_the_committed_scores() -> None:
     import json  # noqa: PLC0415
 
     import polars as pl  # noqa: PLC0415
+
     from encircle.audit.verdicts import judge  # noqa: PLC0415
 
     folders = sorted((HERE / "results" / "evidence").glob("*/verdict.json"))
@@ -88,5 +90,10 @@ def test_generated_pages_are_up_to_date(name: str, page: str) -> None:
 
 def test_nothing_of_the_place_it_was_made_in() -> None:
     local = re.compile(r"/(?:home|root|work|tmp/[a-z])[/\w]*|pypi\.org|pythonhosted", flags=re.I)
-    for path in [*HERE.glob("*.md"), *HERE.glob("docs/*.md"), *HERE.glob("src/**/*.py"), *HERE.glob("results/**/*.json")]:
+    for path in [
+        *HERE.glob("*.md"),
+        *HERE.glob("docs/*.md"),
+        *HERE.glob("src/**/*.py"),
+        *HERE.glob("results/**/*.json"),
+    ]:
         assert not local.search(path.read_text(encoding="utf-8")), path

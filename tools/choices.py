@@ -20,7 +20,9 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
     """Nested keys as dotted ones."""
     if not isinstance(value, dict):
         return {path: value}
-    return {name: leaf for key, item in value.items() for name, leaf in flat(item, f"{path}.{key}" if path else key).items()}
+    return {
+        name: leaf for key, item in value.items() for name, leaf in flat(item, f"{path}.{key}" if path else key).items()
+    }
 
 
 def collect(runs: Path) -> None:
@@ -29,7 +31,10 @@ def collect(runs: Path) -> None:
     for file in sorted(runs.glob("*/verdict.json")):
         verdict, case = json.loads(file.read_text()), yaml.safe_load((file.parent / "case.yaml").read_text())
         case.pop("encircle_run")
-        arms = {arm["arm"]: {key: arm[key] for key in ("jaccard", "jaccard_change", "l1", "label_kept")} for arm in verdict["arms"]}
+        arms = {
+            arm["arm"]: {key: arm[key] for key in ("jaccard", "jaccard_change", "l1", "label_kept")}
+            for arm in verdict["arms"]
+        }
         rows.append({"case": flat(case), "arms": arms, "targets": verdict["targets"], "victims": verdict["victims"]})
     KEPT.parent.mkdir(exist_ok=True)
     KEPT.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
@@ -50,7 +55,9 @@ def page() -> str:
         common = set.intersection(*({(key, str(value)) for key, value in row["case"].items()} for row in rows))
         lines = []
         for row in rows:
-            own = ", ".join(f"`{key}: {value}`" for key, value in sorted(row["case"].items()) if (key, str(value)) not in common)
+            own = ", ".join(
+                f"`{key}: {value}`" for key, value in sorted(row["case"].items()) if (key, str(value)) not in common
+            )
             imf = row["arms"]["imf"]
             change = imf["jaccard_change"]
             span = "" if change["low"] is None else f" [{change['low']:+.2f}, {change['high']:+.2f}]"

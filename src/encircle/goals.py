@@ -62,7 +62,7 @@ class GoalContext:
         explain: the mean map over the attacker's own models of an input `(1, ...)` for a class: no victim is consulted.
         target: the target input `(1, ...)`.
         label: its class.
-        activity: which map entries respond at the target at all (units that are not dead); None where every entry does.
+        speaking: hidden units that speak for the class at the target; None where map entries are not hidden units.
         features: column names of a table, when map entries are columns.
         box: the object's box in the target, where known.
         of_class: draws a training sample `(1, ...)` of a class.
@@ -73,7 +73,7 @@ class GoalContext:
     explain: Callable[[Tensor, int], Tensor]
     target: Tensor
     label: int
-    activity: Tensor | None
+    speaking: Tensor | None
     features: Sequence[str]
     box: tuple[float, float, float, float] | None
     of_class: Callable[[int], Tensor]
@@ -215,8 +215,8 @@ class Features(Goal):
 class Units(Goal):
     """Hidden units of a table network (CAM): those given, or `count` drawn by the seeded rule.
 
-    Units are drawn among those that are active at the target on the attacker's own models: no small change of the
-    weights revives a dead unit, so a goal on dead ones could not be reached by anything.
+    Units are drawn among those that speak for the class at the target (a positive entry of the map) on the attacker's own
+    models: no small change of the weights revives a dead unit or turns one round, so others could not be reached by anything.
     """
 
     units: tuple[int, ...] = ()
@@ -227,7 +227,7 @@ class Units(Goal):
         entries = _entries("units", context)
         if any(not 0 <= unit < entries for unit in self.units):
             raise InputError(f"the goal names a unit outside 0..{entries - 1}; correct it.")
-        pool = torch.arange(entries) if context.activity is None else context.activity.nonzero()[:, 0]
+        pool = torch.arange(entries) if context.speaking is None else context.speaking.nonzero()[:, 0]
         chosen = list(self.units) or _drawn(pool, self.count, "units", context.draw)
         return DesiredMap(_ones_at(chosen, entries), None, "the units " + ", ".join(map(str, chosen)))
 

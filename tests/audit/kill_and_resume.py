@@ -34,7 +34,7 @@ def main() -> None:
     started = time.monotonic()
     undisturbed = contents(run_audit(Audit.from_case(case), folder / "undisturbed").folder)
     whole = time.monotonic() - started
-    choose = random.Random(seed)  # noqa: S311
+    choose = random.Random(seed)
     killed, finished, left_half = 0, 0, 0
     while killed < kills:
         runs = folder / f"killed-{finished}"
@@ -50,10 +50,19 @@ def main() -> None:
             left_half += bool(list(runs.rglob(".partial-*")))
         else:
             finished += 1
-    resumed = [contents(run_audit(Audit.from_case(case), folder / f"killed-{number}").folder) for number in range(finished + 1)]
+    resumed = [
+        contents(run_audit(Audit.from_case(case), folder / f"killed-{number}").folder) for number in range(finished + 1)
+    ]
     leftovers = [str(path) for path in folder.rglob(".partial-*")]
     print(  # noqa: T201
-        json.dumps({"killed": killed, "same": [one == undisturbed for one in resumed], "files": len(undisturbed), "leftovers": leftovers})
+        json.dumps(
+            {
+                "killed": killed,
+                "same": [one == undisturbed for one in resumed],
+                "files": len(undisturbed),
+                "leftovers": leftovers,
+            }
+        )
     )
 
 

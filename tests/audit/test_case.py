@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from encircle.attacks import IMF
 from encircle.audit import Audit, Case, embedded_cases, read_case
 from encircle.audit.case import AnyAttack, AnyData, AnyExplainer, AnyGoal, AnyModel, options

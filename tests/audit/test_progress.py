@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from encircle.audit import progress
 from encircle.audit.progress import Estimate
 

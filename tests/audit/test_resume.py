@@ -22,7 +22,7 @@ def test_killed_at_random_moments(content: dict[str, object], kills: int, tmp_pa
     case = tmp_path / "case.yaml"
     case.write_text(yaml.safe_dump(content))
     command = [sys.executable, str(HERE / "kill_and_resume.py"), str(case), str(tmp_path / "runs"), str(kills), "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["killed"] == kills
     assert told["files"] > 10
@@ -36,8 +36,8 @@ def small_files_only() -> None:
 
 def audit(case: Path, runs: Path, *, full_disk: bool = False) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "encircle", "audit", str(case), "--runs", str(runs)]
-    return subprocess.run(  # noqa: S603
-        command, capture_output=True, text=True, check=False, preexec_fn=small_files_only if full_disk else None  # noqa: PLW1509
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, preexec_fn=small_files_only if full_disk else None
     )
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from .tiny_cases import TINY, TINY_IMAGES, case_of, scores_of
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -22,6 +21,8 @@ from encircle.report import render
 from encircle.storage import read_arrays
 from encircle.threat import Budget
 from encircle.training import Recipe
+
+from .tiny_cases import TINY, TINY_IMAGES, case_of, scores_of
 
 ARMS = ["clean", "base", "noise", "watermark", "watermark-projected", "imf"]
 
@@ -173,7 +174,13 @@ SETTINGS = {"recipe": Recipe(epochs=3, lr=0.1), "budget": Budget(count=4), "targ
 
 
 def own_audit(**changes: object) -> Audit:
-    settings = {"explainer": Grad(grid=(4, 4)), "goal": Region("top"), "classes": ["left", "right"], **SETTINGS, **changes}
+    settings = {
+        "explainer": Grad(grid=(4, 4)),
+        "goal": Region("top"),
+        "classes": ["left", "right"],
+        **SETTINGS,
+        **changes,
+    }
     return Audit.of(own_network, Squares(64, 0), Squares(20, 1), **settings)  # type: ignore[arg-type]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+
 from encircle.audit.parts import SCORE_COLUMNS
 from encircle.audit.verdicts import judge
 

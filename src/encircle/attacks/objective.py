@@ -36,8 +36,9 @@ def distance(
     if kind == "none":
         return ((maps - desired)[chosen] ** 2).sum()
     # Every kind below is unchanged when a map is rescaled, so the scale may be taken out first, and as a constant:
-    # squares of 1e-30 would be zero in float32.
-    maps = maps / maps.detach().abs().amax().clamp(min=torch.finfo(maps.dtype).tiny)
+    # squares of 1e-30 would be zero in float32. A map smaller still is no map; its gradient must not be infinite.
+    scale = maps.detach().abs().amax()
+    maps = maps / torch.where(scale > 1e-36, scale, 1)
     desired = desired / desired.abs().amax()
     if kind == "max":
         return ((maps / _floor(maps.abs().amax()) - desired)[chosen] ** 2).mean()

@@ -18,7 +18,7 @@ from ..attacks.base import base_inputs
 from ..core import RESULTS_VERSION, InputError, StorageError, digest
 from ..data.poison import Poison
 from ..goals import DesiredMap, Goal, GoalContext, cells
-from ..models import CamClassifier, predict
+from ..models import predict
 from ..scoring import cosine, distances, score
 from ..seeds import derive_seed, generator
 from ..storage import only_one, read_json, sweep, write_json, write_text
@@ -170,7 +170,7 @@ class _Run:
                 explain=self._explain_by_references,
                 target=target,
                 label=label,
-                activity=self._activity(target, shape),
+                speaking=self._speaking(target, label),
                 features=self.data.features if shape == (len(self.data.features),) else (),
                 box=self.data.boxes.get(row),
                 of_class=lambda wanted: self._of_class(wanted, row),
@@ -178,13 +178,13 @@ class _Run:
             )
         )
 
-    @torch.no_grad()
-    def _activity(self, target: Tensor, shape: tuple[int, ...]) -> Tensor | None:
-        """Entries of a map over hidden units that are active at the target on every one of the attacker's models."""
-        features = [model.features(target)[0] for model in self.shop.references if isinstance(model, CamClassifier)]
-        if len(shape) != 1 or not features or features[0].shape != shape or shape == self.data.shape:
-            return None
-        return torch.stack([one.cpu() != 0 for one in features]).all(dim=0)
+    def _speaking(self, target: Tensor, label: int) -> Tensor | None:
+        """Hidden units that speak for the class at the target on every one of the attacker's models; None for other maps."""
+        chosen = torch.tensor([label], device=self.audit.device)
+        maps = [
+            self.audit.explainer.attribute(model, target, chosen)[0].detach().cpu() for model in self.shop.references
+        ]
+        return torch.stack(maps).amin(dim=0) > 0 if self.audit.explainer.needs_shared_start(self.data.shape) else None
 
     def _of_class(self, label: int, row: int) -> Tensor:
         pool = (self.data.train.labels == label).nonzero()[:, 0]
@@ -360,7 +360,11 @@ class _Run:
                 "run_id": self.identity,
                 "title": self.audit.title,
                 "seconds": self.shop.seconds,
-                "seeds": {"case": self.audit.seed, "victims": list(range(self.audit.victims)), "seed drift": self._null_seeds},
+                "seeds": {
+                    "case": self.audit.seed,
+                    "victims": list(range(self.audit.victims)),
+                    "seed drift": self._null_seeds,
+                },
                 "data": {
                     "name": data.name,
                     "kind": data.kind,

@@ -141,7 +141,9 @@ def _save_table(poison: Poison, folder: Path, features: Sequence[str]) -> list[s
     flat = poison.inputs.flatten(1).numpy()
     names = list(features) or [f"x{column}" for column in range(flat.shape[1])]
     if len({*names, "label", MARK_KEY}) != flat.shape[1] + 2:
-        raise InputError(f"each column of an exported table needs a name of its own, not 'label' or {MARK_KEY!r}; rename them.")
+        raise InputError(
+            f"each column of an exported table needs a name of its own, not 'label' or {MARK_KEY!r}; rename them."
+        )
     frame = pl.DataFrame({name: flat[:, column] for column, name in enumerate(names)})
     frame = frame.with_columns(
         label=pl.Series(poison.labels.tolist(), dtype=pl.Int64), **{MARK_KEY: pl.lit(MARK, dtype=pl.String)}

@@ -231,7 +231,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"the weights {path} cannot be read: {str(error).splitlines()[0]}") from None
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"the weights {path} cannot be read: {reason}") from None
     except Exception as error:  # torch raises pickle's own error for what it refuses to unpickle
         raise InputError(f"the weights {path} hold more than tensors and are not loaded; save a state dict.") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):

@@ -1,0 +1,140 @@
+"""The attacker's models: staggered, independent of each other and of their copies, begun anew when finished."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from encircle.core import InputError
+from encircle.seeds import generator
+from encircle.training import Ensemble, fit
+from encircle.training.fit import steps_per_epoch, train
+from tests.training.problems import recipe, same, samples, source, weights
+
+KINDS = ["image", "table"]
+
+
+def ensemble(kind: Any = "table", *, members: int = 3, staggered: bool = True, seed: int = 0, **changes: Any) -> Ensemble:
+    return Ensemble.pretrained(
+        source(kind), recipe(**changes), samples(kind), members=members, staggered=staggered, seed=seed
+    )
+
+
+def learnt(found: Ensemble) -> list[dict[str, torch.Tensor]]:
+    return [weights(learner.model) for learner in found.learners]
+
+
+class TestPretrained:
+    @pytest.mark.parametrize(("members", "epochs", "expected"), [(3, 3, [0, 1, 2]), (4, 8, [0, 2, 4, 6]), (1, 3, [0])])
+    def test_staggered_members_are_at_their_own_stage(self, members: int, epochs: int, expected: list[int]) -> None:
+        found = ensemble(members=members, epochs=epochs)
+        per_epoch = steps_per_epoch(23, 5)
+        assert [learner.taken for learner in found.learners] == [stage * per_epoch for stage in expected]
+        assert found.total_steps == epochs * per_epoch
+
+    def test_otherwise_all_are_trained_to_the_end(self) -> None:
+        found = ensemble(staggered=False)
+        assert [learner.taken for learner in found.learners] == [found.total_steps] * 3
+
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("frozen", [0, 1])
+    def test_one_trained_to_the_end_is_a_victim_of_the_attacker_s_seeds(self, kind: Any, frozen: int) -> None:
+        changes = {"start": "checkpoint", "frozen_stages": frozen}
+        found = ensemble(kind, members=2, staggered=False, seed=5, **changes)
+        for member, model in enumerate(learnt(found)):
+            alone = fit(source(kind), recipe(**changes), samples(kind), "surrogate", 5 * 2 + member)
+            assert same(model, weights(alone))
+
+    def test_members_differ_and_are_reproducible(self) -> None:
+        first, again, other = ensemble(), ensemble(), ensemble(seed=1)
+        assert all(same(one, two) for one, two in zip(learnt(first), learnt(again), strict=True))
+        found = learnt(first) + learnt(other)
+        assert not any(same(found[i], found[j]) for i in range(6) for j in range(i))
+
+    def test_needs_a_member(self) -> None:
+        with pytest.raises(InputError, match="at least 1"):
+            ensemble(members=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("frozen", [0, 1])
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_training_a_copy_leaves_the_original_bit_identical(kind: Any, frozen: int, optimiser: Any) -> None:
+    original = ensemble(kind, start="checkpoint", frozen_stages=frozen, optimiser=optimiser, lr=0.01)
+    before, places = learnt(original), [learner.taken for learner in original.learners]
+    state = [repr(learner.optimiser.state_dict()) for learner in original.learners]
+    trained = []
+    for _ in range(2):
+        copied = original.copy()
+        for learner in copied.learners:
+            hidden = samples(kind)
+            if frozen:
+                hidden = type(hidden)(learner.model.early(hidden.inputs, 1).detach(), hidden.labels)
+            train(learner, copied.recipe, hidden, generator("copy"), 2)
+        trained.append(learnt(copied))
+    assert all(same(one, two) for one, two in zip(before, learnt(original), strict=True))
+    assert [learner.taken for learner in original.learners] == places
+    assert [repr(learner.optimiser.state_dict()) for learner in original.learners] == state
+    assert not any(same(one, two) for one, two in zip(before, trained[0], strict=True))
+    assert all(same(one, two) for one, two in zip(*trained, strict=True))  # both copies began from the same state
+
+
+class TestRestart:
+    def test_only_finished_members_begin_anew_each_from_its_own_seed(self) -> None:
+        found = ensemble(members=3)
+        found.learners[0].taken = found.learners[2].taken = found.total_steps
+        kept, old = found.learners[1], learnt(found)
+        found.restart_finished()
+        assert found.learners[1] is kept
+        assert [learner.taken for learner in found.learners] == [0, kept.taken, 0]
+        fresh = learnt(found)
+        assert not same(fresh[0], old[0])
+        assert not same(fresh[0], fresh[2])
+        assert not found.learners[0].optimiser.state_dict()["state"]
+        found.restart_finished()
+        assert all(same(one, two) for one, two in zip(fresh, learnt(found), strict=True))
+
+    def test_a_member_is_not_restarted_a_step_too_early(self) -> None:
+        found = ensemble(members=1)
+        found.learners[0].taken = found.total_steps - 1
+        kept = found.learners[0]
+        found.restart_finished()
+        assert found.learners[0] is kept
+
+    def test_one_restarted_often_never_repeats_a_start(self) -> None:
+        found = ensemble(members=1)
+        starts = []
+        for _ in range(4):
+            found.learners[0].taken = found.total_steps
+            found.restart_finished()
+            starts += learnt(found)
+        assert not any(same(starts[i], starts[j]) for i in range(4) for j in range(i))
+
+    def test_a_copy_restarts_as_the_original_would(self) -> None:
+        found = ensemble(members=1)
+        found.learners[0].taken = found.total_steps
+        copied = found.copy()
+        found.restart_finished()
+        copied.restart_finished()
+        assert same(learnt(found)[0], learnt(copied)[0])
+
+
+def test_following_another_recipe_takes_a_fresh_optimiser_and_keeps_the_weights() -> None:
+    found = ensemble(members=2)
+    before = learnt(found)
+    plain = recipe(lr=0.5, momentum=0.0, weight_decay=0.0)
+    found.follow(plain)
+    assert all(same(one, two) for one, two in zip(before, learnt(found), strict=True))
+    data = samples("table", 6)
+    for learner, old in zip(found.learners, before, strict=True):
+        gradients = torch.autograd.grad(
+            torch.nn.functional.cross_entropy(learner.model(data.inputs), data.labels), list(learner.model.parameters())
+        )
+        learner.step(data.inputs, data.labels)
+        for (name, value), gradient in zip(learner.model.named_parameters(), gradients, strict=True):
+            torch.testing.assert_close(value.detach(), old[name] - 0.5 * gradient)
+    found.learners[0].taken = found.total_steps
+    found.restart_finished()
+    assert found.learners[0].recipe is plain

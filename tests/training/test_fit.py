@@ -1,0 +1,304 @@
+"""Training: the same seed gives the same weights, frozen is frozen, and files of weights are not trusted."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encircle.core import InputError
+from encircle.models import CamClassifier
+from encircle.seeds import generator
+from encircle.training import Learner, Source, accuracy, fit, read_weights, save_weights
+from encircle.training.fit import after, batches, before, hidden_samples, steps_per_epoch, train, training_mode
+from tests.networks import tiny, tiny_inputs
+from tests.training.problems import recipe, same, samples, source, weights, without_poison
+
+KINDS = ["image", "table"]
+RECIPES = {
+    "scratch": {},
+    "checkpoint": {"start": "checkpoint"},
+    "frozen": {"start": "checkpoint", "frozen_stages": 1},
+    "head only": {"start": "checkpoint", "frozen_stages": 2, "optimiser": "adam", "schedule": "cosine"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", RECIPES)
+class TestFit:
+    def test_the_same_seed_gives_the_same_weights_bit_for_bit(self, kind: Any, name: str) -> None:
+        start, how, data = source(kind), recipe(**RECIPES[name]), samples(kind)
+        first = weights(fit(start, how, data, "victim", 3))
+        torch.rand(7)  # the global generator is somewhere else by now
+        assert same(first, weights(fit(start, how, data, "victim", 3)))
+
+    def test_another_seed_or_role_gives_others(self, kind: Any, name: str) -> None:
+        start, how, data = source(kind), recipe(**RECIPES[name]), samples(kind)
+        first = weights(fit(start, how, data, "victim", 3))
+        for role, seed in (("victim", 4), ("surrogate", 3)):
+            assert not same(first, weights(fit(start, how, data, role, seed)))
+
+    def test_without_poison_it_is_the_clean_training_bit_for_bit(self, kind: Any, name: str) -> None:
+        start, how, data = source(kind), recipe(**RECIPES[name]), samples(kind)
+        clean = weights(fit(start, how, data, "victim", 0))
+        assert same(clean, weights(fit(start, how, without_poison(data), "victim", 0)))
+
+    def test_leaves_the_global_generator_the_data_and_the_checkpoint_alone(self, kind: Any, name: str) -> None:
+        start, data = source(kind), samples(kind)
+        assert start.checkpoint is not None
+        state, inputs, checkpoint = torch.get_rng_state(), data.inputs.clone(), copy.deepcopy(start.checkpoint)
+        fit(start, recipe(**RECIPES[name]), data, "victim", 0)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert torch.equal(data.inputs, inputs)
+        assert same(checkpoint, start.checkpoint)
+
+    def test_frozen_stages_keep_parameters_and_batch_statistics(self, kind: Any, name: str) -> None:
+        start, how = source(kind), recipe(**RECIPES[name])
+        began = start.model(how, "victim", 0)
+        ended = fit(start, how, samples(kind), "victim", 0)
+        assert isinstance(began, CamClassifier)
+        assert isinstance(ended, CamClassifier)
+        for place, (first, last) in enumerate(zip(began.stages, ended.stages, strict=True)):
+            assert same(weights(first), weights(last)) == (place < how.frozen_stages)
+        assert not same(weights(began.head), weights(ended.head))
+        assert not ended.training
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_victims_from_scratch_start_differently_and_from_a_checkpoint_alike(kind: Any) -> None:
+    start = source(kind)
+    assert start.checkpoint is not None
+    fresh = [weights(start.model(recipe(), "victim", seed)) for seed in (0, 1)]
+    given = [weights(start.model(recipe(start="checkpoint"), "victim", seed)) for seed in (0, 1)]
+    assert not same(*fresh)
+    assert same(*given)
+    assert same(given[0], start.checkpoint)
+
+
+def by_hand(model: nn.Module, how: Any, data: Any, order: list[Tensor], steps: int) -> None:
+    """SGD with momentum and weight decay as in the textbook, on whole inputs."""
+    velocity = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
+    for taken, rows in enumerate(order):
+        model.train()
+        loss = F.cross_entropy(model(data.inputs[rows]), data.labels[rows])
+        named = dict(model.named_parameters())
+        gradients = torch.autograd.grad(loss, list(named.values()))
+        with torch.no_grad():
+            for (name, value), gradient in zip(named.items(), gradients, strict=True):
+                velocity[name] = how.momentum * velocity[name] + gradient + how.weight_decay * value
+                value -= how.rate(taken / steps) * velocity[name]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_is_the_textbook_s_sgd(kind: Any) -> None:
+    start, how, data = source(kind), recipe(schedule="cosine", lr=0.1), samples(kind)
+    order = generator("victim", "order", 2)
+    drawn = [rows for _ in range(3) for rows in batches(len(data), 5, order)]
+    expected = start.model(how, "victim", 2)
+    by_hand(expected, how, data, drawn, len(drawn))
+    found = weights(fit(start, how, data, "victim", 2))
+    for name, value in weights(expected).items():
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_frozen_before_and_trained_after_make_the_whole_model(kind: Any, frozen: int) -> None:
+    model, inputs = tiny(kind), tiny_inputs(kind, 4)
+    assert torch.equal(after(model, before(model, inputs, frozen), frozen), model(inputs))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("frozen", [1, 2])
+class TestHidden:
+    def test_training_on_kept_outputs_equals_recomputing_them(self, kind: Any, frozen: int) -> None:
+        found = []
+        for limit in (1 << 30, 0):
+            how = recipe(start="checkpoint", frozen_stages=frozen)
+            model, data = source(kind).model(how, "victim", 0), samples(kind)
+            hidden = hidden_samples(model, data, frozen, limit=limit)
+            learner = Learner(model, how, how.epochs * steps_per_epoch(len(data), how.batch_size))
+            train(learner, how, hidden, generator("order"), how.epochs)
+            found.append(weights(model))
+        for name, value in found[0].items():
+            torch.testing.assert_close(found[1][name], value, rtol=1e-6, atol=1e-12)
+
+    def test_training_on_kept_outputs_equals_training_on_inputs(self, kind: Any, frozen: int) -> None:
+        how = recipe(start="checkpoint", frozen_stages=frozen)
+        kept = weights(fit(source(kind), how, samples(kind), "victim", 0))
+        model, data = source(kind).model(how, "victim", 0), samples(kind)
+        optimiser = how.build_optimiser(model)
+        order = generator("victim", "order", 0)
+        for _ in range(how.epochs):
+            for rows in batches(len(data), how.batch_size, order):
+                training_mode(model, frozen)
+                optimiser.zero_grad()
+                F.cross_entropy(model(data.inputs[rows]), data.labels[rows]).backward()
+                optimiser.step()
+        for name, value in weights(model).items():
+            torch.testing.assert_close(kept[name], value, rtol=1e-6, atol=1e-12)
+
+    def test_the_limit_decides(self, kind: Any, frozen: int) -> None:
+        model, data = tiny(kind), samples(kind, 7)
+        size = sum(value.numel() * value.element_size() for value in [before(model, data.inputs, frozen)])
+        calls = []
+        model.stages[0].register_forward_hook(lambda *_: calls.append(1))
+        for limit, more in ((size, 0), (size - 1, 1)):
+            hidden = hidden_samples(model, data, frozen, limit=limit)
+            calls.clear()
+            batch = hidden.batch(torch.tensor([3, 1]))
+            assert len(calls) == more
+            torch.testing.assert_close(batch, before(model, data.inputs[[3, 1]], frozen).detach())
+            assert not batch.requires_grad
+            assert torch.equal(hidden.labels, data.labels)
+
+
+def test_nothing_frozen_means_the_samples_themselves() -> None:
+    data = samples("table")
+    assert hidden_samples(tiny("table"), data, 0) is data
+
+
+class TestBatches:
+    @given(count=st.integers(1, 40), size=st.integers(2, 12), seed=st.integers(0, 99))
+    def test_cover_every_row_once_and_are_never_a_single_row(self, count: int, size: int, seed: int) -> None:
+        found = list(batches(count, size, torch.Generator().manual_seed(seed)))
+        assert sorted(torch.cat(found).tolist()) == list(range(count))
+        assert len(found) == steps_per_epoch(count, size)
+        assert all(len(rows) >= 2 for rows in found) or count == 1
+        assert all(len(rows) == size for rows in found[:-1])
+        assert len(found[-1]) <= size + 1
+
+    def test_every_epoch_has_its_own_order(self) -> None:
+        shuffle = torch.Generator().manual_seed(0)
+        first, second = (torch.cat(list(batches(30, 7, shuffle))) for _ in range(2))
+        assert not torch.equal(first, second)
+
+    def test_a_set_of_one_is_not_learnt_from(self) -> None:
+        model = fit(source("image"), recipe(), samples("image", 1), "victim", 0)
+        assert same(weights(model), weights(source("image").model(recipe(), "victim", 0)))
+
+
+class TestLearner:
+    def test_reports_the_loss_and_counts_its_steps(self) -> None:
+        model, data = tiny("table"), samples("table", 6)
+        learner = Learner(model, recipe(), 10)
+        expected = float(F.cross_entropy(model(data.inputs), data.labels).detach())
+        assert learner.step(data.inputs, data.labels) == pytest.approx(expected)
+        assert learner.taken == 1
+        assert not model.training
+
+    def test_follows_the_schedule(self) -> None:
+        how = recipe(schedule="cosine", lr=0.4)
+        learner = Learner(tiny("table"), how, 4)
+        seen = []
+        for _ in range(5):
+            learner.step(samples("table", 6).inputs, samples("table", 6).labels)
+            seen.append(learner.optimiser.param_groups[0]["lr"])
+        assert seen == pytest.approx([0.4, 0.4 * (2 + 2**0.5) / 4, 0.2, 0.4 * (2 - 2**0.5) / 4, 0.0], abs=1e-12)
+
+
+def test_diverged_training_is_an_error_that_names_the_rate() -> None:
+    with pytest.raises(InputError, match=r"diverged at learning rate 1e\+300 \(victim 5\); lower lr"):
+        fit(source("table"), recipe(lr=1e300), samples("table"), "victim", 5)
+
+
+def test_accuracy_is_the_share_of_right_answers() -> None:
+    model, data = tiny("table"), samples("table", 300)
+    right = sum(int(model(one[None]).argmax()) == int(label) for one, label in zip(data.inputs, data.labels, strict=True))
+    assert accuracy(model, data) == right / 300
+
+
+def test_a_small_network_learns() -> None:
+    data = samples("table", 200)
+    model = fit(source("table"), recipe(epochs=60, batch_size=20, lr=0.1), data, "victim", 0)
+    assert accuracy(model, data) > 0.8
+
+
+class TestSource:
+    def test_a_recipe_from_a_checkpoint_needs_one(self) -> None:
+        with pytest.raises(InputError, match="there is none"):
+            Source(lambda: tiny("table")).model(recipe(start="checkpoint"), "victim", 0)
+
+    @pytest.mark.parametrize("change", ["missing", "shape", "extra"])
+    def test_a_checkpoint_that_does_not_fit_is_refused(self, change: str) -> None:
+        state = dict(tiny("table").state_dict())
+        if change == "missing":
+            del state["head.bias"]
+        elif change == "shape":
+            state["head.bias"] = torch.zeros(4)
+        else:
+            state["other"] = torch.zeros(1)
+        with pytest.raises(InputError, match="does not fit the model"):
+            Source(lambda: tiny("table"), state).model(recipe(start="checkpoint"), "victim", 0)
+
+    def test_too_many_frozen_stages_are_refused(self) -> None:
+        with pytest.raises(InputError, match="has 2 stages"):
+            source("table").model(recipe(start="checkpoint", frozen_stages=3), "victim", 0)
+
+    def test_frozen_stages_need_stages(self) -> None:
+        start = Source(lambda: nn.Linear(2, 2), dict(nn.Linear(2, 2).state_dict()))
+        with pytest.raises(InputError, match="wrap Linear"):
+            start.model(recipe(start="checkpoint", frozen_stages=1), "victim", 0)
+
+
+class TestWeights:
+    def test_come_back_bit_for_bit(self, tmp_path: Path) -> None:
+        model = tiny("image", dtype=torch.float32)
+        save_weights(tmp_path / "w.safetensors", model)
+        torch.save(model.state_dict(), tmp_path / "w.pt")
+        for name in ("w.safetensors", "w.pt"):
+            assert same(read_weights(tmp_path / name), weights(model))
+
+    @pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".bin"])
+    def test_a_file_that_would_run_code_is_refused_and_not_run(self, tmp_path: Path, suffix: str) -> None:
+        class Hostile:
+            def __reduce__(self) -> tuple[Any, ...]:
+                return os.mkdir, (str(tmp_path / "ran"),)
+
+        path = tmp_path / f"w{suffix}"
+        torch.save({"weight": torch.ones(1), "more": Hostile()}, path)
+        with pytest.raises(InputError, match=r"w\.\w+ (hold more than tensors|cannot be read)"):
+            read_weights(path)
+        path.write_bytes(pickle.dumps(Hostile()))
+        with pytest.raises(InputError, match=r"w\.\w+ (hold more than tensors|cannot be read)"):
+            read_weights(path)
+        assert not (tmp_path / "ran").exists()
+        pickle.loads(pickle.dumps(Hostile()))
+        assert (tmp_path / "ran").exists()  # it would have
+
+    @pytest.mark.parametrize("content", [[torch.ones(1)], {"epoch": 3, "w": torch.ones(1)}, torch.ones(1), {"a": {}}])
+    def test_more_or_less_than_tensors_by_name_is_refused(self, tmp_path: Path, content: Any) -> None:
+        torch.save(content, tmp_path / "w.pt")
+        with pytest.raises(InputError, match="hold more than tensors"):
+            read_weights(tmp_path / "w.pt")
+
+    @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
+    def test_a_damaged_file_is_an_input_error(self, tmp_path: Path, name: str) -> None:
+        path = tmp_path / name
+        model = tiny("table")
+        if name.endswith("pt"):
+            torch.save(model.state_dict(), path)
+        else:
+            save_weights(path, model)
+        whole = path.read_bytes()
+        for length in (0, 1, 7, 8, 20, len(whole) // 2, len(whole) - 1):
+            path.write_bytes(whole[:length])
+            with pytest.raises(InputError, match=f"the weights .*{name}"):
+                read_weights(path)
+        path.write_bytes(b"not weights at all")
+        with pytest.raises(InputError, match=f"the weights .*{name}"):
+            read_weights(path)
+
+    def test_a_missing_file_is_an_input_error(self, tmp_path: Path) -> None:
+        for path in (tmp_path / "none.pt", tmp_path):
+            with pytest.raises(InputError, match="do not exist"):
+                read_weights(path)

@@ -1,0 +1,68 @@
+"""Recipes: schedules in numbers, optimisers over what learns, and what makes no sense."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from encircle.training import Recipe
+from tests.networks import tiny
+
+
+@given(st.floats(0, 1))
+def test_cosine_falls_from_lr_to_zero(progress: float) -> None:
+    rate = Recipe(schedule="cosine", lr=0.2).rate(progress)
+    assert rate == pytest.approx(0.2 * math.cos(math.pi * progress / 2) ** 2, abs=1e-12)  # the half-angle form
+
+
+def test_cosine_stays_at_zero_when_training_goes_on() -> None:
+    assert Recipe(schedule="cosine").rate(1.7) == pytest.approx(0, abs=1e-15)
+
+
+@given(st.floats(0, 5))
+def test_constant_is_constant(progress: float) -> None:
+    assert Recipe(lr=0.3).rate(progress) == 0.3
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam)])
+def test_the_optimiser_moves_only_what_is_not_frozen(name: Any, kind: type[torch.optim.Optimizer]) -> None:
+    model = tiny("image")
+    model.first.requires_grad_(False)
+    optimiser = Recipe(optimiser=name, lr=0.2, momentum=0.5, weight_decay=0.01).build_optimiser(model)
+    assert isinstance(optimiser, kind)
+    (group,) = optimiser.param_groups
+    assert {id(value) for value in group["params"]} == {
+        id(value) for value in (*model.second.parameters(), *model.head.parameters())
+    }
+    assert (group["lr"], group["weight_decay"]) == (0.2, 0.01)
+    assert group.get("momentum", 0.5) == 0.5
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"frozen_stages": 1},
+        {"frozen_stages": -1, "start": "checkpoint"},
+        {"epochs": 0},
+        {"batch_size": 1},
+        {"lr": 0.0},
+        {"lr": -1.0},
+        {"lr": float("nan")},
+        {"momentum": 1.0},
+        {"weight_decay": -1e-3},
+        {"optimiser": "lion"},
+        {"schedule": "step"},
+        {"start": "somewhere"},
+        {"learning_rate": 0.1},
+    ],
+    ids=str,
+)
+def test_refuses_what_makes_no_sense(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Recipe(**settings)
