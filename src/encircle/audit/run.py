@@ -401,8 +401,12 @@ class _Run:
 
 
 def _goal_in_words(goal: Goal) -> str:
+    """Such as "region mid-left", or "features (count 6)"."""
     settings = {name: value for name, value in settings_of(goal).items() if name != "kind" and value}
-    return kind_of(goal) + "".join(f", {name} {value}" for name, value in settings.items())
+    if set(settings) == {"name"}:
+        return f"{kind_of(goal)} {settings['name']}"
+    described = ", ".join(f"{name} {value}" for name, value in settings.items())
+    return f"{kind_of(goal)} ({described})" if described else kind_of(goal)
 
 
 def _slug(text: str) -> str:

@@ -123,6 +123,7 @@ def _decide(
     moved = f"{attack} moved the explanation {shift.mean:+.2f} (Jaccard) towards the attacker's map"
     span = "" if shift.low is None else f"95 % interval {shift.low:+.2f} to {shift.high:+.2f}"
     stayed = f"{kept:.0%} of the victims kept the prediction"
+    few = f"{targets} target{'s' if targets > 1 else ''}"
     beyond = shift.low is not None and shift.low > 0
     seen = "" if smallest is None else f"; only one of {smallest:.2f} or more would have been seen"
     rules: list[tuple[bool, str, str]] = [
@@ -134,7 +135,7 @@ def _decide(
         (
             targets < minimum_targets,
             "WARN",
-            f"A demonstration on {targets} target(s), too few for a claim: {moved}, and {stayed}.",
+            f"A demonstration on {few}, too few for a claim: {moved}, and {stayed}.",
         ),
         (
             beyond and shift.mean >= threshold and kept >= label_kept,
