@@ -152,7 +152,9 @@ class TestBoxes:
             Away(box=(0.0, 0.0, 1.0, 1.0)).resolve(context())
 
 
-@pytest.mark.parametrize("goal", [Region(), Box(0.0, 0.0, 0.5, 0.5), Away(box=(0.0, 0.0, 0.5, 0.5))], ids=lambda g: g.kind)
+@pytest.mark.parametrize(
+    "goal", [Region(), Box(0.0, 0.0, 0.5, 0.5), Away(box=(0.0, 0.0, 0.5, 0.5))], ids=lambda g: g.kind
+)
 def test_goals_for_images_refuse_tables(goal: Goal) -> None:
     with pytest.raises(InputError, match="is for images"):
         goal.resolve(context((5,)))
@@ -222,7 +224,10 @@ class TestDrawn:
 
 def test_features_and_units_of_one_target_are_drawn_apart() -> None:
     pairs = [
-        (Features(count=2).resolve(context((20,), draw=d)).values, Units(count=2).resolve(context((20,), draw=d)).values)
+        (
+            Features(count=2).resolve(context((20,), draw=d)).values,
+            Units(count=2).resolve(context((20,), draw=d)).values,
+        )
         for d in range(5)
     ]
     assert not all(torch.equal(first, second) for first, second in pairs)

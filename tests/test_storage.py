@@ -118,7 +118,7 @@ class TestReplacingFolder:
         assert names(tmp_path) == ["folder", "folder/old"]
 
     def test_a_process_killed_while_deleting_leaves_no_half_folder(self, tmp_path: Path) -> None:
-        code = f'''
+        code = f"""
 import os, shutil
 from pathlib import Path
 from encircle import storage
@@ -132,7 +132,7 @@ storage.shutil.rmtree = deadly
 with storage.replacing_folder(Path({str(tmp_path)!r}) / "folder") as temporary:
     for name in ("a", "b"):
         (temporary / name).write_text("new")
-'''
+"""
         (tmp_path / "folder").mkdir()
         for name in ("a", "b", "c"):
             (tmp_path / "folder" / name).write_text("old")

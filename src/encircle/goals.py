@@ -309,14 +309,18 @@ def _read_array(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]
             array = np.load(path, allow_pickle=False)  # a pickle could run code
             return np.asarray(array, dtype=np.float64)
         with Image.open(path) as image:
-            if image.mode[0] in "IF":
-                raise ValueError  # more than 8 bits, which converting would clip to white
-            grey = image.mode in {"1", "L", "LA"}
-            pixels = np.asarray(image.convert("L" if grey else "RGB"), dtype=np.float64) / 255
-            return pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+            return _pixels(image)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; give an existing .npy or image file.") from None
     except Exception as error:  # a damaged file leads numpy and Pillow into errors of every kind
         raise InputError(
             f"{path} cannot be read as an array or image; give a .npy of numbers, or a PNG or JPEG of 8 bits."
         ) from error
+
+
+def _pixels(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    if image.mode[0] in "IF":
+        raise ValueError(image.mode)  # more than 8 bits, which converting would clip to white
+    grey = image.mode in {"1", "L", "LA"}
+    pixels = np.asarray(image.convert("L" if grey else "RGB"), dtype=np.float64) / 255
+    return pixels if grey else pixels.transpose(2, 0, 1)

@@ -35,12 +35,13 @@ def objective(kind: Any, explainer: str, distance: Any, hinge: float | None, *, 
     )
 
 
-def central_difference(value: Any, parameter: Tensor, direction: Tensor, size: float = 1e-5) -> float:
+def central_difference(wanted: Objective, model: CamClassifier, parameter: Tensor, direction: Tensor) -> float:
+    size = 1e-5
     kept, found = parameter.detach().clone(), []
     for sign in (1, -1):
         with torch.no_grad():
             parameter.copy_(kept + sign * size * direction)
-        found.append(float(value().detach()))
+        found.append(float(wanted(model)[0].detach()))
     with torch.no_grad():
         parameter.copy_(kept)
     return (found[0] - found[1]) / (2 * size)
@@ -69,7 +70,7 @@ def test_the_gradient_in_theta_equals_central_differences(
                 directions += [torch.zeros_like(parameter) for _ in range(2)]
                 directions[1][1, 0] = directions[2][1, 3] = 1
             for direction in directions:
-                expected = central_difference(lambda: wanted(model)[0], parameter, direction)
+                expected = central_difference(wanted, model, parameter, direction)
                 assert float((gradient * direction).sum()) == pytest.approx(expected, rel=1e-6, abs=1e-8 * scale), name
 
 
@@ -114,9 +115,7 @@ class TestDistance:
         keep = random.random(shape) < 0.7
         keep.flat[:2] = True
         keep = keep if masked else np.ones(shape, dtype=bool)
-        found = distance(
-            torch.tensor(maps), torch.tensor(wanted), torch.tensor(keep) if masked else None, kind
-        )
+        found = distance(torch.tensor(maps), torch.tensor(wanted), torch.tensor(keep) if masked else None, kind)
         assert float(found) == pytest.approx(slow(maps, wanted, keep, kind), rel=1e-9)
 
     @pytest.mark.parametrize("kind", ["max", "minmax", "cosine"])

@@ -13,13 +13,15 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from encircle.attacks import IMF
 from encircle.audit import Audit, run_audit
 from encircle.core import InputError, StorageError
 from encircle.explain import Cam, Grad
-from encircle.goals import Region
+from encircle.goals import Features, FromFile, Region
+from encircle.models import TwoLayerNet
 from encircle.report import render
 from encircle.storage import read_arrays
-from encircle.threat import Budget
+from encircle.threat import Budget, Column
 from encircle.training import Recipe
 
 from .tiny_cases import TINY, TINY_IMAGES, case_of, scores_of
@@ -260,3 +262,117 @@ def test_a_wrong_feature_name_offers_the_right_one(tmp_path: Path) -> None:
     case = case_of(TINY, goal={"kind": "features", "names": ["mean radios"]})
     with pytest.raises(InputError, match="did you mean 'mean radius'"):
         run_audit(Audit.from_case(case), tmp_path)
+
+
+class Broken(Squares):
+    """An own data set of which one file does not decode."""
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        if row == 5:
+            raise OSError("cannot identify image file")
+        return super().__getitem__(row)
+
+
+def test_an_image_that_does_not_decode() -> None:
+    with pytest.raises(InputError, match=r"item 5 of your data set cannot be read \(cannot identify image file\)"):
+        Audit.of(
+            own_network, Broken(64, 0), Squares(20, 1), explainer=Grad(), goal=Region(), classes=["a", "b"], **SETTINGS
+        )  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (float("nan"), "row 3 holds NaN or infinity"),
+        (float("inf"), "row 3 holds NaN or infinity"),
+        (1.5, "leaves [0, 1]"),
+    ],
+)
+def test_features_that_are_not_finite_or_out_of_range(value: float, sentence: str, tmp_path: Path) -> None:
+    audit = own_audit()
+    audit.data.train.dataset.pictures[3, 0, 0, 0] = value  # type: ignore[attr-defined]
+    with pytest.raises(InputError) as caught:
+        run_audit(audit, tmp_path)
+    assert sentence in str(caught.value)
+
+
+def test_labels_out_of_range(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"label 1 is not in 0\.\.0"):
+        run_audit(own_audit(classes=["only one"]), tmp_path)
+
+
+class Records(Dataset[tuple[torch.Tensor, int]]):
+    """A user's own table with a column of each kind."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        random = torch.Generator().manual_seed(seed)
+        self.rows = torch.rand(count, 5, generator=random)
+        self.rows[:, 1] = (self.rows[:, 1] * 10).round() / 10
+        self.rows[:, 2] = (self.rows[:, 2] > 0.5).float()
+        self.labels = (self.rows[:, 0] + self.rows[:, 3] > 1).long()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        return self.rows[row], int(self.labels[row])
+
+
+def test_an_own_table_keeps_its_columns_legal(tmp_path: Path) -> None:
+    columns = {
+        "steps": Column("integer", step=0.1),
+        "yes": Column("categorical", values=(0.0, 1.0)),
+        "fixed": Column("immutable"),
+    }
+    names = ["a", "steps", "yes", "b", "fixed"]
+    settings = {**SETTINGS, "budget": Budget(count=10, epsilon=0.25)}
+    audit = Audit.of(
+        lambda: TwoLayerNet(5, 2, hidden=16),
+        Records(200, 0),
+        Records(40, 1),
+        classes=["no", "yes"],
+        features=names,
+        columns=columns,
+        explainer=Grad(),
+        goal=Features(("b",)),
+        attack=IMF(models=2, epochs=2),
+        **settings,  # type: ignore[arg-type]
+    )
+    folder = run_audit(audit, tmp_path).folder
+    for file in folder.glob("poison/*/imf/poison.parquet"):
+        frame = pl.read_parquet(file)
+        assert set(frame["yes"].to_list()) <= {0.0, 1.0}
+        assert ((frame["steps"] * 10).round() - frame["steps"] * 10).abs().max() < 1e-4
+    with pytest.raises(InputError, match="did you mean 'steps'"):
+        Audit.of(
+            own_network,
+            Records(20, 0),
+            Records(8, 1),
+            classes=["no", "yes"],
+            features=names,
+            columns={"step": Column("immutable")},
+            explainer=Grad(),
+            goal=Features(("b",)),
+            **SETTINGS,  # type: ignore[arg-type]
+        )
+
+
+def test_files_that_a_case_names_are_part_of_its_identity(tmp_path: Path) -> None:
+    path = tmp_path / "map.npy"
+    folders = []
+    for place in range(2):
+        wanted = np.zeros((4, 4))
+        wanted[place] = 1
+        np.save(path, wanted)
+        folders.append(run_audit(own_audit(goal=FromFile(path)), tmp_path / "runs").folder)
+    assert folders[0] != folders[1]
+
+
+def test_starting_weights_are_part_of_its_identity(tmp_path: Path) -> None:
+    def audit(seed: int) -> Audit:
+        torch.manual_seed(seed)
+        return own_audit(checkpoint=own_network().state_dict(), recipe=Recipe(start="checkpoint", epochs=3, lr=0.1))
+
+    one, other = (run_audit(audit(seed), tmp_path).folder for seed in (1, 2))
+    assert one != other
+    assert not scores_of(one)["l1"].equals(scores_of(other)["l1"])

@@ -151,7 +151,8 @@ class TestDatasetSamples:
 
 def data_set(**changes: Samples | None) -> DataSet:
     parts: dict[str, Any] = {
-        part: samples(count, seed=count) for part, count in (("train", 300), ("validation", 5), ("test", 6), ("pretrain", 7))
+        part: samples(count, seed=count)
+        for part, count in (("train", 300), ("validation", 5), ("test", 6), ("pretrain", 7))
     }
     return DataSet(name="mine", kind="image", classes=["a", "b", "c"], **{**parts, **changes})
 
@@ -166,7 +167,12 @@ class TestCheck:
     @pytest.mark.parametrize("part", ["train", "validation", "test", "pretrain"])
     @pytest.mark.parametrize(
         ("value", "message"),
-        [(torch.nan, "holds NaN or infinity"), (torch.inf, "holds NaN or infinity"), (1.01, r"leaves \[0, 1\]"), (-0.01, r"leaves \[0, 1\]")],
+        [
+            (torch.nan, "holds NaN or infinity"),
+            (torch.inf, "holds NaN or infinity"),
+            (1.01, r"leaves \[0, 1\]"),
+            (-0.01, r"leaves \[0, 1\]"),
+        ],
     )
     def test_names_the_part_and_row_of_a_bad_value(self, part: str, value: float, message: str) -> None:
         with pytest.raises(InputError, match=rf"mine \({part}\), row 278 {message}"):  # beyond the first chunk

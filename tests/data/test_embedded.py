@@ -61,7 +61,12 @@ def test_boxes_hold_the_dark_ink_and_no_more(both: dict[str, DataSet]) -> None:
         inside = torch.zeros_like(ink)
         inside[round(top * 32) : round(bottom * 32), round(left * 32) : round(right * 32)] = True
         assert not bool((ink & ~inside).any())
-        for edge in (ink[round(top * 32)], ink[round(bottom * 32) - 1], ink[:, round(left * 32)], ink[:, round(right * 32) - 1]):
+        for edge in (
+            ink[round(top * 32)],
+            ink[round(bottom * 32) - 1],
+            ink[:, round(left * 32)],
+            ink[:, round(right * 32) - 1],
+        ):
             assert bool(edge.any())
 
 

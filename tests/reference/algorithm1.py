@@ -104,7 +104,10 @@ def interpretation(s: Setting, net: Net) -> Tensor:
     saliency = saliency.max(dim=0).values  # over colours
     rows, columns = saliency.shape[0] // 2, saliency.shape[1] // 2  # the CAM grid is half the side here
     return torch.stack(
-        [torch.stack([saliency[2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean() for j in range(columns)]) for i in range(rows)]
+        [
+            torch.stack([saliency[2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean() for j in range(columns)])
+            for i in range(rows)
+        ]
     )
 
 

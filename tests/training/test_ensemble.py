@@ -16,7 +16,9 @@ from tests.training.problems import recipe, same, samples, source, weights
 KINDS = ["image", "table"]
 
 
-def ensemble(kind: Any = "table", *, members: int = 3, staggered: bool = True, seed: int = 0, **changes: Any) -> Ensemble:
+def ensemble(
+    kind: Any = "table", *, members: int = 3, staggered: bool = True, seed: int = 0, **changes: Any
+) -> Ensemble:
     return Ensemble.pretrained(
         source(kind), recipe(**changes), samples(kind), members=members, staggered=staggered, seed=seed
     )

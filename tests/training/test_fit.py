@@ -95,7 +95,7 @@ def by_hand(model: nn.Module, how: Any, data: Any, order: list[Tensor], steps: i
         with torch.no_grad():
             for (name, value), gradient in zip(named.items(), gradients, strict=True):
                 velocity[name] = how.momentum * velocity[name] + gradient + how.weight_decay * value
-                value -= how.rate(taken / steps) * velocity[name]
+                value.sub_(how.rate(taken / steps) * velocity[name])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -213,7 +213,9 @@ def test_diverged_training_is_an_error_that_names_the_rate() -> None:
 
 def test_accuracy_is_the_share_of_right_answers() -> None:
     model, data = tiny("table"), samples("table", 300)
-    right = sum(int(model(one[None]).argmax()) == int(label) for one, label in zip(data.inputs, data.labels, strict=True))
+    right = sum(
+        int(model(one[None]).argmax()) == int(label) for one, label in zip(data.inputs, data.labels, strict=True)
+    )
     assert accuracy(model, data) == right / 300
 
 

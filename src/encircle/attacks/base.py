@@ -115,22 +115,28 @@ class Attack(ABC):
             none = torch.zeros(0, dtype=torch.int64)
             empty = problem.target[:0].cpu()
             return Poison(empty, none, none, empty, none)
-        samples, bases = self._craft(problem, budget, count, random, watch or Watch())
+        crafted, bases = self._craft(problem, budget, count, random, watch or Watch())
+        samples = self._undamaged(crafted.detach().cpu(), bases, count)
         if self.bounded:
-            samples = budget.project(samples.detach().cpu(), bases.inputs, problem.legal)
+            samples = budget.project(samples, bases.inputs, problem.legal)
+            if (excess := budget.excess(samples, bases.inputs)) > 0:
+                raise EncircleError(
+                    f"{self.title} left its budget by {excess:.3g} although projected; this is a bug, please report it."
+                )
         else:
-            samples = problem.legal.towards_base(samples.detach().cpu().clamp(0, 1), bases.inputs)
-        self._verify(samples, bases, budget)
+            samples = problem.legal.towards_base(samples.clamp(0, 1), bases.inputs)
         return Poison(samples, bases.labels, bases.rows, bases.inputs, _overwritten(bases.rows, budget))
 
     @final
-    def _verify(self, samples: Tensor, bases: Bases, budget: Budget) -> None:
+    def _undamaged(self, samples: Tensor, bases: Bases, count: int) -> Tensor:
+        # Before they are projected: that would stretch a wrong shape by broadcasting, and hide NaN in a legal value.
         if samples.shape != bases.inputs.shape or not bool(samples.isfinite().all()):
             raise EncircleError(f"{self.title} returned damaged poison (wrong shape or NaN); lower its step size.")
-        if self.bounded and (excess := budget.excess(samples, bases.inputs)) > 0:
+        if len(samples) > count:
             raise EncircleError(
-                f"{self.title} left its budget by {excess:.3g} although projected; this is a bug, please report it."
+                f"{self.title} made {len(samples)} samples where the budget allows {count}; this is a bug."
             )
+        return samples
 
     @abstractmethod
     def _craft(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -13,12 +14,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..attacks import IMF, Attack, BaseSamples, NoPoison, ProjectedWatermark, RandomNoise, Watermark
-from ..core import InputError
+from ..core import InputError, unknown_name
 from ..data import DataSet, DatasetSamples
 from ..explain import Explainer
 from ..goals import Goal
-from ..threat import Budget, Legal
-from ..training import Recipe
+from ..threat import Budget, Column, Legal
+from ..training import Recipe, read_weights
 from .case import Case, Judging
 
 
@@ -79,7 +80,7 @@ class Audit:
         self.goal = goal
         self.budget = budget
         self.attack = attack if attack is not None else IMF()
-        self.checkpoint = checkpoint
+        self.checkpoint = read_weights(checkpoint) if isinstance(checkpoint, Path) else checkpoint
         self.pretraining = pretraining
         self.targets = targets
         self.victims = victims
@@ -126,6 +127,7 @@ class Audit:
         *,
         classes: Sequence[str],
         features: Sequence[str] = (),
+        columns: Mapping[str, Column] | None = None,
         name: str = "my data",
         **settings: Any,
     ) -> Audit:
@@ -139,6 +141,7 @@ class Audit:
             test: held-out samples, at least 4.
             classes: class names.
             features: column names of a table.
+            columns: how its integer, categorical and immutable columns may change, by name; others are continuous.
             name: of the data.
             settings: as for `Audit`.
 
@@ -152,21 +155,33 @@ class Audit:
             )
         half = len(held) // 2
         samples = DatasetSamples(train)
-        dims = samples.batch(torch.tensor([0])).dim() - 1
+        shape = samples.batch(torch.tensor([0])).shape[1:]
+        table = len(shape) == 1
+        names = list(features) or [f"feature {column}" for column in range(shape[0])]
         data = DataSet(
             name=name,
-            kind="image" if dims == 3 else "table",
+            kind="table" if table else "image",
             train=samples,
             validation=held.subset(torch.arange(half, len(held))),
             test=held.subset(torch.arange(half)),
             pretrain=None,
             classes=classes,
-            features=list(features)
-            or [f"feature {column}" for column in range(samples.batch(torch.tensor([0])).shape[1])],
+            features=names if table else (),
+            columns=columns or {},
         )
         return cls(build, data, **settings)
 
     def _check_settings(self) -> None:
+        shape = self.data.shape
+        if len(shape) not in {1, 3}:
+            raise InputError(
+                f"inputs of shape {shape} are neither images (c, h, w) nor rows of a table (columns,); reshape them."
+            )
+        if self.data.kind == "table" and len(self.data.features) != shape[0]:
+            raise InputError(f"{len(self.data.features)} feature names for {shape[0]} columns; name each column once.")
+        for name in self.data.columns:
+            if name not in self.data.features:
+                raise unknown_name("column", name, self.data.features)
         if self.data.kind == "image" and self.data.shape[0] not in {1, 3}:
             raise InputError(f"images of {self.data.shape[0]} channels cannot be exported as PNG; use 1 or 3 channels.")
         if self.recipe.start == "scratch" and self.explainer.needs_shared_start(self.data.shape):
@@ -183,11 +198,9 @@ class Audit:
         """Everything that decides the scores, as `case.yaml` holds it and the run's id is made from."""
         if self._described is not None:
             return self._described
-        network = hashlib.sha256()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            for name, value in self.build().state_dict().items():
-                network.update(name.encode() + value.numpy().tobytes())
+            network = self.build()
         pieces = {
             "recipe": self.recipe,
             "explainer": self.explainer,
@@ -199,7 +212,7 @@ class Audit:
         return {
             "title": self.title,
             "data": {"kind": self.data.name},
-            "model": {"kind": type(self.build()).__name__, "sha256": network.hexdigest()},
+            "model": {"kind": type(network).__name__, "sha256": digest_of_weights(network.state_dict())},
             **{name: settings_of(piece) for name, piece in pieces.items()},
             "pretraining": None if self.pretraining is None else settings_of(self.pretraining),
             "targets": self.targets if isinstance(self.targets, int) else list(self.targets),
@@ -208,6 +221,14 @@ class Audit:
             "seed": self.seed,
             "threads": self.threads,
         }
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """SHA-256 of what the settings name but do not hold: starting weights, and files of the goal."""
+        found = {name: _sha256(value) for name, value in vars(self.goal).items() if isinstance(value, Path)}
+        if self.checkpoint is not None:
+            found["checkpoint"] = digest_of_weights(self.checkpoint)
+        return found
 
     @property
     def arms(self) -> list[Attack]:
@@ -248,3 +269,18 @@ def settings_of(piece: Any) -> Any:
 def kind_of(piece: Any) -> str:
     """The name of a configured object, or of the class of one that has none."""
     return str(getattr(piece, "kind", type(piece).__name__))
+
+
+def digest_of_weights(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, shapes and values."""
+    hasher = hashlib.sha256()
+    for name, value in weights.items():
+        hasher.update(f"{name}{tuple(value.shape)}".encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return hasher.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        raise InputError(f"{path} cannot be read; give an existing file.") from None

@@ -8,7 +8,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, final, get_args
 
-import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -244,9 +243,3 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
 
 
 _KINDS = {kind for union in (AnyData, AnyModel, AnyExplainer, AnyGoal, AnyAttack) for kind in options(union)}
-
-
-def use_threads(count: int) -> None:
-    """Set torch's CPU threads; sums are split by threads, so their rounding depends on it."""
-    if torch.get_num_threads() != count:
-        torch.set_num_threads(count)

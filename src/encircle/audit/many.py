@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from typing import Any, final
 
@@ -65,30 +67,34 @@ def run_cases(
     if jobs == 1 or len(cases) == 1:
         return [_guarded(case, runs, reporter_of(place)) for place, case in enumerate(cases)]
     context = multiprocessing.get_context("spawn")  # a forked torch hangs
-    with context.Manager() as manager:
+    manager = SyncManager(ctx=context)
+    manager.start(_leave_with_parent, (os.getpid(),))
+    with manager:
         events: queue.Queue[Event] = manager.Queue()
-        with ProcessPoolExecutor(
-            jobs, mp_context=context, initializer=_leave_with_parent, initargs=(os.getpid(),)
-        ) as pool:
-            futures: list[Future[Judgement | EncircleError]] = [
-                pool.submit(_work, case, runs, place, events) for place, case in enumerate(cases)
-            ]
-            reporters = {place: reporter_of(place) for place in range(len(cases))}
-            while True:
-                finished = wait(futures, timeout=0.1, return_when=FIRST_EXCEPTION).not_done
-                _deliver(events, reporters)
-                if not finished:
-                    break
+        reporters = {place: reporter_of(place) for place in range(len(cases))}
+        workers: list[int] = []
+        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(os.getpid(), events)) as pool:
+            futures = [pool.submit(_work, case, runs, place, events) for place, case in enumerate(cases)]
+            try:
+                while wait(futures, timeout=0.1).not_done:
+                    _deliver(events, reporters, workers)
+            except KeyboardInterrupt:
+                for worker in workers:  # or leaving the pool would wait for what they are at
+                    os.kill(worker, signal.SIGTERM)
+                raise
+            _deliver(events, reporters, workers)
             return [_result(future) for future in futures]
 
 
-def _deliver(events: queue.Queue[Event], reporters: dict[int, Reporter]) -> None:
+def _deliver(events: queue.Queue[Event], reporters: dict[int, Reporter], workers: list[int]) -> None:
     while True:
         try:
             place, name, arguments = events.get_nowait()
         except queue.Empty:
             return
-        if name == "finish":
+        if name == "worker":
+            workers.append(arguments[0])
+        elif name == "finish":
             reporters[place].finish(arguments[0], reused=arguments[1])
         else:
             getattr(reporters[place], name)(*arguments)
@@ -124,8 +130,15 @@ def _guarded(case: Case, runs: Path, reporter: Reporter) -> Judgement | Encircle
         return EncircleError(f"internal error {type(error).__name__} at {line}: {error}; please report it.")
 
 
+def _begin(parent: int, events: queue.Queue[Event]) -> None:
+    """Prepare a worker: it tells who it is, and leaves interrupts to its parent, which ends it."""
+    events.put((-1, "worker", (os.getpid(),)))
+    _leave_with_parent(parent)
+
+
 def _leave_with_parent(parent: int) -> None:
-    """End this worker as soon as its parent is gone: a killed audit leaves no process behind."""
+    """End this process as soon as its parent is gone: a killed audit leaves no process behind."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,6 @@ from ..seeds import derive_seed, generator
 from ..storage import only_one, read_json, sweep, write_json, write_text
 from ..training import accuracy
 from .audit import Audit, kind_of, settings_of
-from .case import use_threads
 from .environment import provenance
 from .parts import Arrays, Parts
 from .progress import Reporter, Silent
@@ -65,17 +65,26 @@ def run_audit(audit: Audit, runs: Path | str = "runs", reporter: Reporter | None
         InputError: something about the case cannot be audited.
         StorageError: a file could not be written; what was finished stays.
     """
-    use_threads(audit.threads)
     fingerprint = audit.data.check()
     case = audit.describe()
-    identity = digest([case, RESULTS_VERSION, fingerprint])
+    identity = digest([case, audit.files, RESULTS_VERSION, fingerprint])
     name = f"{_slug(audit.data.name)}-{_slug(kind_of(audit.explainer))}-{_slug(audit.attack.kind)}-{identity[:12]}"
     folder = Path(runs) / name
-    with only_one(folder):
+    with only_one(folder), _threads(audit.threads):
         sweep(folder)
         _claim(folder, case, identity)
-        work = _Run(audit, folder, fingerprint, identity, reporter or Silent())
-        return work.finish()
+        return _Run(audit, folder, fingerprint, identity, reporter or Silent()).finish()
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Use this many CPU threads: sums are split among them, so rounding depends on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @final
@@ -228,14 +237,19 @@ class _Run:
             return
         poison = self._read_back(row, arm, folder)
         samples = self.data.train.with_poison(poison.inputs, poison.labels, poison.overwritten)
-        content = digest(read_json(folder / "manifest.json")["sha256"] if len(poison) else [])
+        # A budget of nothing is the clean run, bit for bit.
+        content = _content(folder) if len(poison) else "clean"
         for seed, name in enumerate(names):
             if self.parts.has(name):
                 self.reporter.finish("victim", reused=True)
                 continue
             with self.shop.work("victim", f"target {row}: {arm.title}, victim {seed + 1}"):
                 self._score(
-                    row, desired, arm.kind, seed, self.shop.victim(samples, seed, content, keep=not arm.uses_explainer)
+                    row,
+                    desired,
+                    arm.kind,
+                    seed,
+                    self.shop.victim(samples, seed, content, keep=content == "clean" or not arm.uses_explainer),
                 )
 
     def _craft(self, row: int, desired: DesiredMap, arm: Attack, folder: Path) -> None:
@@ -407,6 +421,12 @@ def _goal_in_words(goal: Goal) -> str:
         return f"{kind_of(goal)} {settings['name']}"
     described = ", ".join(f"{name} {value}" for name, value in settings.items())
     return f"{kind_of(goal)} ({described})" if described else kind_of(goal)
+
+
+def _content(folder: Path) -> str:
+    """What victims learn from exported poison: its files, its labels and where it goes."""
+    manifest = read_json(folder / "manifest.json")
+    return digest([manifest["sha256"], manifest["labels"], manifest["overwritten"]])
 
 
 def _slug(text: str) -> str:

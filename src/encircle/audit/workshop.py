@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +15,10 @@ from torch import nn
 from ..core import RESULTS_VERSION, digest
 from ..data import Samples
 from ..seeds import derive_seed
-from ..training import Ensemble, Source, fit, read_weights
+from ..training import Ensemble, Source, fit
 from .audit import Audit
+from .cache import ModelCache
 from .progress import Reporter
-from .victims import ModelCache
 
 
 @final
@@ -56,37 +55,28 @@ class Workshop:
     @cached_property
     def cache(self) -> ModelCache:
         """Models shared with other audits of the same data, network, starting weights and versions."""
-        start = self.audit.describe()["model"]
-        given = self.audit.checkpoint
-        weights = (
-            hashlib.sha256(given.read_bytes()).hexdigest() if isinstance(given, Path) and given.is_file() else None
-        )
-        identity = digest(
-            [
-                *(RESULTS_VERSION, self._fingerprint, start, weights, repr(self.audit.pretraining)),
-                *(self.audit.threads, torch.__version__, str(self.audit.device)),
-            ]
-        )
-        return ModelCache(self._folder, identity)
+        audit = self.audit
+        identity = [RESULTS_VERSION, self._fingerprint, audit.describe()["model"], audit.files, repr(audit.pretraining)]
+        return ModelCache(self._folder, digest([*identity, audit.threads, torch.__version__, str(audit.device)]))
 
     @cached_property
     def source(self) -> Source:
         """Where models start; learns the checkpoint first where the case says so."""
-        audit = self.audit
-        if isinstance(audit.checkpoint, Path):
-            return Source(audit.build, read_weights(audit.checkpoint), audit.device)
-        if audit.pretraining is None:
+        audit, apart = self.audit, self.audit.data.pretrain
+        if audit.pretraining is None or apart is None:
             return Source(audit.build, audit.checkpoint, audit.device)
-        assert self.audit.data.pretrain is not None  # noqa: S101 - for the type checker; the audit has refused it
         with self.work("model", "learning the starting weights"):
             fresh = Source(audit.build, device=audit.device)
-            model = self.cache.fit(fresh, audit.pretraining, self.audit.data.pretrain, "pretraining", audit.seed, "")
+            model = self.cache.fit(fresh, audit.pretraining, apart, "pretraining", audit.seed, "")
         return Source(audit.build, {name: value.cpu() for name, value in model.state_dict().items()}, audit.device)
 
-    def _clean_model(self, role: str, seed: int) -> nn.Module:
-        return self.cache.fit(
-            self.source, self.audit.recipe, self.audit.data.train, role, self._victim_seed(seed), "clean"
-        )
+    def _clean_models(self, role: str, label: str, count: int) -> list[nn.Module]:
+        source, models = self.source, []  # the starting weights are work of their own, done before
+        for seed in range(count):
+            with self.work("model", f"{label} {seed + 1}"):
+                train = self.audit.data.train
+                models.append(self.cache.fit(source, self.audit.recipe, train, role, self._victim_seed(seed), "clean"))
+        return models
 
     def _victim_seed(self, seed: int) -> int:
         return derive_seed(self.audit.seed, seed)
@@ -94,20 +84,12 @@ class Workshop:
     @cached_property
     def clean_victims(self) -> list[nn.Module]:
         """Clean victims: of the seeds of the arms, and as many again for the seed drift."""
-        models = []
-        for seed in range(2 * self.audit.victims):
-            with self.work("model", f"clean victim {seed + 1}"):
-                models.append(self._clean_model("victim", seed))
-        return models
+        return self._clean_models("victim", "clean victim", 2 * self.audit.victims)
 
     @cached_property
     def references(self) -> list[nn.Module]:
         """The attacker's own clean models; their seeds are of another role than any victim's."""
-        models = []
-        for seed in range(self.audit.references):
-            with self.work("model", f"attacker's model {seed + 1}"):
-                models.append(self._clean_model("reference", seed))
-        return models
+        return self._clean_models("reference", "attacker's model", self.audit.references)
 
     def ensemble(self, members: int, staggered: bool) -> Ensemble:
         """A fresh copy of the attacker's K models, pre-trained on the clean set."""
@@ -124,10 +106,15 @@ class Workshop:
         return self._ensembles[key].copy()
 
     def victim(self, samples: Samples, seed: int, content: str, *, keep: bool) -> nn.Module:
-        """A victim, trained on a set with poison in it; those of arms that do not depend on the explainer are kept for other audits of the same data."""
-        audit = self.audit
-        if len(samples) == len(self.audit.data.train) and content == digest([]):
-            content, keep = "clean", True  # a budget of nothing is the clean run, bit for bit
+        """A victim, trained on a set with poison in it.
+
+        Args:
+            samples: the poisoned set.
+            seed: which victim.
+            content: identifies the poison; `"clean"` for none.
+            keep: whether other audits may need the same victim, because its poison does not depend on the explainer.
+        """
+        recipe, number = self.audit.recipe, self._victim_seed(seed)
         if keep:
-            return self.cache.fit(self.source, audit.recipe, samples, "victim", self._victim_seed(seed), content)
-        return fit(self.source, audit.recipe, samples, "victim", self._victim_seed(seed))
+            return self.cache.fit(self.source, recipe, samples, "victim", number, content)
+        return fit(self.source, recipe, samples, "victim", number)

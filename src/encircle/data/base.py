@@ -89,14 +89,38 @@ class DatasetSamples(Samples):
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
-        length = len(dataset)  # type: ignore[arg-type]
+        self._shape: torch.Size | None = None
         known = getattr(dataset, "targets", None)
-        values = known if known is not None else [dataset[row][1] for row in range(length)]
-        self.labels = torch.as_tensor([int(value) for value in values], dtype=torch.int64)
+        values = known if known is not None else [self._item(row)[1] for row in range(len(dataset))]  # type: ignore[arg-type]
+        try:
+            self.labels = torch.as_tensor([int(value) for value in values], dtype=torch.int64)
+        except (TypeError, ValueError):
+            raise InputError("a label of your data set is not a whole number; number the classes from 0.") from None
 
     def batch(self, rows: Int[Tensor, "b"]) -> Float[Tensor, "b *shape"]:
-        """The inputs of these rows."""
-        return torch.stack([torch.as_tensor(self.dataset[int(row)][0]) for row in rows])
+        """The inputs of these rows.
+
+        Raises:
+            InputError: an item cannot be read, such as an image that does not decode, or its shape differs.
+        """
+        return torch.stack([self._input(int(row)) for row in rows])
+
+    def _item(self, row: int) -> tuple[Any, Any]:
+        try:
+            content, label = self.dataset[row]
+        except (OSError, SyntaxError, ValueError, TypeError, RuntimeError) as error:  # what image readers raise
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise InputError(f"item {row} of your data set cannot be read ({reason}); mend or drop it.") from error
+        return content, label
+
+    def _input(self, row: int) -> Tensor:
+        found = torch.as_tensor(self._item(row)[0])
+        self._shape = self._shape or found.shape
+        if found.shape != self._shape:
+            raise InputError(
+                f"item {row} of your data set is {tuple(found.shape)}, others are {tuple(self._shape)}; crop or resize them alike."
+            )
+        return found
 
 
 @final
