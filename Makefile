@@ -8,12 +8,13 @@ JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 1))')
 # Each worker is one thread: two processes of one thread finish more audits than one process of two.
 export OMP_NUM_THREADS = 1
 
-.PHONY: help demo test evidence check clean
+.PHONY: help demo test evidence choices check clean
 
 help:
 	@echo "make demo      a small fixed demonstration on embedded data, and its report (minutes)"
 	@echo "make test      linters, types, import floors and the whole test suite"
 	@echo "make evidence  the same cases with enough targets and victims for a claim; resumable"
+	@echo "make choices   the runs that the embedded cases' settings were chosen by"
 	@echo "make check     linters, types and import floors alone"
 	@echo "make clean     delete runs and the virtual environment"
 
@@ -33,6 +34,10 @@ evidence: $(READY)
 	  --jobs $(JOBS) --runs runs/evidence --report runs/evidence/report.html --exit-zero \
 	  --title "Evidence: how far can poisoned training data bend an explanation?"
 	$(BIN)/python tools/evidence.py runs/evidence
+
+# Settings are chosen here, on another split (seed 3) and other targets than the evidence (seed 1).
+choices: $(READY)
+	$(BIN)/python tools/choices.py --run runs/choices --jobs $(JOBS)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -15,7 +15,8 @@ from .formats import percent
 from .glossary import glossary
 from .load import SavedRun, load_run
 from .pictures import scale
-from .sections import SHOWN_SEED, Section, section
+from .sections import Section, section
+from .targets import SHOWN_SEED
 
 
 def render(runs: Sequence[Path], destination: Path, *, title: str | None = None) -> Path:
