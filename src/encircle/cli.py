@@ -27,7 +27,7 @@ from .data.poison import find_marked
 from .report import render
 from .storage import write_text
 
-PRIORS = {"model": 3.0, "craft": 30.0, "control": 0.5, "victim": 2.0}
+PRIORS = {"model": 1.0, "craft": 10.0, "control": 0.2, "victim": 0.7}
 """Seconds a piece of work is thought to take before one has been timed."""
 
 app = typer.Typer(
@@ -69,9 +69,11 @@ class _Board:
             )
 
     def left(self) -> float:
-        """Seconds until all audits are done."""
+        """Seconds until all audits are done; one that has not begun is thought to be like those that have."""
         each = [estimate.left for estimate in self._estimates.values()]
-        return max(sum(each) / self._jobs, max(each, default=0.0))
+        begun = [full for full in self._full.values() if full]
+        waiting = (len(self._lines) - len(begun)) * (sum(begun) / len(begun) if begun else 0.0)
+        return max((sum(each) + waiting) / self._jobs, max(each, default=0.0))
 
     def _elapsed(self) -> str:
         return _clock(time.monotonic() - self._started)
@@ -80,12 +82,18 @@ class _Board:
         table = Table.grid(padding=(0, 1))
         for place, title in self._lines.items():
             left = self._estimates[place].left
-            full = self._full[place] = max(self._full.get(place, 0.0), left)
-            done = 1.0 if place in self._ended else (1 - left / full if full else 0.0)
+            full = self._full.get(place, 0.0)
+            done = 1.0 if place in self._ended else (max(1 - left / full, 0.0) if full else 0.0)
             state = "done" if place in self._ended else escape(self._now.get(place, "waiting"))
             table.add_row(escape(title), ProgressBar(total=1, completed=done, width=24), f"{done:4.0%}", state)
-        table.add_row(f"[dim]{self._elapsed()} so far, about {_clock(self.left())} left[/dim]")
+        left = f"about {_clock(self.left())} left" if self._full else "time left not known yet"
+        table.add_row(f"[dim]{self._elapsed()} so far, {left}[/dim]")
         return table
+
+    def begin(self, place: int, work: dict[str, int]) -> None:
+        """An audit begins, that consists of so many pieces of each kind of work."""
+        self._estimates[place].plan(work)
+        self._full[place] = self._estimates[place].left
 
     def estimate(self, place: int) -> Estimate:
         """The estimate of one audit."""
@@ -106,7 +114,7 @@ class _Row:
 
     def plan(self, title: str, work: dict[str, int]) -> None:
         self._left = sum(work.values())
-        self._board.estimate(self._place).plan(work)
+        self._board.begin(self._place, work)
 
     def begin(self, kind: str, label: str) -> None:
         self._board.estimate(self._place).begin(kind)
