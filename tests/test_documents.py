@@ -53,7 +53,8 @@ def test_the_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_the_readme_shows_the_committed_evidence() -> None:
     evidence = tool("evidence")
     text = (HERE / "README.md").read_text(encoding="utf-8")
-    assert text.split(evidence.BEGIN)[1].split(evidence.END)[0].strip() == evidence.table().strip()
+    assert text.split(evidence.BEGIN)[1].split(evidence.END)[0].strip() == evidence.summary().strip()
+    assert (HERE / "results" / "evidence.md").read_text(encoding="utf-8").endswith(evidence.table() + "\n")
 
 
 def test_the_committed_verdicts_follow_from_the_committed_scores() -> None:

@@ -86,8 +86,8 @@ class _Board:
             done = 1.0 if place in self._ended else (max(1 - left / full, 0.0) if full else 0.0)
             state = "done" if place in self._ended else escape(self._now.get(place, "waiting"))
             table.add_row(escape(title), ProgressBar(total=1, completed=done, width=24), f"{done:4.0%}", state)
-        left = f"about {_clock(self.left())} left" if self._full else "time left not known yet"
-        table.add_row(f"[dim]{self._elapsed()} so far, {left}[/dim]")
+        remaining = f"about {_clock(self.left())} left" if self._full else "time left not known yet"
+        table.add_row(f"[dim]{self._elapsed()} so far, {remaining}[/dim]")
         return table
 
     def begin(self, place: int, work: dict[str, int]) -> None:

@@ -36,7 +36,7 @@ class Budget:
 
     fraction: float | None = Field(default=None, ge=0, lt=1)
     count: int | None = Field(default=None, ge=0)
-    epsilon: float = Field(default=0.1, gt=0, le=1)
+    epsilon: float = Field(default=0.1, gt=0, allow_inf_nan=False)
     norm: Literal["linf", "l2"] = "linf"
     mode: Literal["inject", "replace"] = "inject"
 
@@ -44,6 +44,8 @@ class Budget:
     def _one_size(self) -> Budget:
         if (self.fraction is None) == (self.count is None):
             raise ValueError("give either fraction or count")
+        if self.norm == "linf" and self.epsilon > 1:
+            raise ValueError("an epsilon above 1 bounds nothing, as inputs lie in [0, 1]; lower it")
         return self
 
     def size(self, clean: int) -> int:

@@ -185,6 +185,11 @@ class TestFindMarked:
             image.save(tmp_path / "stripped.png")  # saving without pnginfo drops the mark
         assert tmp_path / "stripped.png" not in find_marked(tmp_path).marked
 
+    def test_passes_over_pictures_too_large_to_open(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        Image.new("L", (8, 8)).save(tmp_path / "scan.png")
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16)  # Pillow refuses twice as many, taking them for an attack
+        assert find_marked(tmp_path).marked == ()
+
     def test_needs_a_folder(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="is not a folder"):
             find_marked(tmp_path / "none")

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -150,6 +150,12 @@ class IMF(Attack):
     kind: Literal["imf"] = Field(default="imf", kw_only=True)
     title = "IMF"
     needs_gradient: ClassVar[bool] = True
+
+    @model_validator(mode="after")
+    def _restarts_make_sense(self) -> IMF:
+        if self.restart and not self.staggered:
+            raise ValueError("restart would begin anew all models at once, as none is staggered; set restart: false")
+        return self
 
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch

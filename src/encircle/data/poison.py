@@ -93,7 +93,8 @@ class Poison:
             StorageError: a file is missing or was changed.
         """
         manifest = read_json(folder / _MANIFEST)
-        if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+        needed = {"shape", "labels", "bases", "overwritten", "sha256"}
+        if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT or not needed <= set(manifest):
             raise InputError(f"{folder / _MANIFEST} is not a poison manifest of this version; export the poison again.")
         for name, expected in manifest["sha256"].items():
             path = folder / Path(name).name
@@ -183,7 +184,7 @@ def _png_marked(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             return getattr(image, "text", {}).get(MARK_KEY) == MARK
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return False
 
 
