@@ -365,7 +365,7 @@ def test_ensembles_are_asked_for_as_configured(asked: Problem) -> None:
         return asked.ensemble(members, staggered)
 
     watched = replace(asked, ensemble=ensemble)
-    IMF(models=3, epochs=1, staggered=False)(watched, Budget(count=2), seeded())
+    IMF(models=3, epochs=1, staggered=False, restart=False)(watched, Budget(count=2), seeded())
     RandomNoise()(watched, Budget(count=2), seeded())
     assert calls == [(3, False)]
 
