@@ -30,7 +30,7 @@ demo: $(READY)
 	  --title "Demonstration: how far can poisoned training data bend an explanation?"
 
 evidence: $(READY)
-	$(BIN)/encircle audit $(CASES) --set targets=20 --set victims=3 --set seed=1 \
+	$(BIN)/encircle audit $(CASES) --set targets=16 --set victims=3 --set seed=1 \
 	  --jobs $(JOBS) --runs runs/evidence --report runs/evidence/report.html --exit-zero \
 	  --title "Evidence: how far can poisoned training data bend an explanation?"
 	$(BIN)/python tools/evidence.py runs/evidence

@@ -51,7 +51,7 @@ def context(shape: tuple[int, ...] = (4, 4), **changes: Any) -> GoalContext:
         "speaking": None,
         "features": [f"column {i}" for i in range(shape[0])] if len(shape) == 1 else (),
         "box": None,
-        "of_class": lambda label: target * 0 + label / 10,
+        "of_class": lambda label: target * label / 10,
         "draw": 0,
     }
     return GoalContext(**{**settings, **changes})
@@ -92,12 +92,16 @@ class TestRegions:
         assert desired.mask is None
         assert name in desired.label
 
-    def test_every_named_region_can_be_asked_for_on_any_grid(self) -> None:
+    def test_every_named_region_can_be_asked_for_on_any_grid_that_shows_it(self) -> None:
         for name in REGIONS:
-            for shape in ((1, 1), (2, 3), (14, 14)):
+            for shape in ((3, 5), (4, 4), (14, 14)):
                 values = Region(name).resolve(context(shape)).values
                 assert values.shape == shape
-                assert set(values.unique().tolist()) <= {0.0, 1.0}
+                assert values.unique().tolist() == [0, 1]
+
+    def test_a_region_that_touches_every_cell_asks_for_nothing(self) -> None:
+        with pytest.raises(InputError, match="the same at every entry"):
+            Region("center").resolve(context((2, 2)))
 
     @given(
         edges=st.tuples(*[st.integers(0, 20)] * 4).filter(lambda e: e[0] < e[2] and e[1] < e[3]),
@@ -180,10 +184,13 @@ class TestFeatures:
         with pytest.raises(InputError, match="use units"):
             Features(count=1).resolve(context((5,), features=["a", "b"]))
 
-    @pytest.mark.parametrize("count", [0, 6])
-    def test_not_none_and_not_more_than_there_are(self, count: int) -> None:
-        with pytest.raises(InputError, match=f"count={count}"):
-            Features(count=count).resolve(context((5,)))
+    def test_not_more_than_there_are(self) -> None:
+        with pytest.raises(InputError, match="count=6 but there are 5"):
+            Features(count=6).resolve(context((5,)))
+
+    def test_all_of_them_ask_for_nothing(self) -> None:
+        with pytest.raises(InputError, match="the same at every entry"):
+            Features(count=5).resolve(context((5,)))
 
 
 class TestUnits:
@@ -203,8 +210,15 @@ class TestUnits:
         assert not bool((found.bool() & ~speaking).any())
 
     def test_too_few_speak_for_the_class(self) -> None:
-        with pytest.raises(InputError, match="a count from 1 to 2"):
+        with pytest.raises(InputError, match="there are 2 to draw from"):
             Units(count=3).resolve(context((5,), speaking=torch.tensor([True, False, True, False, False])))
+
+
+@pytest.mark.parametrize(("make", "given"), [(Features, {"names": ("a",)}), (Units, {"units": (0,)})])
+def test_entries_are_either_given_or_drawn(make: Any, given: dict[str, Any]) -> None:
+    for settings in ({}, {**given, "count": 1}):
+        with pytest.raises(ValidationError, match=f"give either {next(iter(given))} or count"):
+            make(**settings)
 
 
 @pytest.mark.parametrize("make", [Features, Units])
@@ -235,12 +249,13 @@ def test_features_and_units_of_one_target_are_drawn_apart() -> None:
 
 class TestOfOthers:
     def test_of_class_is_the_explanation_of_a_sample_of_that_class(self) -> None:
-        found = OfClass(label=1).resolve(context())
-        torch.testing.assert_close(found.values, torch.full((4, 4), 1.1))
+        here = context()
+        torch.testing.assert_close(OfClass(label=1).resolve(here).values, here.target[0, 0] / 10 + 1)
 
-    def test_of_class_needs_a_class(self) -> None:
-        with pytest.raises(InputError, match="give label"):
-            OfClass().resolve(context())
+    @pytest.mark.parametrize("settings", [{}, {"label": None}, {"label": -1}])
+    def test_of_class_needs_a_class(self, settings: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError, match="label"):
+            OfClass(**settings)
 
     def test_like_explains_a_picture_for_the_target_s_class(self, tmp_path: Path) -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
@@ -255,9 +270,10 @@ class TestOfOthers:
             seen.append(sample)
             return explain(sample, label)
 
-        Image.new("L", (4, 4), 51).save(tmp_path / "grey.png")
+        levels = np.arange(16, dtype=np.uint8).reshape(4, 4)
+        Image.fromarray(levels).save(tmp_path / "grey.png")
         Like(tmp_path / "grey.png").resolve(context(explain=watching))
-        torch.testing.assert_close(seen[0], torch.full((1, 3, 4, 4), 0.2))
+        torch.testing.assert_close(seen[0], torch.from_numpy(levels / 255).float().expand(1, 3, 4, 4))
 
     def test_like_takes_a_row_of_a_table(self, tmp_path: Path) -> None:
         np.save(tmp_path / "row.npy", np.arange(5) / 10)
@@ -292,6 +308,17 @@ class TestResolve:
         with pytest.raises(InputError, match="zero everywhere"):
             Careless(torch.zeros(4, 4)).resolve(context())
 
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_refuses_what_is_constant_where_it_matters(self, masked: bool) -> None:
+        values, mask = torch.full((4, 4), 0.5), torch.ones(4, 4, dtype=torch.bool)
+        if masked:
+            values[0, 0], mask[0, 0] = 1, False
+        with pytest.raises(InputError, match="the same at every entry that matters"):
+            Careless(values, mask if masked else None).resolve(context())
+        mask[0] = True
+        values[0, 1] = 1
+        assert Careless(values, mask).resolve(context()).values[0, 1] == 1
+
     @pytest.mark.parametrize("shape", [(4,), (4, 5), (1, 4, 4), (16,)])
     def test_refuses_another_shape(self, shape: tuple[int, ...]) -> None:
         with pytest.raises(InputError, match=r"but the explainer's map is \(4, 4\)"):
@@ -302,7 +329,7 @@ class TestResolve:
             Careless(torch.ones(4, 4), torch.zeros(4, 4, dtype=torch.bool)).resolve(context())
 
     def test_gives_float32(self) -> None:
-        assert Careless(torch.ones(4, 4, dtype=torch.float64)).resolve(context()).values.dtype == torch.float32
+        assert Careless(torch.eye(4, dtype=torch.float64)).resolve(context()).values.dtype == torch.float32
 
 
 class TestFromFile:
@@ -321,7 +348,7 @@ class TestFromFile:
         assert FromFile(tmp_path / "map.png").resolve(context((2, 2))).values.tolist() == [[0, 1], [1, 0]]
 
     def test_reads_a_mask(self, tmp_path: Path) -> None:
-        np.save(tmp_path / "map.npy", np.ones((2, 2)))
+        np.save(tmp_path / "map.npy", np.eye(2))
         Image.fromarray(np.array([[0, 1], [128, 255]], dtype=np.uint8)).save(tmp_path / "mask.png")
         found = FromFile(tmp_path / "map.npy", mask=tmp_path / "mask.png").resolve(context((2, 2)))
         assert found.mask is not None

@@ -12,7 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
 from matplotlib.figure import Figure
+
+from encircle.audit import Audit, Case
+from encircle.audit.run import run_folder
 
 HERE = Path(__file__).resolve().parent.parent
 RESULTS = HERE / "results" / "evidence"
@@ -22,13 +26,31 @@ ORDER = ("digits-cam", "digits-grad", "breast-cancer-grad", "breast-cancer-cam")
 
 
 def collect(runs: Path) -> None:
-    """Copy the finished runs' small files under the name of their case."""
+    """Copy the finished runs' small files under the name of their case; runs of other code or settings are passed over."""
+    found: dict[str, Path] = {}
     for verdict in sorted(runs.glob("*/verdict.json")):
+        settings = yaml.safe_load((verdict.parent / "case.yaml").read_text(encoding="utf-8"))
+        settings.pop("encircle_run")
+        audit = Audit.from_case(Case.model_validate(settings))
+        if run_folder(audit, runs, audit.data.check()) != verdict.parent:
+            continue
         name = verdict.parent.name.rsplit("-imf-", 1)[0]
+        if name in found:
+            sys.exit(f"{verdict.parent} and {found[name]} are runs of the same case with other settings; delete one.")
+        found[name] = verdict.parent
+    if set(found) != set(ORDER):
+        sys.exit(f"{runs} holds finished runs of {sorted(found)}, not of {sorted(ORDER)}; run `make evidence`.")
+    for name, folder in found.items():
         shutil.rmtree(RESULTS / name, ignore_errors=True)
         (RESULTS / name).mkdir(parents=True)
         for file in KEPT:
-            shutil.copy(verdict.parent / file, RESULTS / name / file)
+            shutil.copy(folder / file, RESULTS / name / file)
+
+
+def strongest(verdict: dict[str, Any]) -> dict[str, Any]:
+    """The control that may have moved the explanation furthest: the highest upper end of an interval."""
+    controls = [arm for arm in verdict["arms"] if arm["arm"] not in {"clean", verdict["attack"]}]
+    return max(controls, key=lambda arm: arm["jaccard_change"]["high"])
 
 
 def entry(value: dict[str, Any], *, signed: bool = False) -> str:
@@ -69,14 +91,11 @@ def table() -> str:
             cells += [f"{arm['label_kept']['mean']:.0%}", accuracy]
             rows.append("| " + " | ".join(f"{bold}{cell}{bold}" for cell in cells) + " |")
         imf = next(arm for arm in verdict["arms"] if arm["arm"] == verdict["attack"])
-        best = max(
-            (arm for arm in verdict["arms"] if arm["arm"] not in {"clean", verdict["attack"]}),
-            key=lambda arm: arm["jaccard_change"]["mean"] or 0.0,
-        )
+        best = strongest(verdict)
         low, high = imf["jaccard_change"]["low"], best["jaccard_change"]["high"]
-        apart = low is not None and high is not None and low > high
+        apart = low > high
         closing = (
-            f"IMF's interval lies above that of every control (the nearest is {best['title']}, up to {high:+.2f})."
+            f"IMF's interval lies above that of every control (the highest reaches {high:+.2f}, {best['title']})."
             if apart
             else f"IMF's interval overlaps that of {best['title']} (up to {high:+.2f}): the attack is not shown to beat that control."
         )
@@ -87,11 +106,13 @@ def table() -> str:
             "| arm | Jaccard | its change beyond the seed drift | L1 | its change | label kept | accuracy |\n"
             "|---|---|---|---|---|---|---|\n" + "\n".join(rows)
         )
-    versions = json.loads((RESULTS / ORDER[0] / "environment.json").read_text())["versions"]
+    first = json.loads((RESULTS / ORDER[0] / "environment.json").read_text())
+    held_out = [json.loads((RESULTS / name / "verdict.json").read_text())["held_out"] for name in ORDER]
     foot = (
-        "Means over targets and fresh-seed victims with 95 % intervals (hierarchical bootstrap over targets, then seeds). Jaccard: higher is nearer "
-        "to the attacker's map; L1: lower is. Accuracy is read on too few held-out rows to resolve a change of a point. "
-        f"The attack's settings were chosen on targets of another split ([choices](../docs/choices.md)). torch {versions['torch']}, one CPU thread a run."
+        "Means over targets and fresh-seed victims with 95 % intervals (hierarchical bootstrap over targets and seeds). Jaccard: higher is nearer "
+        f"to the attacker's map; L1: lower is. Accuracy is read on {min(held_out)} to {max(held_out)} held-out rows, too few to resolve a change of a "
+        f"point. The attack's settings were chosen on targets of another split ([choices](../docs/choices.md)). torch {first['versions']['torch']}, "
+        f"threads: {first['threads']}, commit {first['commit']}."
     )
     return "\n\n".join([*parts, foot])
 
@@ -104,8 +125,7 @@ def summary() -> str:
         title = json.loads((RESULTS / name / "environment.json").read_text())["title"]
         arms = {arm["arm"]: arm for arm in verdict["arms"]}
         clean, imf = arms["clean"], arms[verdict["attack"]]
-        controls = [arm for kind, arm in arms.items() if kind not in {"clean", verdict["attack"]}]
-        best = max(controls, key=lambda arm: arm["jaccard_change"]["mean"] or 0.0)
+        best = strongest(verdict)
         cells = [
             f"{title}: **{verdict['verdict']}**",
             f"{clean['jaccard']['mean']:.2f} → {imf['jaccard']['mean']:.2f}",

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from .audit import Audit, Case, Judgement, embedded_cases, read_case
 from .audit.case import AnyAttack, AnyData, AnyExplainer, AnyGoal, AnyModel, options
+from .audit.goal_context import rehearse
 from .audit.many import run_cases
 from .audit.progress import Estimate, Reporter
 from .core import EncircleError, InputError, unknown_name
@@ -158,10 +159,12 @@ def audit(
 
     Running the same command again resumes a run that was stopped, with the same scores.
     """
-    loaded = [_load(name, overrides or []) for name in cases or ["demo-digits-cam"]]
+    loaded = [_load(name, overrides or []) for name in cases or ["digits-cam"]]
     if dry_run:
         for case in loaded:
-            work = Audit.from_case(case).plan()
+            planned = Audit.from_case(case)
+            rehearse(planned)
+            work = planned.plan()
             answers.print(escape(f"{case.title}: " + ", ".join(f"{count} x {kind}" for kind, count in work.items())))
         return
     board = _Board([case.title for case in loaded], min(jobs, len(loaded)))
@@ -177,7 +180,12 @@ def audit(
     if judged:
         shown = judged[0].folder / "report.html"
         if report_to is not None:
-            shown = render([judgement.folder for judgement in judged], report_to, title=title)
+            failures = [
+                (case.title, str(result))
+                for case, result in zip(loaded, results, strict=True)
+                if isinstance(result, EncircleError)
+            ]
+            shown = render([judgement.folder for judgement in judged], report_to, title=title, failures=failures)
         answers.print(f"Report: {shown}", markup=False, soft_wrap=True)
     codes = [error.exit_code for error in errors]
     if not codes and not exit_zero:
@@ -188,7 +196,11 @@ def audit(
 def _load(name: str, overrides: list[str]) -> Case:
     path, embedded = Path(name), embedded_cases()
     if path.is_file():
-        return read_case(path.read_text(encoding="utf-8"), overrides, str(path))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise InputError(f"{path} cannot be read as UTF-8 text; give a YAML file.") from None
+        return read_case(text, overrides, str(path))
     if name in embedded:
         return read_case(embedded[name], overrides, name)
     raise InputError(
@@ -306,4 +318,9 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         messages.print("stopped; run the same command again to resume.", markup=False)
         sys.exit(130)
+    except Exception as error:
+        messages.print(
+            f"error: internal error {type(error).__name__}: {error}; please report it.", style="red", markup=False
+        )
+        sys.exit(3)
     sys.exit(0)

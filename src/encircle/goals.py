@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -39,7 +39,7 @@ REGIONS: dict[str, tuple[float, float, float, float]] = {
 @final
 @plain_dataclass(frozen=True)
 class DesiredMap:
-    """The desired map `values` (the shape of a scored map, finite, not constant zero) and the entries it speaks of.
+    """The desired map `values` (the shape of a scored map, finite, not constant where it matters) and where that is.
 
     Attributes:
         values: `(h, w)` or `(entries,)`.
@@ -88,7 +88,7 @@ class Goal(ABC):
         """The desired map for this target.
 
         Raises:
-            InputError: it does not fit the map's shape, is constant zero, or is not finite.
+            InputError: it does not fit the map's shape, is not finite, or is constant over the entries that matter.
         """
         desired = self._desired(context)
         values = desired.values.float()
@@ -102,6 +102,11 @@ class Goal(ABC):
             raise InputError("the goal is zero everywhere, so nothing is asked for; highlight at least one entry.")
         if desired.mask is not None and not bool(desired.mask.any()):
             raise InputError("the goal's mask leaves no entry to compare; include at least one.")
+        low, high = (values if desired.mask is None else values[desired.mask]).aminmax()
+        if bool(low == high):
+            raise InputError(
+                "the goal is the same at every entry that matters, so nothing is asked for; highlight some and not others."
+            )
         return DesiredMap(values, desired.mask, desired.label)
 
     @abstractmethod
@@ -137,7 +142,11 @@ def cells(box: tuple[float, float, float, float], shape: tuple[int, int]) -> Ten
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class Region(Goal):
-    """A named region of the image, such as the paper's mid-left (Fig. 4); `REGIONS` defines them all in numbers."""
+    """A named region of the image, such as the paper's mid-left (Fig. 4); `REGIONS` defines them all in numbers.
+
+    Args:
+        name: one of the named regions.
+    """
 
     name: str = "mid-left"
     kind: Literal["region"] = Field(default="region", kw_only=True)
@@ -152,7 +161,14 @@ class Region(Goal):
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class Box(Goal):
-    """A box, as shares of the image's sides from the top left."""
+    """A box, as shares of the image's sides from the top left; grid cells it touches belong to it.
+
+    Args:
+        top: its upper edge as a share of the height, from 0 to below 1 and above `bottom`.
+        left: its left edge as a share of the width, from 0 to below 1 and left of `right`.
+        bottom: its lower edge as a share of the height, at most 1.
+        right: its right edge as a share of the width, at most 1.
+    """
 
     top: float = Field(ge=0, lt=1)
     left: float = Field(ge=0, lt=1)
@@ -170,7 +186,11 @@ class Box(Goal):
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class Away(Goal):
-    """Everywhere but the object: outside `box`, or outside the object's box where the data set knows it."""
+    """Everywhere but the object: outside `box`, or outside the object's box where the data set knows it.
+
+    Args:
+        box: (top, left, bottom, right) as shares of the image's sides, from 0 to 1; None is the data set's own.
+    """
 
     box: tuple[float, float, float, float] | None = None
     kind: Literal["away"] = Field(default="away", kw_only=True)
@@ -187,11 +207,25 @@ class Away(Goal):
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class Features(Goal):
-    """Columns of a table: those named, or `count` of them drawn for each target by the seeded rule."""
+    """Columns of a table: those named, or `count` of them drawn for each target by the seeded rule.
+
+    Args:
+        names: column names of the table; give these or `count`.
+        count: how many columns are drawn, fewer than there are.
+
+    Raises:
+        ValueError: neither is given, or both, as pydantic's `ValidationError`.
+    """
 
     names: tuple[str, ...] = ()
     count: int = Field(default=0, ge=0)
     kind: Literal["features"] = Field(default="features", kw_only=True)
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> Features:
+        if bool(self.names) == bool(self.count):
+            raise ValueError("give either names or count")
+        return self
 
     def _desired(self, context: GoalContext) -> DesiredMap:
         entries = _entries("features", context)
@@ -202,9 +236,8 @@ class Features(Goal):
         for name in self.names:
             if name not in context.features:
                 raise unknown_name("feature", name, context.features)
-        chosen = [context.features.index(name) for name in self.names]
-        if not chosen:
-            chosen = _drawn(torch.arange(entries), self.count, "features", context.draw)
+        named = [context.features.index(name) for name in self.names]
+        chosen = named or _drawn(torch.arange(entries), self.count, "features", context.draw)
         return DesiredMap(
             _ones_at(chosen, entries), None, "the features " + ", ".join(context.features[i] for i in chosen)
         )
@@ -217,11 +250,24 @@ class Units(Goal):
 
     Units are drawn among those that speak for the class at the target (a positive entry of the map) on the attacker's own
     models: no small change of the weights revives a dead unit or turns one round, so others could not be reached by anything.
+
+    Args:
+        units: numbers of hidden units, from 0; give these or `count`.
+        count: how many units are drawn, at most as many as speak for the class.
+
+    Raises:
+        ValueError: neither is given, or both, as pydantic's `ValidationError`.
     """
 
     units: tuple[int, ...] = ()
     count: int = Field(default=0, ge=0)
     kind: Literal["units"] = Field(default="units", kw_only=True)
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> Units:
+        if bool(self.units) == bool(self.count):
+            raise ValueError("give either units or count")
+        return self
 
     def _desired(self, context: GoalContext) -> DesiredMap:
         entries = _entries("units", context)
@@ -233,9 +279,9 @@ class Units(Goal):
 
 
 def _drawn(pool: Tensor, count: int, kind: str, draw: int) -> list[int]:
-    if not 0 < count <= len(pool):
+    if count > len(pool):
         raise InputError(
-            f"the goal {kind!r} names none and count={count}; name some, or give a count from 1 to {len(pool)}."
+            f"the goal {kind!r} has count={count} but there are {len(pool)} to draw from; lower it or name some."
         )
     order = torch.randperm(len(pool), generator=generator("goal", kind, draw))
     return sorted(int(pool[i]) for i in order[:count])
@@ -250,14 +296,16 @@ def _ones_at(chosen: Sequence[int], entries: int) -> Tensor:
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class OfClass(Goal):
-    """The explanation of a training sample of another class, drawn by the seeded rule, on the attacker's own models."""
+    """The explanation of a training sample of another class, drawn by the seeded rule, on the attacker's own models.
 
-    label: int | None = None
+    Args:
+        label: number of that class, from 0.
+    """
+
+    label: int = Field(ge=0)
     kind: Literal["of-class"] = Field(default="of-class", kw_only=True)
 
     def _desired(self, context: GoalContext) -> DesiredMap:
-        if self.label is None:
-            raise InputError("the goal 'of-class' needs the class; give label.")
         sample = context.of_class(self.label)
         return DesiredMap(
             context.explain(sample, self.label), None, f"the explanation of a sample of class {self.label}"
@@ -267,7 +315,11 @@ class OfClass(Goal):
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class Like(Goal):
-    """The explanation of another picture (PNG or JPEG of the input's shape, or a `.npy` array), for the target's class."""
+    """The explanation of another picture (PNG or JPEG of the input's shape, or a `.npy` array), for the target's class.
+
+    Args:
+        path: the picture, or the array with values in [0, 1].
+    """
 
     path: Path
     kind: Literal["like"] = Field(default="like", kw_only=True)
@@ -287,7 +339,12 @@ class Like(Goal):
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class FromFile(Goal):
-    """A desired map from a `.npy` array of the map's shape or a grey PNG; `mask` likewise, non-zero where it matters."""
+    """A desired map from a `.npy` array of the map's shape or a grey PNG.
+
+    Args:
+        path: the map, in any unit: neither the default distance nor a score depends on its scale and offset.
+        mask: a file of the same shape, non-zero where the map matters; None is everywhere.
+    """
 
     path: Path
     mask: Path | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from typing import Literal, final
@@ -49,11 +50,21 @@ class Budget:
         return self
 
     def size(self, clean: int) -> int:
-        """Number of poison samples for a clean training set of this size: ⌊fraction · clean⌋."""
+        """Number of poison samples for a clean training set of this size: ⌊fraction · clean⌋.
+
+        Raises:
+            InputError: as many as the clean set, or more.
+        """
         if self.count is not None:
+            if self.count >= clean:
+                raise InputError(f"a count of {self.count} is not below the {clean} clean samples; lower it.")
             return self.count
         assert self.fraction is not None  # noqa: S101 - for the type checker; _one_size guarantees it
         return int(self.fraction * clean + 1e-9)  # 0.29 * 100 is 28.999...
+
+    def entry_radius(self, samples: Float[Tensor, "n *shape"]) -> float:
+        """How far every entry of a sample can move at once: epsilon, or under l2 epsilon over the root of their number."""
+        return self.epsilon if self.norm == "linf" else self.epsilon / math.sqrt(max(samples[0].numel(), 1))
 
     def project(
         self, samples: Float[Tensor, "n *shape"], base: Float[Tensor, "n *shape"], legal: Legal

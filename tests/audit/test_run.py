@@ -222,7 +222,7 @@ def test_changed_poison_is_noticed(tmp_path: Path) -> None:
     case = case_of(TINY)
     folder = run_audit(Audit.from_case(case), tmp_path).folder
     (folder / "verdict.json").unlink()
-    file = next(folder.glob("poison/*/imf/poison.parquet"))
+    file = next(folder.glob("poison/*/base/poison.parquet"))
     file.write_bytes(file.read_bytes() + b" ")
     with pytest.raises(StorageError, match="was changed"):
         run_audit(Audit.from_case(case), tmp_path)

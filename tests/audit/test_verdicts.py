@@ -45,7 +45,8 @@ def verdict(frame: pl.DataFrame, **settings: Any) -> dict[str, Any]:
         (scores(0.3, kept=0.5), "WARN", "not a silent one"),
         (scores(0.05), "WARN", "small shift"),
         (scores(0.0), "PASS", "would have been seen"),
-        (scores(-0.3), "PASS", "No shift found"),
+        (scores(-0.3), "WARN", "away from the attacker's map"),
+        (scores(0.0, spread=0.0), "WARN", "every score was the same"),
         (scores(0.0, spread=0.5), "WARN", "Inconclusive"),
         (scores(-0.25, between=0.6), "WARN", "Inconclusive"),
         (scores(0.3, targets=3), "WARN", "demonstration"),
@@ -73,6 +74,17 @@ def test_undefined_maps_are_not_a_pass() -> None:
     assert summary["verdict"] == "WARN"
     assert "constant" in summary["sentence"]
     assert summary["arms"][1]["jaccard"]["mean"] is None
+
+
+def test_targets_without_a_defined_score_are_told_and_never_a_pass() -> None:
+    frame = scores(0.0)
+    for undefined, word in ((1, "for 1 of 12 targets"), (9, "too few for a claim")):
+        some = pl.col("target") < undefined
+        cut = frame.with_columns(jaccard=pl.when(some).then(None).otherwise(pl.col("jaccard")))
+        summary = verdict(cut)
+        assert summary["verdict"] == "WARN"
+        assert word in summary["sentence"]
+        assert summary["undefined"] == undefined
 
 
 def test_the_smallest_detectable_shift_decides_between_pass_and_warn() -> None:

@@ -398,3 +398,10 @@ def test_needs_no_torch(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
     assert (tmp_path / "report.html").is_file()
+
+
+def test_an_audit_that_did_not_finish_is_on_the_page(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    page = render([run], tmp_path / "page.html", failures=[("<b>Other</b>", "the disk is full")]).read_text()
+    assert "&lt;b&gt;Other&lt;/b&gt; did not finish" in page
+    assert "the disk is full" in page

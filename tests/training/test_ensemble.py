@@ -74,7 +74,7 @@ def test_training_a_copy_leaves_the_original_bit_identical(kind: Any, frozen: in
             hidden = samples(kind)
             if frozen:
                 hidden = type(hidden)(learner.model.early(hidden.inputs, 1).detach(), hidden.labels)
-            train(learner, copied.recipe, hidden, generator("copy"), 2)
+            train(learner, hidden, generator("copy"), 10)
         trained.append(learnt(copied))
     assert all(same(one, two) for one, two in zip(before, learnt(original), strict=True))
     assert [learner.taken for learner in original.learners] == places

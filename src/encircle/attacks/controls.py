@@ -55,7 +55,7 @@ class BaseSamples(Attack):
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class RandomNoise(Attack):
-    """The attack's base samples, every entry moved by plus or minus epsilon at random.
+    """The attack's base samples, every entry moved as far as the budget allows, up or down at random.
 
     Args:
         target_share: share of the target among the bases, as in the attack it is a control of.
@@ -71,4 +71,4 @@ class RandomNoise(Attack):
     ) -> tuple[Tensor, Bases]:
         bases = choose_bases(problem, budget, count, self.target_share)
         signs = torch.randint(0, 2, bases.inputs.shape, generator=random) * 2 - 1
-        return bases.inputs + budget.epsilon * signs, bases
+        return bases.inputs + budget.entry_radius(bases.inputs) * signs, bases

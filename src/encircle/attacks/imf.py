@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..core import CONFIGURED
 from ..threat import Budget
 from ..training import Ensemble
-from ..training.fit import after, batches, before, hidden_samples, steps_per_epoch
+from ..training.fit import after, batches, before, hidden_samples, layer_noise, steps_per_epoch
 from .base import Attack, Bases, Problem, Watch, choose_bases
 from .objective import Distance, Objective
 
@@ -113,8 +113,9 @@ class IMF(Attack):
     Args:
         models: K, the number of surrogates.
         epochs: E, passes over the poisoned set.
-        alpha: α of the look-ahead (paper: 0.001); the sign and normalised steps do not depend on it in the exact form.
-        gamma: γ. For `raw` a factor on δ; otherwise the largest move of an entry, as a share of epsilon.
+        alpha: α of the look-ahead (paper: 0.001); in the exact form the sign and normalised steps do not depend on it
+            while `poison_weight` is 0 (δ is a multiple of α and λ1's term is not: α weighs one against the other).
+        gamma: γ. For `raw` a factor on δ; otherwise the largest move of an entry, as a share of how far one may go.
         step: the step rule.
         decay: lower γ linearly to a tenth over the crafting.
         momentum: share of the last δ that is kept (after each is brought to unit scale).
@@ -179,8 +180,10 @@ class IMF(Attack):
         )
         # Every copy has its own start inside the ball: identical copies would receive identical steps.
         noise = torch.rand(bases.inputs.shape, generator=random, dtype=bases.inputs.dtype) * 2 - 1
-        poison = budget.project(bases.inputs + budget.epsilon * noise, bases.inputs, problem.legal.relaxed())
-        return self._iterate(problem, budget, bases, ensemble, objective, poison, random, watch), bases
+        start = bases.inputs + budget.entry_radius(bases.inputs) * noise
+        poison = budget.project(start, bases.inputs, problem.legal.relaxed())
+        with layer_noise("crafting", random.initial_seed()):
+            return self._iterate(problem, budget, bases, ensemble, objective, poison, random, watch), bases
 
     def _iterate(
         self,
@@ -199,7 +202,7 @@ class IMF(Attack):
         overwritten = bases.rows if budget.mode == "replace" else torch.full_like(bases.rows, -1)
         mixed = problem.clean.with_poison(poison, bases.labels, overwritten)
         clean = hidden_samples(trunk, problem.clean, frozen)
-        velocity = torch.zeros_like(poison)
+        velocity, radius = torch.zeros_like(poison), budget.entry_radius(poison)
         size = ensemble.recipe.batch_size
         planned = self.epochs * steps_per_epoch(len(mixed), size)
         iteration = 0
@@ -220,7 +223,7 @@ class IMF(Attack):
                     if self.momentum:
                         delta = velocity[chosen] = self.momentum * velocity[chosen] + stepped(delta, "normalised")
                     size_now = self.gamma * (1 - 0.9 * iteration / planned if self.decay else 1.0)
-                    move = stepped(delta, self.step) * (size_now if self.step == "raw" else size_now * budget.epsilon)
+                    move = stepped(delta, self.step) * (size_now if self.step == "raw" else size_now * radius)
                     poison[chosen] = budget.project(poison[chosen] + move, bases.inputs[chosen], legal)
                 else:
                     notes = [{} for _ in ensemble.learners]

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..attacks import IMF, Attack, BaseSamples, NoPoison, ProjectedWatermark, RandomNoise, Watermark
-from ..core import InputError, unknown_name
+from ..core import InputError, digest, unknown_name
 from ..data import DataSet, DatasetSamples
 from ..explain import Explainer
 from ..goals import Goal
+from ..models import split
 from ..threat import Budget, Column, Legal
 from ..training import Recipe, read_weights
 from .case import Case, Judging
@@ -61,7 +62,7 @@ class Audit:
         goal: Goal,
         budget: Budget,
         attack: Attack | None = None,
-        checkpoint: Path | dict[str, Tensor] | None = None,
+        checkpoint: Path | str | dict[str, Tensor] | None = None,
         pretraining: Recipe | None = None,
         targets: int | Sequence[int] = 10,
         victims: int = 3,
@@ -80,9 +81,9 @@ class Audit:
         self.goal = goal
         self.budget = budget
         self.attack = attack if attack is not None else IMF()
-        self.checkpoint = read_weights(checkpoint) if isinstance(checkpoint, Path) else checkpoint
+        self.checkpoint = read_weights(Path(checkpoint)) if isinstance(checkpoint, Path | str) else checkpoint
         self.pretraining = pretraining
-        self.targets = targets
+        self.targets = targets if isinstance(targets, int) else tuple(int(row) for row in targets)
         self.victims = victims
         self.references = references
         self.seed = seed
@@ -133,12 +134,13 @@ class Audit:
     ) -> Audit:
         """An audit of your own network on your own `Dataset`s of `(input in [0, 1], label)`.
 
-        Images are `(c, h, w)`, rows of a table `(columns,)`. The second half of `test` is only used to read accuracy.
+        Images are `(c, h, w)`, rows of a table `(columns,)`. Accuracy is
+        read on all of `test` but the target.
 
         Args:
             build: makes your network with fresh weights.
             train: what victims learn from.
-            test: held-out samples, at least 4.
+            test: held-out samples, at least 2; targets are rows of it.
             classes: class names.
             features: column names of a table.
             columns: how its integer, categorical and immutable columns may change, by name; others are continuous.
@@ -149,11 +151,10 @@ class Audit:
             InputError: settings that do not fit together.
         """
         held = DatasetSamples(test)
-        if len(held) < 4:
+        if len(held) < 2:
             raise InputError(
-                f"{len(held)} test samples are too few to draw targets and read accuracy; give at least 4."
+                f"{len(held)} test samples are too few to draw a target and read accuracy; give at least 2."
             )
-        half = len(held) // 2
         samples = DatasetSamples(train)
         shape = samples.batch(torch.tensor([0])).shape[1:]
         table = len(shape) == 1
@@ -162,8 +163,8 @@ class Audit:
             name=name,
             kind="table" if table else "image",
             train=samples,
-            validation=held.subset(torch.arange(half, len(held))),
-            test=held.subset(torch.arange(half)),
+            validation=held.subset(torch.arange(0)),
+            test=held,
             pretrain=None,
             classes=classes,
             features=names if table else (),
@@ -172,35 +173,80 @@ class Audit:
         return cls(build, data, **settings)
 
     def _check_settings(self) -> None:
-        shape = self.data.shape
-        if len(shape) not in {1, 3}:
+        """Refuse at once what would otherwise fail, or mean nothing, after hours of training."""
+        counts = {"victims": self.victims, "references": self.references, "threads": self.threads}
+        counts["targets"] = self.targets if isinstance(self.targets, int) else len(self.targets)
+        for name, count in counts.items():
+            if count < 1:
+                raise InputError(f"{name} must be at least 1, not {count}.")
+        starts = (self.pretraining is not None) + (self.checkpoint is not None)
+        if starts != (self.recipe.start == "checkpoint"):
             raise InputError(
-                f"inputs of shape {shape} are neither images (c, h, w) nor rows of a table (columns,); reshape them."
-            )
-        if self.data.kind == "table" and len(self.data.features) != shape[0]:
-            raise InputError(f"{len(self.data.features)} feature names for {shape[0]} columns; name each column once.")
-        for name in self.data.columns:
-            if name not in self.data.features:
-                raise unknown_name("column", name, self.data.features)
-        if self.data.kind == "image" and self.data.shape[0] not in {1, 3}:
-            raise InputError(f"images of {self.data.shape[0]} channels cannot be exported as PNG; use 1 or 3 channels.")
-        if self.recipe.start == "scratch" and self.explainer.needs_shared_start(self.data.shape):
-            raise InputError(
-                "CAM over hidden units compares units between networks, and units of separately initialised networks do not "
-                "correspond; use a recipe with start: checkpoint, or the explainer grad."
+                "a recipe with start='checkpoint' needs either pretraining or a checkpoint, and one with start='scratch' neither."
             )
         if self.pretraining is not None and self.data.pretrain is None:
             raise InputError(
                 f"{self.data.name} has no pre-training part; set its pretrain share above 0, or give a checkpoint."
             )
+        self._check_data()
+        self._check_network()
+
+    def _check_data(self) -> None:
+        shape = self.data.shape
+        if len(shape) not in {1, 3}:
+            raise InputError(
+                f"inputs of shape {shape} are neither images (c, h, w) nor rows of a table (columns,); reshape them."
+            )
+        if self.data.kind == "image" and shape[0] not in {1, 3}:
+            raise InputError(f"images of {shape[0]} channels cannot be exported as PNG; use 1 or 3 channels.")
+        if len(self.data.classes) < 2:
+            raise InputError("with one class there is nothing to classify; name at least two.")
+        if self.data.kind == "table" and len(self.data.features) != shape[0]:
+            raise InputError(f"{len(self.data.features)} feature names for {shape[0]} columns; name each column once.")
+        for name in self.data.columns:
+            if name not in self.data.features:
+                raise unknown_name("column", name, self.data.features)
+        radius = self.budget.entry_radius(torch.zeros(1, *shape))
+        if self.legal.levels and self.budget.size(len(self.data.train)) and radius < 1 / self.legal.levels:
+            raise InputError(
+                f"an {self.budget.norm} epsilon of {self.budget.epsilon} moves every pixel by {radius:.2g}, less than one level "
+                f"of an 8-bit file ({1 / self.legal.levels:.2g}), so nothing would be left of the poison; raise epsilon."
+            )
+
+    def _check_network(self) -> None:
+        if self.recipe.start == "scratch" and self.explainer.needs_shared_start(self.data.shape):
+            raise InputError(
+                "CAM over hidden units compares units between networks, and units of separately initialised networks do not "
+                "correspond; use a recipe with start: checkpoint, or the explainer grad."
+            )
+        network = self._fresh()
+        self.explainer.check(network)
+        split(network, self.recipe.frozen_stages)
+        probe = self.data.train.batch(torch.arange(min(2, len(self.data.train))))
+        try:
+            with torch.no_grad():
+                logits = network(probe)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(
+                f"the network cannot classify {tuple(probe.shape)} float32 inputs ({reason}); make it fit the data."
+            ) from None
+        if not isinstance(logits, Tensor) or logits.shape != (len(probe), len(self.data.classes)):
+            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise InputError(
+                f"the network gives {found} for {len(probe)} inputs and {len(self.data.classes)} classes; it must give logits (n, classes)."
+            )
+
+    def _fresh(self) -> nn.Module:
+        """The network with weights of seed 0, in eval mode."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return self.build().eval()
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides the scores, as `case.yaml` holds it and the run's id is made from."""
         if self._described is not None:
             return self._described
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            network = self.build()
         pieces = {
             "recipe": self.recipe,
             "explainer": self.explainer,
@@ -212,7 +258,7 @@ class Audit:
         return {
             "title": self.title,
             "data": {"kind": self.data.name},
-            "model": {"kind": type(network).__name__, "sha256": digest_of_weights(network.state_dict())},
+            "model": {"kind": type(self.build()).__name__},
             **{name: settings_of(piece) for name, piece in pieces.items()},
             "pretraining": None if self.pretraining is None else settings_of(self.pretraining),
             "targets": self.targets if isinstance(self.targets, int) else list(self.targets),
@@ -223,12 +269,30 @@ class Audit:
         }
 
     @cached_property
-    def files(self) -> dict[str, str]:
-        """SHA-256 of what the settings name but do not hold: starting weights, and files of the goal."""
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of what the settings name but do not hold: starting weights, files of the goal, an own network.
+
+        A network of the user's own is known by its text, its weights of seed 0 and what it makes of two samples: two
+        networks that differ only in the code of `forward` are different models.
+        """
         found = {name: _sha256(value) for name, value in vars(self.goal).items() if isinstance(value, Path)}
         if self.checkpoint is not None:
             found["checkpoint"] = digest_of_weights(self.checkpoint)
+        if self._described is None:
+            found["network"] = self._network_digest()
+        data = self.data
+        about = [list(data.classes), list(data.features), sorted((row, list(box)) for row, box in data.boxes.items())]
+        found["data"] = digest([*about, sorted((name, repr(column)) for name, column in data.columns.items())])
+        if self.device.type != "cpu":
+            found["device"] = digest(str(self.device))
         return found
+
+    def _network_digest(self) -> str:
+        network = self._fresh()
+        with torch.no_grad():
+            logits = network(self.data.train.batch(torch.arange(min(2, len(self.data.train)))))
+        rounded = [f"{value:.3g}" for value in logits.flatten().tolist()]
+        return digest([str(network), digest_of_weights(network.state_dict()), rounded])
 
     @property
     def arms(self) -> list[Attack]:
@@ -263,7 +327,21 @@ def settings_of(piece: Any) -> Any:
     """The settings of a configured object; a class of the user's own is described by its `repr`."""
     if hasattr(type(piece), "__pydantic_fields__"):
         return TypeAdapter(type(piece)).dump_python(piece, mode="json")
-    return {"kind": kind_of(piece), "repr": repr(piece)}
+    return {
+        "kind": kind_of(piece),
+        "class": f"{type(piece).__module__}.{type(piece).__qualname__}",
+        **_own_settings(piece),
+    }
+
+
+def _own_settings(piece: Any) -> dict[str, str]:
+    settings = {name: repr(value) for name, value in sorted(vars(piece).items())} if hasattr(piece, "__dict__") else {}
+    for name, text in settings.items():
+        if " at 0x" in text:  # an address differs in every process, and with it the id of the run
+            raise InputError(
+                f"{type(piece).__name__}.{name} has no text of its own; give its class a __repr__ that tells its settings."
+            )
+    return settings
 
 
 def kind_of(piece: Any) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import final
 
@@ -15,10 +17,18 @@ from ..training import Recipe, Source, fit, read_weights, save_weights
 CACHE_BYTES = 2 << 30
 """The least recently used models are deleted when the cache grows beyond this."""
 
+_PARTIAL = ".partial-"
+"""How names begin that other processes are writing under (`storage.replacing`)."""
+
+_STALE_SECONDS = 24 * 60 * 60
+"""What is still partial after this was left by a process that was killed."""
+
 
 @final
 class ModelCache:
     """Models by what they were trained from: the same start, recipe, data and seed give the same weights.
+
+    Worker processes share the folder, so any file in it may vanish at any time.
 
     Args:
         folder: where weights are kept; may be deleted at any time.
@@ -50,7 +60,8 @@ class ModelCache:
             except (InputError, RuntimeError):
                 path.unlink(missing_ok=True)  # a cache may be damaged: train anew
             else:
-                os.utime(path)
+                with suppress(FileNotFoundError):  # another process may just have trimmed it
+                    os.utime(path)
                 return model.to(source.device).eval()
         model = fit(source, recipe, samples, role, seed)
         save_weights(path, model)
@@ -58,9 +69,16 @@ class ModelCache:
         return model
 
     def _trim(self) -> None:
-        files = sorted(self._folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
+        now, whole = time.time(), []
+        for path in self._folder.glob("*.safetensors"):
+            with suppress(FileNotFoundError):
+                facts = path.stat()
+                if not path.name.startswith(_PARTIAL):
+                    whole.append((facts.st_mtime, facts.st_size, path))
+                elif now - facts.st_mtime > _STALE_SECONDS:
+                    path.unlink()
         total = 0
-        for path in files:
-            total += path.stat().st_size
+        for _, size, path in sorted(whole, reverse=True):
+            total += size
             if total > self._limit:
                 path.unlink(missing_ok=True)

@@ -30,7 +30,12 @@ AnyAttack = Annotated[IMF | Watermark | ProjectedWatermark, Field(discriminator=
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class Digits:
-    """scikit-learn's handwritten digits, enlarged to `side` pixels; see `encircle.data.digits`."""
+    """scikit-learn's handwritten digits, enlarged to `side` pixels; see `encircle.data.digits`.
+
+    Args:
+        side: pixels of the enlarged side, a multiple of 4 from 16.
+        pretrain: share of the training part set aside to learn starting weights from, from 0 to below 1; it is never poisoned.
+    """
 
     side: int = Field(default=32, ge=16, multiple_of=4)
     pretrain: float = Field(default=0.5, ge=0, lt=1)
@@ -44,7 +49,11 @@ class Digits:
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class BreastCancer:
-    """scikit-learn's breast-cancer table; see `encircle.data.breast_cancer`."""
+    """scikit-learn's breast-cancer table; see `encircle.data.breast_cancer`.
+
+    Args:
+        pretrain: share of the training part set aside to learn starting weights from, from 0 to below 1; it is never poisoned.
+    """
 
     pretrain: float = Field(default=0.3, ge=0, lt=1)
     kind: Literal["breast-cancer"] = Field(default="breast-cancer", kw_only=True)
@@ -57,7 +66,11 @@ class BreastCancer:
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class SmallResNetModel:
-    """The small residual network with a CAM head, for images; see `encircle.models.SmallResNet`."""
+    """The small residual network with a CAM head, for images; see `encircle.models.SmallResNet`.
+
+    Args:
+        widths: channels after the stem and `layer1`, after `layer2`, and after `layer3`.
+    """
 
     widths: tuple[int, int, int] = (16, 24, 32)
     kind: Literal["small-resnet"] = Field(default="small-resnet", kw_only=True)
@@ -72,7 +85,11 @@ class SmallResNetModel:
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class TwoLayerModel:
-    """The paper's two-layer network for tables; see `encircle.models.TwoLayerNet`."""
+    """The paper's two-layer network for tables; see `encircle.models.TwoLayerNet`.
+
+    Args:
+        hidden: number of hidden units.
+    """
 
     hidden: int = Field(default=32, ge=1)
     kind: Literal["two-layer"] = Field(default="two-layer", kw_only=True)
@@ -86,6 +103,8 @@ class TwoLayerModel:
 
 AnyData = Annotated[Digits | BreastCancer, Field(discriminator="kind")]
 AnyModel = Annotated[SmallResNetModel | TwoLayerModel, Field(discriminator="kind")]
+
+_UNIONS = {"data": AnyData, "model": AnyModel, "explainer": AnyExplainer, "goal": AnyGoal, "attack": AnyAttack}
 
 
 @final
@@ -222,8 +241,12 @@ def _explained(error: ValidationError) -> str:
         return f"unknown {where} kind {tag!r}; " + (
             f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(known)}."
         )
-    if first["type"] == "union_tag_not_found":
-        return f"{where} needs its kind; see `encircle init` for an example."
+    if first["type"] in {"union_tag_not_found", "model_attributes_type"}:  # keys without a kind; a value without keys
+        known = list(options(_UNIONS[where]))
+        near = get_close_matches(str(first["input"]), known, n=1)
+        return f"{where} needs its kind, as in {where}.kind={(near or known)[0]}."
+    if first["type"] == "dataclass_type":
+        return f"{where} needs keys ({', '.join(_keys_at(first['loc']))}), not {first['input']!r}."
     message = first["msg"].removeprefix("Value error, ").removesuffix(".")
     shown = (
         "" if isinstance(first["input"], dict) or first["type"] == "value_error" else f" (given: {first['input']!r})"
@@ -234,7 +257,7 @@ def _explained(error: ValidationError) -> str:
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:
     if not location:
         return list(Case.model_fields)
-    for union in (AnyData, AnyModel, AnyExplainer, AnyGoal, AnyAttack):
+    for union in _UNIONS.values():
         if location[-1] in (known := options(union)):
             return list(known[str(location[-1])].__dataclass_fields__)  # type: ignore[attr-defined]
     fields = {"recipe": Recipe, "pretraining": Recipe, "budget": Budget, "judging": Judging}
@@ -242,4 +265,4 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
     return list(owner.__dataclass_fields__) if owner else []  # type: ignore[attr-defined]
 
 
-_KINDS = {kind for union in (AnyData, AnyModel, AnyExplainer, AnyGoal, AnyAttack) for kind in options(union)}
+_KINDS = {kind for union in _UNIONS.values() for kind in options(union)}

@@ -36,11 +36,12 @@ def _version(name: str) -> str:
 
 
 def _commit() -> str | None:
-    """The commit of a source checkout; None for an installed package, even one that lies inside another repository."""
+    """The commit of a source checkout, and whether the code was changed since; None for an installed package, even one that lies inside another repository."""
     here = Path(__file__).resolve()
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return None
-    return _git(here.parent, "rev-parse", "HEAD")
+    changed = _git(here.parent, "status", "--porcelain", "--", str(here.parent.parent))
+    return f"{_git(here.parent, 'rev-parse', 'HEAD')}{' with changes' if changed else ''}"
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

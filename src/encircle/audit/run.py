@@ -18,14 +18,15 @@ from ..attacks import Attack, Problem, Watch
 from ..attacks.base import base_inputs
 from ..core import RESULTS_VERSION, InputError, StorageError, digest
 from ..data.poison import Poison
-from ..goals import DesiredMap, Goal, GoalContext, cells
+from ..goals import DesiredMap, Goal, cells
 from ..models import predict
 from ..scoring import cosine, distances, score
-from ..seeds import derive_seed, generator
+from ..seeds import generator
 from ..storage import only_one, read_json, sweep, write_json, write_text
 from ..training import accuracy
 from .audit import Audit, kind_of, settings_of
 from .environment import provenance
+from .goal_context import goal_context, rehearse
 from .parts import Arrays, Parts
 from .progress import Reporter, Silent
 from .verdicts import judge
@@ -66,14 +67,23 @@ def run_audit(audit: Audit, runs: Path | str = "runs", reporter: Reporter | None
         StorageError: a file could not be written; what was finished stays.
     """
     fingerprint = audit.data.check()
-    case = audit.describe()
-    identity = digest([case, audit.files, RESULTS_VERSION, fingerprint])
-    name = f"{_slug(audit.data.name)}-{_slug(kind_of(audit.explainer))}-{_slug(audit.attack.kind)}-{identity[:12]}"
-    folder = Path(runs) / name
+    rehearse(audit)
+    folder = run_folder(audit, runs, fingerprint)
+    case, identity = audit.describe(), _identity(audit, fingerprint)
     with only_one(folder), _threads(audit.threads):
         sweep(folder)
         _claim(folder, case, identity)
         return _Run(audit, folder, fingerprint, identity, reporter or Silent()).finish()
+
+
+def run_folder(audit: Audit, runs: Path | str, fingerprint: str) -> Path:
+    """The folder of an audit's run: named for people, and after everything that decides its scores."""
+    name = "-".join([_slug(audit.data.name), _slug(kind_of(audit.explainer)), _slug(audit.attack.kind)])
+    return Path(runs) / f"{name}-{_identity(audit, fingerprint)[:12]}"
+
+
+def _identity(audit: Audit, fingerprint: str) -> str:
+    return digest([audit.describe(), audit.digests, RESULTS_VERSION, fingerprint])
 
 
 @contextmanager
@@ -135,10 +145,10 @@ class _Run:
 
     @cached_property
     def rows(self) -> list[int]:
-        """The targets: rows of the test set, drawn among those that every clean victim of the arms gets right."""
+        """The targets: rows of the test set, drawn among those that every clean victim gets right."""
         test, wanted = self.data.test, self.audit.targets
         right = torch.ones(len(test), dtype=torch.bool)
-        for model in self.shop.clean_victims[: self.audit.victims]:
+        for model in self.shop.clean_victims:
             predicted = torch.cat([predict(model, chunk.to(self.audit.device)).cpu() for chunk in test.chunks()])
             right &= predicted == test.labels
         if not isinstance(wanted, int):
@@ -173,19 +183,8 @@ class _Run:
         """The desired map of a target: resolved once, on the attacker's own models, and the same for every arm and victim."""
         target, label = self._input(row), int(self.data.test.labels[row])
         shape = tuple(self._explain_by_references(target, label).shape)
-        return self.audit.goal.resolve(
-            GoalContext(
-                shape=shape,
-                explain=self._explain_by_references,
-                target=target,
-                label=label,
-                speaking=self._speaking(target, label),
-                features=self.data.features if shape == (len(self.data.features),) else (),
-                box=self.data.boxes.get(row),
-                of_class=lambda wanted: self._of_class(wanted, row),
-                draw=derive_seed("goal", self.audit.seed, row),
-            )
-        )
+        context = goal_context(self.audit, row, shape, self._explain_by_references, self._speaking(target, label))
+        return self.audit.goal.resolve(context)
 
     def _speaking(self, target: Tensor, label: int) -> Tensor | None:
         """Hidden units that speak for the class at the target on every one of the attacker's models; None for other maps."""
@@ -194,15 +193,6 @@ class _Run:
             self.audit.explainer.attribute(model, target, chosen)[0].detach().cpu() for model in self.shop.references
         ]
         return torch.stack(maps).amin(dim=0) > 0 if self.audit.explainer.needs_shared_start(self.data.shape) else None
-
-    def _of_class(self, label: int, row: int) -> Tensor:
-        pool = (self.data.train.labels == label).nonzero()[:, 0]
-        if not len(pool):
-            raise InputError(
-                f"the goal names class {label}, of which there is no training sample; choose from 0..{len(self.data.classes) - 1}."
-            )
-        place = torch.randint(len(pool), (1,), generator=generator("goal-sample", self.audit.seed, row))
-        return self.data.train.batch(pool[place])
 
     # -- one target --------------------------------------------------------------------------------------------------
 
@@ -225,7 +215,7 @@ class _Run:
     def _arm(self, row: int, desired: DesiredMap, arm: Attack) -> None:
         kind = "craft" if arm is self.audit.attack else "control"
         folder = self.folder / "poison" / str(row) / arm.kind
-        if folder.is_dir():
+        if folder.is_dir() and (not arm.needs_gradient or self.parts.has(f"{row}-history")):
             self.reporter.finish(kind, reused=True)
         else:
             with self.shop.work(kind, f"target {row}: {arm.title}"):
@@ -266,7 +256,7 @@ class _Run:
             legal=self.audit.legal,
         )
         poison = arm(problem, self.audit.budget, generator("attack", self.audit.seed, row, arm.kind), watch)
-        if watch.history:
+        if arm.needs_gradient:  # before the poison: poison without its history would be crafted again
             self.parts.write(f"{row}-history", {}, [{"target": row, **note} for note in watch.history], "history")
         about = {"arm": arm.kind, "target": row, "budget": settings_of(self.audit.budget), "bounded": arm.bounded}
         poison.save(folder, features=self.data.features, about=about)
@@ -311,9 +301,6 @@ class _Run:
         full = _float(self.audit.explainer.picture(model, target, chosen)[0])
         with torch.no_grad():
             probabilities = cast(Tensor, model(target)).softmax(dim=1)[0]
-        held_out = [(self.data.validation, torch.arange(len(self.data.validation)))]
-        held_out += [(self.data.test, torch.tensor([other for other in range(len(self.data.test)) if other != row]))]
-        rows = sum(len(chosen_rows) for _, chosen_rows in held_out)
         facts = {
             "target": row,
             "arm": arm,
@@ -327,13 +314,19 @@ class _Run:
             ),
             "label_kept": bool(probabilities.argmax() == label),
             "probability": float(probabilities[label]),
-            "accuracy": sum(accuracy(model, part.subset(some)) * len(some) for part, some in held_out) / rows,
-            "drift": 0.0 if arm == "clean" else self._drift(row, model, seed),
+            "accuracy": self._accuracy(row, model),
+            "drift": self._drift(row, model, seed % self.audit.victims),
         }
         maps: Arrays = {f"{row}/{arm}/{seed}": found}
         if full.shape != found.shape and seed == 0:
             maps[f"{row}/{arm}/{seed}/full"] = full
         self.parts.write(f"{row}-{arm}-{seed}", maps, [facts], "scores")
+
+    def _accuracy(self, row: int, model: nn.Module) -> float:
+        """On everything held out but the target."""
+        others = torch.tensor([other for other in range(len(self.data.test)) if other != row], dtype=torch.int64)
+        parts = [part for part in (self.data.validation, self.data.test.subset(others)) if len(part)]
+        return sum(accuracy(model, part) * len(part) for part in parts) / sum(len(part) for part in parts)
 
     def _box(self, row: int, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
         box = self.data.boxes.get(row)

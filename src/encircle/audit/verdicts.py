@@ -52,11 +52,11 @@ def judge(
     def plain(arm: str, name: str, *, shared: bool = False) -> Interval:
         return hierarchical_bootstrap(column(arm, name), minimum_targets=minimum_targets, shared_seeds=shared)
 
-    def change(arm: str, name: str, *, shared: bool = False) -> Interval:
+    def change(arm: str, name: str) -> Interval:
         clean, null = column("clean", name), column("clean", name, null=True)
         compare: Callable[..., Interval] = seed_drift if arm == "clean" else paired_shift
         pieces = (clean, null) if arm == "clean" else (column(arm, name), clean, null)
-        return compare(*pieces, minimum_targets=minimum_targets, shared_seeds=shared)
+        return compare(*pieces, minimum_targets=minimum_targets, shared_seeds=True)
 
     arms = [
         {
@@ -71,16 +71,19 @@ def judge(
             "accuracy_change": _entry(
                 _paired_only(column(arm, "accuracy"), column("clean", "accuracy"), minimum_targets)
             ),
-            "drift": _entry(plain(arm, "drift")),
+            "drift": _entry(
+                hierarchical_bootstrap(column(arm, "drift", null=arm == "clean"), minimum_targets=minimum_targets)
+            ),
         }
         for arm, title in titles.items()
     ]
     shift = change(attack, "jaccard")
     kept = plain(attack, "label_kept").mean
     pieces = (column(attack, "jaccard"), column("clean", "jaccard"), column("clean", "jaccard", null=True))
-    smallest = smallest_detectable_shift(*pieces) if len(targets) >= minimum_targets else None
+    smallest = None if shift.low is None else smallest_detectable_shift(*pieces, shared_seeds=True)
+    undefined = sum(all(math.isnan(score) for score in scored) for scored in pieces[0])
     verdict, sentence = _decide(
-        shift, kept, smallest, threshold, label_kept, titles[attack], len(targets), minimum_targets
+        shift, kept, smallest, threshold, label_kept, titles[attack], len(targets), undefined, minimum_targets
     )
     return {
         "verdict": verdict,
@@ -90,6 +93,7 @@ def judge(
         "attack": attack,
         "threshold": threshold,
         "targets": len(targets),
+        "undefined": undefined,
         "victims": victims,
         "label_kept": kept,
         "smallest_detectable_shift": smallest,
@@ -117,26 +121,22 @@ def _decide(
     label_kept: float,
     attack: str,
     targets: int,
+    undefined: int,
     minimum_targets: int,
 ) -> tuple[str, str]:
-    """The verdict and its sentence."""
+    """The verdict and its sentence: the first rule that holds."""
     moved = f"{attack} moved the explanation {shift.mean:+.2f} (Jaccard) towards the attacker's map"
     span = "" if shift.low is None else f"95 % interval {shift.low:+.2f} to {shift.high:+.2f}"
     stayed = f"{kept:.0%} of the victims kept the prediction"
     few = f"{targets} target{'s' if targets > 1 else ''}"
+    constant = f"the explanation was constant, and so undefined, for {undefined} of {few}"
     beyond = shift.low is not None and shift.low > 0
-    seen = "" if smallest is None else f"; only one of {smallest:.2f} or more would have been seen"
+    seen = "" if not smallest else f"; only one of {smallest:.2f} or more would have been seen"
+    none_found = f"no shift found beyond what another training seed does ({span})"
     rules: list[tuple[bool, str, str]] = [
-        (
-            not math.isfinite(shift.mean),
-            "WARN",
-            f"Inconclusive: the explanation was constant, so nothing could be compared for {attack}.",
-        ),
-        (
-            targets < minimum_targets,
-            "WARN",
-            f"A demonstration on {few}, too few for a claim: {moved}, and {stayed}.",
-        ),
+        (not math.isfinite(shift.mean), "WARN", f"Inconclusive: {constant}."),
+        (targets < minimum_targets, "WARN", f"A demonstration on {few}, too few for a claim: {moved}, and {stayed}."),
+        (shift.low is None, "WARN", f"Inconclusive: {constant}, which leaves too few for a claim."),
         (
             beyond and shift.mean >= threshold and kept >= label_kept,
             "FAIL",
@@ -145,15 +145,23 @@ def _decide(
         (beyond and kept < label_kept, "WARN", f"{moved} ({span}), but only {stayed}: the attack is not a silent one."),
         (beyond, "WARN", f"A small shift: {moved} ({span}), less than the threshold of {threshold:.2f}."),
         (
-            smallest is not None and smallest <= threshold,
-            "PASS",
-            f"No shift found beyond what another training seed does ({span}); one of {smallest or 0:.2f} would have been seen.",
+            shift.high is not None and shift.high < 0,
+            "WARN",
+            f"{attack} moved the explanation {shift.mean:+.2f} (Jaccard), away from the attacker's map ({span}): "
+            "it was not steered, but it is not stable either.",
+        ),
+        (undefined > 0, "WARN", f"Inconclusive: {none_found}, but {constant}."),
+        (
+            not smallest,
+            "WARN",
+            f"Inconclusive: {none_found}, but every score was the same, which says nothing of what would be seen.",
         ),
         (
-            True,
-            "WARN",
-            f"Inconclusive: no shift found beyond what another training seed does ({span}){seen}. More targets would tell.",
+            smallest is not None and smallest <= threshold,
+            "PASS",
+            f"{none_found[0].upper()}{none_found[1:]}; one of {smallest or 0:.2f} would have been seen.",
         ),
+        (True, "WARN", f"Inconclusive: {none_found}{seen}. More targets would tell."),
     ]
     return next((verdict, sentence) for holds, verdict, sentence in rules if holds)
 

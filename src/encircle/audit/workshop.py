@@ -56,7 +56,13 @@ class Workshop:
     def cache(self) -> ModelCache:
         """Models shared with other audits of the same data, network, starting weights and versions."""
         audit = self.audit
-        identity = [RESULTS_VERSION, self._fingerprint, audit.describe()["model"], audit.files, repr(audit.pretraining)]
+        identity = [
+            RESULTS_VERSION,
+            self._fingerprint,
+            audit.describe()["model"],
+            audit.digests,
+            repr(audit.pretraining),
+        ]
         return ModelCache(self._folder, digest([*identity, audit.threads, torch.__version__, str(audit.device)]))
 
     @cached_property

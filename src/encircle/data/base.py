@@ -90,10 +90,11 @@ class DatasetSamples(Samples):
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
         self._shape: torch.Size | None = None
+        count: int = len(dataset)  # type: ignore[arg-type]
         known = getattr(dataset, "targets", None)
-        values = known if known is not None else [self._item(row)[1] for row in range(len(dataset))]  # type: ignore[arg-type]
+        values = known if known is not None and len(known) == count else [self._item(row)[1] for row in range(count)]
         try:
-            self.labels = torch.as_tensor([int(value) for value in values], dtype=torch.int64)
+            self.labels = torch.as_tensor([_whole(value) for value in values], dtype=torch.int64)
         except (TypeError, ValueError):
             raise InputError("a label of your data set is not a whole number; number the classes from 0.") from None
 
@@ -103,7 +104,7 @@ class DatasetSamples(Samples):
         Raises:
             InputError: an item cannot be read, such as an image that does not decode, or its shape differs.
         """
-        return torch.stack([self._input(int(row)) for row in rows])
+        return torch.stack([self._input(int(row)) for row in rows]) if len(rows) else self._input(0)[None][:0]
 
     def _item(self, row: int) -> tuple[Any, Any]:
         try:
@@ -114,13 +115,25 @@ class DatasetSamples(Samples):
         return content, label
 
     def _input(self, row: int) -> Tensor:
-        found = torch.as_tensor(self._item(row)[0])
+        content = self._item(row)[0]
+        try:
+            found = torch.as_tensor(content)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(
+                f"item {row} of your data set is a {type(content).__name__}, not numbers; convert it to a tensor in [0, 1]."
+            ) from None
         self._shape = self._shape or found.shape
         if found.shape != self._shape:
             raise InputError(
                 f"item {row} of your data set is {tuple(found.shape)}, others are {tuple(self._shape)}; crop or resize them alike."
             )
         return found
+
+
+def _whole(value: Any) -> int:
+    if int(value) != value:
+        raise ValueError(value)
+    return int(value)
 
 
 @final
@@ -176,7 +189,7 @@ class DataSet:
         name: its name in cases and reports.
         kind: `"image"` (inputs `(c, h, w)` in [0, 1]) or `"table"` (inputs `(columns,)` scaled to [0, 1]).
         train: what victims learn from, and what the attacker adds to.
-        validation: held out.
+        validation: held out; may be empty.
         test: the pool of targets; held out too.
         pretrain: a part disjoint from the others, never poisoned, that starting weights may be learnt from.
         classes: class names.
@@ -210,11 +223,20 @@ class DataSet:
         hasher = hashlib.sha256()
         parts = {"train": self.train, "validation": self.validation, "test": self.test, "pretrain": self.pretrain}
         for part, samples in parts.items():
-            if samples is None:
+            if samples is None or (part == "validation" and len(samples) == 0):
                 continue
             _check_labels(f"{self.name} ({part})", samples.labels, len(self.classes))
             hasher.update(part.encode() + samples.labels.numpy().tobytes())
             row = 0
+            first, again = samples.batch(torch.tensor([0])), samples.batch(torch.tensor([0]))
+            if first.shape[1:] != self.shape:
+                raise InputError(
+                    f"{self.name} ({part}) holds inputs of {tuple(first.shape[1:])}, the training set of {self.shape}; make them alike."
+                )
+            if not torch.equal(first.nan_to_num(), again.nan_to_num()):
+                raise InputError(
+                    f"{self.name} ({part}), row 0 reads differently each time; turn random augmentation off."
+                )
             for chunk in samples.chunks():
                 _check_inputs(f"{self.name} ({part})", chunk, row)
                 hasher.update(chunk.contiguous().numpy().tobytes())

@@ -14,7 +14,7 @@ def digits(*, side: int = 32, pretrain: float = 0.5, seed: int = 0) -> DataSet:
     """1,797 handwritten digits of 8x8 pixels (Alpaydin & Kaynak 1998), enlarged.
 
     On the original 64 pixels an epsilon of 0.1 a pixel moves nothing; enlarging by bilinear interpolation gives the
-    attacker more pixels and no further information. 32 px is the smallest side that leaves room and keeps a CAM grid of 8x8.
+    attacker more pixels and no further information. 32 px is a choice: it keeps an audit cheap and gives a CAM grid of 8x8.
 
     Args:
         side: pixels of the enlarged side, a multiple of 4 from 16.

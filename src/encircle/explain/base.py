@@ -18,7 +18,7 @@ class Explainer(ABC):
 
     Attributes:
         differentiable: whether maps carry a graph back to the model's parameters; attacks need that.
-        shared_start: whether map entries of two models correspond only if both started from the same weights.
+        title: its name for people.
     """
 
     differentiable: ClassVar[bool] = True

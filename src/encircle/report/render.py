@@ -19,13 +19,16 @@ from .sections import Section, section
 from .targets import SHOWN_SEED
 
 
-def render(runs: Sequence[Path], destination: Path, *, title: str | None = None) -> Path:
+def render(
+    runs: Sequence[Path], destination: Path, *, title: str | None = None, failures: Sequence[tuple[str, str]] = ()
+) -> Path:
     """Draw saved runs as one HTML file; an earlier file is replaced only by a whole new one.
 
     Args:
         runs: run folders, in the order in which they are shown.
         destination: the HTML file to write.
         title: heading of the page; by default the run's own title, or the number of audits.
+        failures: audits that did not finish and have no run to show: their title, and why.
 
     Returns:
         `destination`.
@@ -34,12 +37,12 @@ def render(runs: Sequence[Path], destination: Path, *, title: str | None = None)
         InputError: no run was given, or a run folder is missing, damaged or incomplete.
         StorageError: the file could not be written.
     """
-    page = to_html([load_run(folder) for folder in runs], title=title)
+    page = to_html([load_run(folder) for folder in runs], title=title, failures=failures)
     write_text(Path(destination), page)
     return Path(destination)
 
 
-def to_html(runs: Sequence[SavedRun], *, title: str | None = None) -> str:
+def to_html(runs: Sequence[SavedRun], *, title: str | None = None, failures: Sequence[tuple[str, str]] = ()) -> str:
     """The page as text: the same runs give the same text, byte for byte.
 
     Raises:
@@ -61,6 +64,7 @@ def to_html(runs: Sequence[SavedRun], *, title: str | None = None) -> str:
         title=title or (sections[0].title if len(sections) == 1 else f"{len(sections)} audits"),
         question=_question(sections),
         sections=sections,
+        failures=failures,
         colours=scale(),
         glossary=glossary(titles),
         shown_seed=SHOWN_SEED,

@@ -8,7 +8,7 @@ from typing import final
 from ..core import InputError
 from ..data import Samples
 from ..seeds import generator
-from .fit import Learner, Source, hidden_samples, steps_per_epoch, train
+from .fit import Learner, Source, hidden_samples, layer_noise, steps_per_epoch, train
 from .recipe import Recipe
 
 ROLE = "surrogate"
@@ -46,7 +46,7 @@ class Ensemble:
             recipe: the victim's recipe.
             clean: the clean training set.
             members: K.
-            staggered: member k has trained for k/K of the recipe (MetaPoison's staggering), else all of it.
+            staggered: member k has trained for k/K of the recipe's steps (MetaPoison's staggering), else all of them.
             seed: of starts and batch orders.
         """
         if members < 1:
@@ -56,9 +56,10 @@ class Ensemble:
         for member in range(members):
             model = source.model(recipe, ROLE, seed * members + member)
             learner = Learner(model, recipe, steps)
-            epochs = round(member * recipe.epochs / members) if staggered else recipe.epochs
             hidden = hidden_samples(model, clean, recipe.frozen_stages)
-            train(learner, recipe, hidden, generator(ROLE, "order", seed * members + member), epochs)
+            with layer_noise(ROLE, seed * members + member):
+                shuffle = generator(ROLE, "order", seed * members + member)
+                train(learner, hidden, shuffle, round(member * steps / members) if staggered else steps)
             learners.append(learner)
         return cls(source, recipe, learners, steps, seed)
 

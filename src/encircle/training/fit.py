@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast, final
 
@@ -182,25 +183,32 @@ def fit(source: Source, recipe: Recipe, samples: Samples, role: str, seed: int) 
         InputError: training diverged, or the recipe does not fit the model.
     """
     model = source.model(recipe, role, seed)
-    learner = Learner(model, recipe, recipe.epochs * steps_per_epoch(len(samples), recipe.batch_size))
-    train(
-        learner,
-        recipe,
-        hidden_samples(model, samples, recipe.frozen_stages),
-        generator(role, "order", seed),
-        recipe.epochs,
-    )
+    steps = recipe.epochs * steps_per_epoch(len(samples), recipe.batch_size)
+    learner = Learner(model, recipe, steps)
+    with layer_noise(role, seed):
+        train(learner, hidden_samples(model, samples, recipe.frozen_stages), generator(role, "order", seed), steps)
     if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
         raise InputError(f"training diverged at learning rate {recipe.lr} ({role} {seed}); lower lr.")
     return model
 
 
-def train(learner: Learner, recipe: Recipe, hidden: Samples, shuffle: torch.Generator, epochs: int) -> None:
-    """Train on outputs of the frozen stages for some epochs."""
+def train(learner: Learner, hidden: Samples, shuffle: torch.Generator, steps: int) -> None:
+    """Take so many steps of training on outputs of the frozen stages, epoch after epoch."""
     device = next(learner.model.parameters()).device
-    for _ in range(epochs):
-        for rows in batches(len(hidden), recipe.batch_size, shuffle):
+    while steps > 0:
+        for rows in batches(len(hidden), learner.recipe.batch_size, shuffle):
+            if steps == 0:
+                return
             learner.step(hidden.batch(rows).to(device), hidden.labels[rows].to(device))
+            steps -= 1
+
+
+@contextmanager
+def layer_noise(*parts: str | int) -> Iterator[None]:
+    """Give layers that draw random numbers, such as dropout, a stream of their own, and leave the caller's as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(*parts, "layers"))
+        yield
 
 
 @torch.no_grad()
@@ -249,6 +257,7 @@ __all__ = [
     "before",
     "fit",
     "hidden_samples",
+    "layer_noise",
     "read_weights",
     "save_weights",
     "steps_per_epoch",

@@ -1,0 +1,62 @@
+"""What an audit shows a goal: the target and the attacker's own explanations, never a victim's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..core import InputError
+from ..goals import GoalContext
+from ..seeds import derive_seed, generator
+from .audit import Audit
+
+
+def rehearse(audit: Audit) -> None:
+    """Resolve the goal for one test sample on random maps, to refuse one that does not fit before anything is trained.
+
+    Raises:
+        InputError: as `Goal.resolve`.
+    """
+    row = audit.targets[0] if not isinstance(audit.targets, int) else 0
+    if not 0 <= row < len(audit.data.test):
+        raise InputError(f"target {row} is not a row of the test set (0..{len(audit.data.test) - 1}); choose another.")
+    target, label = audit.data.test.batch(torch.tensor([row])), int(audit.data.test.labels[row])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = audit.build().eval()
+    shape = tuple(audit.explainer.attribute(network, target, torch.tensor([label])).shape[1:])
+    audit.goal.resolve(goal_context(audit, row, shape, lambda sample, of: torch.rand(shape), None))
+
+
+def goal_context(
+    audit: Audit,
+    row: int,
+    shape: tuple[int, ...],
+    explain: Callable[[Tensor, int], Tensor],
+    speaking: Tensor | None,
+) -> GoalContext:
+    """What a goal may look at for a target."""
+    data = audit.data
+
+    def of_class(label: int) -> Tensor:
+        pool = (data.train.labels == label).nonzero()[:, 0]
+        if not len(pool):
+            raise InputError(
+                f"the goal names class {label}, of which there is no training sample; choose from 0..{len(data.classes) - 1}."
+            )
+        place = torch.randint(len(pool), (1,), generator=generator("goal-sample", audit.seed, row))
+        return data.train.batch(pool[place])
+
+    return GoalContext(
+        shape=shape,
+        explain=explain,
+        target=data.test.batch(torch.tensor([row])).to(audit.device),
+        label=int(data.test.labels[row]),
+        speaking=speaking,
+        features=data.features if shape == (len(data.features),) else (),
+        box=data.boxes.get(row),
+        of_class=of_class,
+        draw=derive_seed("goal", audit.seed, row),
+    )
