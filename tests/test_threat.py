@@ -220,7 +220,21 @@ class TestBudget:
         assert Budget(fraction=fraction).size(clean) == part * clean // 1001
 
     def test_a_count_is_a_count(self) -> None:
-        assert Budget(count=7).size(3) == 7
+        assert Budget(count=7).size(8) == 7
+
+    def test_a_count_as_large_as_the_clean_set_is_refused(self) -> None:
+        with pytest.raises(InputError, match="not below the 7 clean samples"):
+            Budget(count=7).size(7)
+
+    @pytest.mark.parametrize(("norm", "reach"), [("linf", 0.5), ("l2", 0.25)])
+    def test_how_far_every_entry_can_move_at_once(self, norm: Any, reach: float) -> None:
+        base = torch.full((1, 4), 0.5)
+        budget = Budget(count=1, epsilon=0.5, norm=norm)
+        assert budget.entry_radius(base) == reach
+        assert torch.allclose(budget.project(base + reach, base, Legal()), base + reach)
+        assert not torch.allclose(
+            budget.project(base + 1.01 * reach, base, Legal()), base + 1.01 * reach, rtol=0, atol=1e-4
+        )
 
     @pytest.mark.parametrize(
         "settings",

@@ -50,4 +50,4 @@ def test_copies_of_one_base_get_noise_of_their_own() -> None:
 
 
 def test_no_poison_is_none_whatever_the_budget() -> None:
-    assert len(NoPoison()(problem("image"), Budget(count=50), seeded())) == 0
+    assert len(NoPoison()(problem("image"), Budget(fraction=0.9), seeded())) == 0

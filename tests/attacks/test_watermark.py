@@ -64,8 +64,9 @@ def test_the_paper_s_ten_and_an_even_blend_are_the_defaults() -> None:
 
 def test_a_set_smaller_than_ten_is_used_up() -> None:
     asked = problem("table", clean=4, legal=Legal())
-    poison = Watermark()(asked, Budget(count=9), seeded())
-    assert len({tuple(row) for row in poison.inputs.tolist()}) == 4
+    poison = Watermark(nearest=2)(asked, Budget(count=3), seeded())
+    assert len({tuple(row) for row in poison.inputs.tolist()}) == 2
+    assert len(Watermark()(asked, Budget(count=3), seeded())) == 3
 
 
 @pytest.mark.parametrize("kind", ["image", "table"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -297,8 +298,10 @@ def test_features_that_are_not_finite_or_out_of_range(value: float, sentence: st
 
 
 def test_labels_out_of_range(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"label 1 is not in 0\.\.0"):
-        run_audit(own_audit(classes=["only one"]), tmp_path)
+    audit = own_audit()
+    audit.data.train.labels[7] = 2
+    with pytest.raises(InputError, match=r"row 7: label 2 is not in 0\.\.1"):
+        run_audit(audit, tmp_path)
 
 
 class Records(Dataset[tuple[torch.Tensor, int]]):
@@ -376,3 +379,128 @@ def test_starting_weights_are_part_of_its_identity(tmp_path: Path) -> None:
     one, other = (run_audit(audit(seed), tmp_path).folder for seed in (1, 2))
     assert one != other
     assert not scores_of(one)["l1"].equals(scores_of(other)["l1"])
+
+
+def body(activation: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), activation, nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(36, 2))
+
+
+class Halved(nn.Module):
+    """The own network, but its code halves the logits: same parameters, same text."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.inner = own_network()
+        self.hidden_factor = factor
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.hidden_factor * self.inner(inputs)
+
+
+def test_networks_that_differ_only_in_code_are_different_audits() -> None:
+    def digest_of(build: Callable[[], nn.Module]) -> str:
+        settings = {"explainer": Grad(grid=(4, 4)), "goal": Region("top"), "classes": ["a", "b"], **SETTINGS}
+        return Audit.of(build, Squares(64, 0), Squares(20, 1), **settings).digests["network"]  # type: ignore[arg-type]
+
+    found = [lambda: body(nn.ReLU()), lambda: body(nn.Tanh()), lambda: Halved(1.0), lambda: Halved(0.5)]
+    assert len({digest_of(build) for build in found}) == 4
+    assert digest_of(found[0]) == digest_of(found[0])
+
+
+def test_what_is_known_of_a_table_is_part_of_its_identity() -> None:
+    def digest_of(**known: object) -> str:
+        settings = {"explainer": Grad(), "goal": Features(("a",)), "classes": ["no", "yes"], **SETTINGS, **known}
+        return Audit.of(lambda: TwoLayerNet(5, 2), Records(50, 0), Records(9, 1), **settings).digests["data"]  # type: ignore[arg-type]
+
+    one = digest_of(features=list("abcde"))
+    assert one != digest_of(features=list("bacde"))
+    assert one != digest_of(features=list("abcde"), columns={"a": Column("immutable")})
+
+
+def test_layers_that_draw_random_numbers_do_not_disturb_reproducibility(tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(*own_network(), nn.Dropout(0.5))
+
+    folders = []
+    for place in range(2):
+        torch.manual_seed(place)  # whatever the caller did before
+        audit = Audit.of(
+            build,
+            Squares(64, 0),
+            Squares(20, 1),
+            explainer=Grad(grid=(4, 4)),
+            goal=Region("top"),
+            classes=["a", "b"],
+            **SETTINGS,  # type: ignore[arg-type]
+        )
+        before = torch.get_rng_state()
+        folders.append(run_audit(audit, tmp_path / str(place)).folder)
+        assert torch.equal(before, torch.get_rng_state()), "the caller's random numbers are left alone"
+    assert scores_of(folders[0]).equals(scores_of(folders[1]), null_equal=True)
+
+
+@pytest.mark.parametrize("fraction", [0.5, 0.95])
+def test_mini_batches_of_nothing_but_poison(fraction: float, tmp_path: Path) -> None:
+    settings = {"recipe": Recipe(epochs=1, lr=0.05, batch_size=2), "budget": Budget(fraction=fraction)}
+    assert run_audit(own_audit(attack=IMF(models=1, epochs=1), **settings), tmp_path).verdict == "WARN"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"targets": 0}, "targets must be at least 1"),
+        ({"targets": []}, "targets must be at least 1"),
+        ({"victims": 0}, "victims must be at least 1"),
+        ({"references": 0}, "references must be at least 1"),
+        ({"checkpoint": own_network().state_dict()}, "start='scratch' neither"),
+        ({"recipe": Recipe(start="checkpoint")}, "needs either pretraining or a checkpoint"),
+        ({"checkpoint": "nowhere.safetensors", "recipe": Recipe(start="checkpoint")}, "do not exist"),
+        ({"classes": ["only one"]}, "with one class there is nothing to classify"),
+        ({"classes": ["a", "b", "c"]}, "it must give logits (n, classes)"),
+        ({"explainer": Cam()}, "no CAM head"),
+        (
+            {"recipe": Recipe(start="checkpoint", frozen_stages=1), "checkpoint": own_network().state_dict()},
+            "needs a model with stages",
+        ),
+        ({"budget": Budget(count=64)}, "not below the 64 clean samples"),
+        ({"budget": Budget(count=4, norm="l2", epsilon=0.05)}, "nothing would be left of the poison"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_at_once(changes: dict[str, object], sentence: str) -> None:
+    with pytest.raises(InputError) as caught:
+        own_audit(**changes)
+    assert sentence in str(caught.value)
+
+
+def test_a_network_that_does_not_fit_the_data_is_refused_at_once() -> None:
+    for build in (lambda: own_network().double(), lambda: nn.Linear(7, 2)):
+        with pytest.raises(InputError, match="the network cannot classify"):
+            Audit.of(
+                build, Squares(64, 0), Squares(20, 1), explainer=Grad(), goal=Region(), classes=["a", "b"], **SETTINGS
+            )  # type: ignore[arg-type]
+
+
+def test_a_goal_that_does_not_fit_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="use region or box"):
+        run_audit(own_audit(goal=Features(("a",))), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_targets_are_right_on_the_clean_victims_of_the_null_too(finished: Path) -> None:
+    assert scores_of(finished).filter(pl.col("arm") == "clean")["label_kept"].all()
+
+
+def test_drift_of_the_null_compares_two_clean_victims(finished: Path) -> None:
+    clean = scores_of(finished).filter(pl.col("arm") == "clean")
+    assert clean.filter(pl.col("seed") < 2)["drift"].abs().max() < 1e-12  # type: ignore[operator]
+    assert clean.filter(pl.col("seed") >= 2)["drift"].min() > 1e-6  # type: ignore[operator]
+
+
+def test_history_is_made_again_when_it_is_gone(tmp_path: Path) -> None:
+    case = case_of(TINY)
+    folder = run_audit(Audit.from_case(case), tmp_path).folder
+    before = pl.read_parquet(folder / "history.parquet")
+    (folder / "verdict.json").unlink()
+    run_audit(Audit.from_case(case), tmp_path)
+    assert pl.read_parquet(folder / "history.parquet").equals(before, null_equal=True)
+    assert len(before)

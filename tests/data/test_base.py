@@ -197,8 +197,24 @@ class TestCheck:
             data_set(train=Wide()).check()
 
     def test_names_an_empty_part(self) -> None:
-        with pytest.raises(InputError, match=r"mine \(validation\) is empty"):
-            data_set(validation=samples(0)).check()
+        with pytest.raises(InputError, match=r"mine \(test\) is empty"):
+            data_set(test=samples(0)).check()
+        data_set(validation=samples(0)).check()  # test samples but the target are held out, too
+
+    def test_names_a_part_of_another_shape(self) -> None:
+        other = TensorSamples(torch.rand(3, 9), torch.zeros(3, dtype=torch.int64))
+        with pytest.raises(InputError, match=r"mine \(test\) holds inputs of \(9,\)"):
+            data_set(test=other).check()
+
+    def test_random_augmentation_is_noticed(self) -> None:
+        class Restless(Samples):
+            labels = torch.zeros(3, dtype=torch.int64)
+
+            def batch(self, rows: torch.Tensor) -> torch.Tensor:
+                return torch.rand(len(rows), *data_set().shape)
+
+        with pytest.raises(InputError, match="reads differently each time"):
+            data_set(train=Restless()).check()
 
     def test_there_need_not_be_a_pretraining_part(self) -> None:
         assert data_set(pretrain=None).check() != data_set().check()

@@ -222,7 +222,8 @@ def algorithm1(
     holds += [i for i, row in enumerate(overwritten) if row < 0]
 
     start = torch.rand(B.shape, generator=random, dtype=B.dtype) * 2 - 1
-    P = proj(s, B + s.epsilon * start, B)  # line 2
+    reach = s.epsilon if s.norm == "linf" else s.epsilon / B[0].numel() ** 0.5  # of every entry at once
+    P = proj(s, B + reach * start, B)  # line 2
     velocity = torch.zeros_like(P)
     R = s.E * max(1, len(holds) // s.batch_size + (len(holds) % s.batch_size > 1))
     trace, r = Trace(P, [], []), 0
@@ -244,7 +245,7 @@ def algorithm1(
                 if s.momentum:
                     velocity[chosen] = s.momentum * velocity[chosen] + step_rule(s, d, "normalised")
                     d = velocity[chosen]
-                gamma = s.gamma * ((1 - 0.9 * r / R) if s.decay else 1) * (1 if s.step == "raw" else s.epsilon)
+                gamma = s.gamma * ((1 - 0.9 * r / R) if s.decay else 1) * (1 if s.step == "raw" else reach)
                 P[chosen] = proj(s, P[chosen] + gamma * step_rule(s, d, s.step), B[chosen])  # lines 9-10, Eq. 11
             for k, net in enumerate(nets):  # lines 11-14
                 lower = learn(s, net, torch.cat([X[clean], P[mine]]), torch.cat([Y[clean], Y_B[mine]]), frozen_stages)

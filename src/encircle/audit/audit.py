@@ -219,7 +219,7 @@ class Audit:
                 "CAM over hidden units compares units between networks, and units of separately initialised networks do not "
                 "correspond; use a recipe with start: checkpoint, or the explainer grad."
             )
-        network = self._fresh()
+        network = self.fresh()
         self.explainer.check(network)
         split(network, self.recipe.frozen_stages)
         probe = self.data.train.batch(torch.arange(min(2, len(self.data.train))))
@@ -237,7 +237,7 @@ class Audit:
                 f"the network gives {found} for {len(probe)} inputs and {len(self.data.classes)} classes; it must give logits (n, classes)."
             )
 
-    def _fresh(self) -> nn.Module:
+    def fresh(self) -> nn.Module:
         """The network with weights of seed 0, in eval mode."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -258,7 +258,7 @@ class Audit:
         return {
             "title": self.title,
             "data": {"kind": self.data.name},
-            "model": {"kind": type(self.build()).__name__},
+            "model": {"kind": type(self.fresh()).__name__},
             **{name: settings_of(piece) for name, piece in pieces.items()},
             "pretraining": None if self.pretraining is None else settings_of(self.pretraining),
             "targets": self.targets if isinstance(self.targets, int) else list(self.targets),
@@ -288,7 +288,7 @@ class Audit:
         return found
 
     def _network_digest(self) -> str:
-        network = self._fresh()
+        network = self.fresh()
         with torch.no_grad():
             logits = network(self.data.train.batch(torch.arange(min(2, len(self.data.train)))))
         rounded = [f"{value:.3g}" for value in logits.flatten().tolist()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -14,7 +15,7 @@ from .audit import Audit
 
 
 def rehearse(audit: Audit) -> None:
-    """Resolve the goal for one test sample on random maps, to refuse one that does not fit before anything is trained.
+    """Resolve the goal for one test sample on a made-up map, to refuse one that does not fit before anything is trained.
 
     Raises:
         InputError: as `Goal.resolve`.
@@ -23,11 +24,9 @@ def rehearse(audit: Audit) -> None:
     if not 0 <= row < len(audit.data.test):
         raise InputError(f"target {row} is not a row of the test set (0..{len(audit.data.test) - 1}); choose another.")
     target, label = audit.data.test.batch(torch.tensor([row])), int(audit.data.test.labels[row])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = audit.build().eval()
-    shape = tuple(audit.explainer.attribute(network, target, torch.tensor([label])).shape[1:])
-    audit.goal.resolve(goal_context(audit, row, shape, lambda sample, of: torch.rand(shape), None))
+    shape = tuple(audit.explainer.attribute(audit.fresh(), target, torch.tensor([label])).shape[1:])
+    ramp = torch.arange(math.prod(shape)).reshape(shape).float()  # stands for explanations that nobody has trained yet
+    audit.goal.resolve(goal_context(audit, row, shape, lambda sample, of: ramp, None))
 
 
 def goal_context(

@@ -397,7 +397,7 @@ class _Run:
         frozen = f", {audit.recipe.frozen_stages} stages frozen" if audit.recipe.frozen_stages else ""
         return {
             "data": self.data.name,
-            "model": type(audit.build()).__name__,
+            "model": type(audit.fresh()).__name__,
             "explainer": getattr(audit.explainer, "title", type(audit.explainer).__name__),
             "goal": self._desired(row).label
             if isinstance(audit.targets, int) and audit.targets == 1

@@ -92,6 +92,8 @@ class Poison:
             InputError: there is no manifest, or it is not one of ours.
             StorageError: a file is missing or was changed.
         """
+        if not (folder / _MANIFEST).is_file():
+            raise InputError(f"{folder} holds no poison manifest; delete the folder and run again.")
         manifest = read_json(folder / _MANIFEST)
         needed = {"shape", "labels", "bases", "overwritten", "sha256"}
         if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT or not needed <= set(manifest):
