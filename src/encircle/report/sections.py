@@ -192,7 +192,7 @@ def _arm_row(arm: Mapping[str, Any], run: SavedRun) -> ArmRow:
         label_kept=percent_estimate(arm["label_kept"]),
         accuracy=percent_estimate(arm["accuracy"]),
         accuracy_change=accuracy_change,
-        drift="–" if null else estimate(arm["drift"]),
+        drift=estimate(arm["drift"]),
     )
 
 
