@@ -134,7 +134,7 @@ class TestTampering:
 
     def test_a_missing_manifest_is_an_input_error(self, export: Path, kind: str) -> None:
         (export / "manifest.json").unlink()
-        with pytest.raises(InputError, match="does not exist"):
+        with pytest.raises(InputError, match="holds no poison manifest"):
             load(export, poison(kind))
 
     @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format": 99}', '"x"'])
