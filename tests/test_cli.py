@@ -132,6 +132,46 @@ def test_a_dry_run_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_a_case_the_first_embedded_one_is_audited(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "audit", "--dry-run") == 0
+    assert "Handwritten digits, CAM" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("recipe.frozen_stages=9", "the model has 4 stages"),
+        ("budget.count=99999", "give either fraction or count"),
+        ("goal.name=midleft", "did you mean 'mid-left'?"),
+        ("checkpoint=nowhere.pt", "needs either pretraining or checkpoint"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_audit_would(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], setting: str, sentence: str
+) -> None:
+    assert run(monkeypatch, "audit", "digits-cam", "--set", setting, "--dry-run") == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_case_file_that_is_not_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "case.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert run(monkeypatch, "audit", path) == 2
+
+
+def test_an_error_nobody_foresaw_is_not_a_fail(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("made up")
+
+    monkeypatch.setattr("encircle.cli.find_marked", broken)
+    assert run(monkeypatch, "check-poison", ".") == 3
+    assert "internal error ZeroDivisionError" in capsys.readouterr().err
+
+
 def test_init_writes_a_case_that_can_be_audited_and_overwrites_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -20,12 +20,22 @@ def provenance(device: torch.device) -> dict[str, Any]:
     return {
         "versions": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
+        "platform": f"{platform.system()} {platform.machine()}, {_processor()}",
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "commit": _commit(),
         "results_version": RESULTS_VERSION,
     }
+
+
+def _processor() -> str:
+    """The processor's name: rounding, and so bit-for-bit equality, depends on it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or "unknown processor"
 
 
 def _version(name: str) -> str:
