@@ -25,8 +25,8 @@ def test_says_what_bit_for_bit_equality_depends_on() -> None:
 def test_the_commit_tells_of_changes(changed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def git(*arguments: str) -> str:
         who = ["-c", "user.name=nobody", "-c", "user.email=nobody@localhost"]
-        done = subprocess.run(  # noqa: S603
-            ["git", *who, "-C", str(tmp_path), *arguments],  # noqa: S607
+        done = subprocess.run(
+            ["git", *who, "-C", str(tmp_path), *arguments],
             capture_output=True,
             text=True,
             check=True,
