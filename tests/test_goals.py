@@ -379,7 +379,7 @@ class TestFromFile:
             def __reduce__(self) -> tuple[Any, tuple[str]]:
                 return (Path.touch, (tmp_path / "ran",))  # type: ignore[return-value]
 
-        np.save(tmp_path / "map.npy", np.array([Hostile()], dtype=object), allow_pickle=True)
+        np.save(tmp_path / "map.npy", np.array([Hostile()], dtype=object))
         (tmp_path / "bare.npy").write_bytes(pickle.dumps(Hostile()))
         for name in ("map.npy", "bare.npy"):
             with pytest.raises(InputError, match="cannot be read"):

@@ -12,11 +12,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import yaml
 from matplotlib.figure import Figure
+from sklearn.datasets import load_breast_cancer, load_digits
 
 from encircle.audit import Audit, Case
 from encircle.audit.run import run_folder
+from encircle.audit.verdicts import judge
+from encircle.data import split_rows
 
 HERE = Path(__file__).resolve().parent.parent
 RESULTS = HERE / "results" / "evidence"
@@ -111,7 +115,7 @@ def table() -> str:
     foot = (
         "Means over targets and fresh-seed victims with 95 % intervals (hierarchical bootstrap over targets and seeds). Jaccard: higher is nearer "
         f"to the attacker's map; L1: lower is. Accuracy is read on {min(held_out)} to {max(held_out)} held-out rows, too few to resolve a change of a "
-        f"point. The attack's settings were chosen on targets of another split ([choices](../docs/choices.md)). torch {first['versions']['torch']}, "
+        f"point. {selection()} ([choices](../docs/choices.md)) torch {first['versions']['torch']}, "
         f"threads: {first['threads']}, commit {first['commit']}."
     )
     return "\n\n".join([*parts, foot])
@@ -144,10 +148,52 @@ def summary() -> str:
             "| L1, clean → IMF | label kept |\n|---|---|---|---|---|---|---|\n" + "\n".join(rows),
             f"Poison is a tenth of the training set, epsilon is 0.1, {some['targets']} targets x {some['victims']} fresh-seed victims an arm, 95 % intervals; "
             "every arm and score is in [results/evidence.md](results/evidence.md). Where a row says PASS, the attack failed "
-            "to move the explanation. The attack's settings were chosen on another "
-            "split and other targets ([choices](docs/choices.md)).",
+            f"to move the explanation. {selection()} ([choices](docs/choices.md))",
         ]
     )
+
+
+def selection() -> str:
+    """Which evidence targets the settings had been chosen on, and what is left without them; from the committed scores."""
+    chosen: dict[str, set[int]] = {}
+    for row in json.loads((HERE / "results" / "choices.json").read_text()):
+        chosen.setdefault(row["case"]["data.kind"], set()).update(samples(row["case"], row["test_rows"]))
+    said = []
+    for name in ORDER:
+        folder = RESULTS / name
+        verdict, scores = json.loads((folder / "verdict.json").read_text()), pl.read_parquet(folder / "scores.parquet")
+        case = yaml.safe_load((folder / "case.yaml").read_text(encoding="utf-8"))
+        rows = scores["target"].unique().sort().to_list()
+        seen = [
+            row
+            for row, one in zip(
+                rows, samples({"data.kind": case["data"]["kind"], "seed": case["seed"]}, rows), strict=True
+            )
+            if one in chosen[case["data"]["kind"]]
+        ]
+        if not seen:
+            continue
+        again = judge(
+            scores.filter(~pl.col("target").is_in(seen)),
+            attack=verdict["attack"],
+            titles={arm["arm"]: arm["title"] for arm in verdict["arms"]},
+            victims=verdict["victims"],
+            held_out=verdict["held_out"],
+            threshold=verdict["threshold"],
+            label_kept=case["judging"]["label_kept"],
+            minimum_targets=case["judging"]["minimum_targets"],
+        )
+        change = next(arm["jaccard_change"] for arm in again["arms"] if arm["arm"] == verdict["attack"])
+        said.append(f"{name}: {len(seen)} of {len(rows)}, without which the change is {entry(change, signed=True)}")
+    shared = f" Targets that are in both: {'; '.join(said)}." if said else " No target is in both."
+    return "The attack's settings were chosen on another random split of the same data." + shared
+
+
+def samples(case: dict[str, Any], rows: list[int]) -> list[int]:
+    """Rows of a test set as rows of the whole data set: splits of other seeds number their rows differently."""
+    whole = len(load_digits().target) if case["data.kind"] == "digits" else len(load_breast_cancer().target)
+    test = split_rows(whole, case["seed"], 0.0)[2]  # the test part does not depend on the pre-training share
+    return [int(test[row]) for row in rows]
 
 
 def picture(path: Path) -> None:

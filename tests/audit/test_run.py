@@ -504,3 +504,23 @@ def test_history_is_made_again_when_it_is_gone(tmp_path: Path) -> None:
     run_audit(Audit.from_case(case), tmp_path)
     assert pl.read_parquet(folder / "history.parquet").equals(before, null_equal=True)
     assert len(before)
+
+
+def test_poison_that_is_not_legal_is_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # An attack within its ball, but with a column moved that may not move: as if projection had forgotten it.
+    settings = {**SETTINGS, "budget": Budget(count=10, epsilon=0.25)}
+    audit = Audit.of(
+        lambda: TwoLayerNet(5, 2, hidden=16),
+        Records(200, 0),
+        Records(40, 1),
+        classes=["no", "yes"],
+        features=["a", "steps", "yes", "b", "fixed"],
+        columns={"fixed": Column("immutable")},
+        explainer=Grad(),
+        goal=Features(("b",)),
+        attack=IMF(models=1, epochs=1),
+        **settings,  # type: ignore[arg-type]
+    )
+    monkeypatch.setattr(Budget, "project", lambda self, samples, base, legal: (base + 0.2).clamp(0, 1))
+    with pytest.raises(StorageError, match="not legal"):
+        run_audit(audit, tmp_path)

@@ -269,6 +269,9 @@ class _Run:
             raise StorageError(
                 f"the poison in {folder} leaves its budget by {excess:.3g}; delete the folder and run again."
             )
+        legal = self.audit.legal.towards_base(poison.inputs, poison.base_inputs)
+        if not torch.allclose(legal, poison.inputs, rtol=0, atol=1e-6):
+            raise StorageError(f"the poison in {folder} holds values that are not legal; delete it and run again.")
         name = f"{row}-{arm.kind}"
         if not self.parts.has(name):
             count, label = len(poison), int(self.data.test.labels[row])
