@@ -89,6 +89,11 @@ class Attack(ABC):
     uses_explainer: ClassVar[bool] = True
     bounded: ClassVar[bool] = True
 
+    @property
+    def ensemble(self) -> tuple[int, bool] | None:
+        """The ensemble it asks its problem for (K, whether staggered), so that many crafts can share one; None for none."""
+        return None
+
     @final
     def __call__(self, problem: Problem, budget: Budget, random: torch.Generator, watch: Watch | None = None) -> Poison:
         """Make the poison.

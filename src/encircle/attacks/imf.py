@@ -158,11 +158,16 @@ class IMF(Attack):
             raise ValueError("restart would begin anew all models at once, as none is staggered; set restart: false")
         return self
 
+    @property
+    def ensemble(self) -> tuple[int, bool]:
+        """K models, staggered or not."""
+        return self.models, self.staggered
+
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
     ) -> tuple[Tensor, Bases]:
         bases = choose_bases(problem, budget, count, self.target_share)
-        ensemble = problem.ensemble(self.models, self.staggered)
+        ensemble = problem.ensemble(*self.ensemble)
         if self.lower == "plain":
             ensemble.follow(
                 replace(

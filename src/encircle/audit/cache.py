@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import final
@@ -31,15 +32,23 @@ class ModelCache:
     Worker processes share the folder, so any file in it may vanish at any time.
 
     Args:
-        folder: where weights are kept; may be deleted at any time.
+        folder: where weights are kept, and may be deleted at any time; None keeps none.
         identity: what else the weights depend on (data, architecture, threads, versions).
+        found: folders that may hold weights too, which are only read.
         limit: bytes to keep.
     """
 
-    def __init__(self, folder: Path, identity: str, *, limit: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, folder: Path | None, identity: str, *, found: Sequence[Path] = (), limit: int = CACHE_BYTES
+    ) -> None:
         self._folder = folder
         self._identity = identity
+        self._found = found
         self._limit = limit
+
+    def key(self, recipe: Recipe, role: str, seed: int, content: str) -> str:
+        """What the weights are known by (SHA-256, hex); arguments as for `fit`."""
+        return digest([self._identity, repr(recipe), role, seed, content])
 
     def fit(self, source: Source, recipe: Recipe, samples: Samples, role: str, seed: int, content: str) -> nn.Module:
         """Like `training.fit`, but reads the weights if they are there.
@@ -52,25 +61,28 @@ class ModelCache:
             seed: its seed.
             content: identifies `samples` beyond the data set (which poison).
         """
-        path = self._folder / f"{digest([self._identity, repr(recipe), role, seed, content])}.safetensors"
-        if path.is_file():
-            model = source.model(recipe, role, seed)
-            try:
-                model.load_state_dict(read_weights(path))
-            except (InputError, RuntimeError):
-                path.unlink(missing_ok=True)  # a cache may be damaged: train anew
-            else:
-                with suppress(FileNotFoundError):  # another process may just have trimmed it
+        name = f"{self.key(recipe, role, seed, content)}.safetensors"
+        for folder in [*([self._folder] if self._folder else []), *self._found]:
+            if (path := folder / name).is_file():
+                model = source.model(recipe, role, seed)
+                try:
+                    model.load_state_dict(read_weights(path))
+                except (InputError, RuntimeError):
+                    if folder == self._folder:
+                        path.unlink(missing_ok=True)  # a cache may be damaged: train anew
+                    continue
+                with suppress(OSError):  # another process may just have trimmed it
                     os.utime(path)
                 return model.to(source.device).eval()
         model = fit(source, recipe, samples, role, seed)
-        save_weights(path, model)
-        self._trim()
+        if self._folder:
+            save_weights(self._folder / name, model)
+            self._trim(self._folder)
         return model
 
-    def _trim(self) -> None:
+    def _trim(self, folder: Path) -> None:
         now, whole = time.time(), []
-        for path in self._folder.glob("*.safetensors"):
+        for path in folder.glob("*.safetensors"):
             with suppress(FileNotFoundError):
                 facts = path.stat()
                 if not path.name.startswith(_PARTIAL):

@@ -67,13 +67,13 @@ class Parts:
         """Delete the pieces, once everything in them is in the run's tables."""
         shutil.rmtree(self._parts, ignore_errors=True)
 
-    def assemble(self) -> pl.DataFrame:
-        """Write the run's tables and maps from all pieces; returns the scores.
+    def assemble(self) -> tuple[pl.DataFrame, list[str]]:
+        """Write the run's tables and maps from all pieces; returns the scores, and the desired maps' names by target.
 
         Rows and maps are sorted, so that the files do not depend on the order in which pieces were finished.
         """
         maps: Arrays = {}
-        rows: dict[str, list[dict[str, Any]]] = {"scores": [], "poisons": [], "history": [], "none": []}
+        rows: dict[str, list[dict[str, Any]]] = {"scores": [], "poisons": [], "history": [], "goals": []}
         for path in sorted(self._parts.glob("*.safetensors")):
             arrays, facts = read_arrays(path)
             maps.update(arrays)
@@ -84,7 +84,7 @@ class Parts:
         history = _frame(rows["history"], HISTORY_COLUMNS, ["target", "iteration", "member"])
         write_parquet(self._folder / "history.parquet", history)
         write_arrays(self._folder / "maps.safetensors", dict(sorted(maps.items())))
-        return scores
+        return scores, [goal["label"] for goal in sorted(rows["goals"], key=lambda goal: int(goal["target"]))]
 
 
 def _frame(rows: list[dict[str, Any]], columns: dict[str, Any], order: list[str]) -> pl.DataFrame:

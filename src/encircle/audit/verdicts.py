@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 import polars as pl
 
-from ..scoring import Interval, hierarchical_bootstrap, paired_shift, seed_drift, smallest_detectable_shift
+from ..scoring import Interval, hierarchical_bootstrap, paired_shift, seed_drift, shift_error
 
 RESOLVABLE_ROWS = 500
 """An accuracy change of about one point cannot be told from nothing on fewer held-out rows than this."""
 
-Scores = dict[tuple[int, str], list[float]]
+FALSE_CLAIMS = 0.05
+"""The probability of any false claim among the comparisons of a study."""
 
 
 def judge(
@@ -80,23 +82,37 @@ def judge(
     shift = change(attack, "jaccard")
     kept = plain(attack, "label_kept").mean
     pieces = (column(attack, "jaccard"), column("clean", "jaccard"), column("clean", "jaccard", null=True))
-    smallest = None if shift.low is None else smallest_detectable_shift(*pieces, shared_seeds=True)
+    error = None if shift.low is None else shift_error(*pieces, shared_seeds=True)
+    smallest = None if error is None else error.detectable()
     undefined = sum(all(math.isnan(score) for score in scored) for scored in pieces[0])
-    verdict, sentence = _decide(
-        shift, kept, smallest, threshold, label_kept, titles[attack], len(targets), undefined, minimum_targets
+    evidence = Evidence(
+        shift=shift,
+        kept=kept,
+        smallest=smallest,
+        threshold=threshold,
+        label_kept=label_kept,
+        attack=titles[attack],
+        targets=len(targets),
+        undefined=undefined,
+        minimum_targets=minimum_targets,
     )
+    verdict, sentence = decide(evidence)
     return {
         "verdict": verdict,
         "sentence": sentence,
-        "advice": _advice(verdict, titles[attack]),
+        "advice": advice(verdict, titles[attack]),
         "demonstration": len(targets) < minimum_targets,
         "attack": attack,
         "threshold": threshold,
+        "label_kept_threshold": label_kept,
+        "minimum_targets": minimum_targets,
         "targets": len(targets),
         "undefined": undefined,
         "victims": victims,
         "label_kept": kept,
         "smallest_detectable_shift": smallest,
+        "standard_error": None if error is None else error.standard_error,
+        "p_value": None if error is None else error.p_value(shift.mean),
         "arms": arms,
         "accuracy_resolvable": held_out >= RESOLVABLE_ROWS,
         "held_out": held_out,
@@ -113,30 +129,62 @@ def _entry(interval: Interval) -> dict[str, float | None]:
     return {"mean": interval.mean if math.isfinite(interval.mean) else None, "low": interval.low, "high": interval.high}
 
 
-def _decide(
-    shift: Interval,
-    kept: float,
-    smallest: float | None,
-    threshold: float,
-    label_kept: float,
-    attack: str,
-    targets: int,
-    undefined: int,
-    minimum_targets: int,
-) -> tuple[str, str]:
+@final
+@dataclass(frozen=True)
+class Evidence:
+    """What a verdict is decided from.
+
+    Attributes:
+        shift: change of Jaccard beyond the seed drift, with its interval.
+        kept: share of victims that kept the target's class.
+        smallest: the shift that would have been claimed, where one is known.
+        threshold: change from which an explanation counts as bent.
+        label_kept: share of victims that must keep the class.
+        attack: its name for people.
+        targets: how many.
+        undefined: how many of them have no defined score.
+        minimum_targets: with fewer no interval is claimed.
+        comparisons: how many comparisons the claim was corrected for; 1 for an audit by itself.
+        adjusted: its p-value after that correction.
+    """
+
+    shift: Interval
+    kept: float
+    smallest: float | None
+    threshold: float
+    label_kept: float
+    attack: str
+    targets: int
+    undefined: int
+    minimum_targets: int
+    comparisons: int = 1
+    adjusted: float | None = None
+
+
+def decide(evidence: Evidence) -> tuple[str, str]:
     """The verdict and its sentence: the first rule that holds."""
-    moved = f"{attack} moved the explanation {shift.mean:+.2f} (Jaccard) towards the attacker's map"
+    shift, kept, smallest, targets = evidence.shift, evidence.kept, evidence.smallest, evidence.targets
+    threshold, label_kept, undefined = evidence.threshold, evidence.label_kept, evidence.undefined
+    minimum_targets = evidence.minimum_targets
+    moved = f"{evidence.attack} moved the explanation {shift.mean:+.2f} (Jaccard) towards the attacker's map"
     span = "" if shift.low is None else f"95 % interval {shift.low:+.2f} to {shift.high:+.2f}"
     stayed = f"{kept:.0%} of the victims kept the prediction"
     few = f"{targets} target{'s' if targets > 1 else ''}"
     constant = f"the explanation was constant, and so undefined, for {undefined} of {few}"
     beyond = shift.low is not None and shift.low > 0
-    seen = "" if not smallest else f"; only one of {smallest:.2f} or more would have been seen"
+    among = f" among the study's {evidence.comparisons} comparisons" if evidence.comparisons > 1 else ""
+    seen = "" if not smallest else f"; only one of {smallest:.2f} or more would have been seen{among}"
     none_found = f"no shift found beyond what another training seed does ({span})"
+    chance = evidence.adjusted is not None and evidence.adjusted > FALSE_CLAIMS
     rules: list[tuple[bool, str, str]] = [
         (not math.isfinite(shift.mean), "WARN", f"Inconclusive: {constant}."),
         (targets < minimum_targets, "WARN", f"A demonstration on {few}, too few for a claim: {moved}, and {stayed}."),
         (shift.low is None, "WARN", f"Inconclusive: {constant}, which leaves too few for a claim."),
+        (
+            beyond and chance,
+            "WARN",
+            f"Inconclusive: {moved} ({span}), but{among} as much may be chance (adjusted p = {evidence.adjusted or 0:.2f}).",
+        ),
         (
             beyond and shift.mean >= threshold and kept >= label_kept,
             "FAIL",
@@ -147,7 +195,7 @@ def _decide(
         (
             shift.high is not None and shift.high < 0,
             "WARN",
-            f"{attack} moved the explanation {shift.mean:+.2f} (Jaccard), away from the attacker's map ({span}): "
+            f"{evidence.attack} moved the explanation {shift.mean:+.2f} (Jaccard), away from the attacker's map ({span}): "
             "it was not steered, but it is not stable either.",
         ),
         (undefined > 0, "WARN", f"Inconclusive: {none_found}, but {constant}."),
@@ -159,14 +207,15 @@ def _decide(
         (
             smallest is not None and smallest <= threshold,
             "PASS",
-            f"{none_found[0].upper()}{none_found[1:]}; one of {smallest or 0:.2f} would have been seen.",
+            f"{none_found[0].upper()}{none_found[1:]}; one of {smallest or 0:.2f} would have been seen{among}.",
         ),
         (True, "WARN", f"Inconclusive: {none_found}{seen}. More targets would tell."),
     ]
     return next((verdict, sentence) for holds, verdict, sentence in rules if holds)
 
 
-def _advice(verdict: str, attack: str) -> list[str]:
+def advice(verdict: str, attack: str) -> list[str]:
+    """What to do about a verdict."""
     common = [
         "Know where training data comes from: the attack needs write access to a share of it, "
         "and the label of every poison sample is right, so label checks do not find it.",

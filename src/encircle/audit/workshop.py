@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import nn
@@ -20,6 +20,9 @@ from .audit import Audit
 from .cache import ModelCache
 from .progress import Reporter
 
+MODEL_DIGESTS = ("checkpoint", "network", "data")
+"""Those of `Audit.digests` that a model's weights depend on."""
+
 
 @final
 class Workshop:
@@ -27,21 +30,32 @@ class Workshop:
 
     Args:
         audit: its settings.
-        cache: folder of models that several audits share.
         fingerprint: of the data.
         reporter: told about each model.
+        cache: folder of models that several audits share; None keeps none.
+        found: folders of finished models and ensembles, which are only read.
 
     Attributes:
         seconds: time spent so far, by kind of work.
     """
 
-    def __init__(self, audit: Audit, cache: Path, fingerprint: str, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        audit: Audit,
+        fingerprint: str,
+        reporter: Reporter,
+        *,
+        cache: Path | None = None,
+        found: Sequence[Path] = (),
+    ) -> None:
         self.audit = audit
         self.reporter = reporter
         self.seconds: dict[str, float] = {}
-        self._folder = cache
-        self._fingerprint = fingerprint
+        self._found = found
         self._ensembles: dict[tuple[int, bool], Ensemble] = {}
+        identity = digest([*model_identity(audit), fingerprint])
+        self._identity = identity
+        self.cache = ModelCache(cache, identity, found=found)
 
     @contextmanager
     def work(self, kind: str, label: str) -> Iterator[None]:
@@ -51,19 +65,6 @@ class Workshop:
         yield
         self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - started
         self.reporter.finish(kind)
-
-    @cached_property
-    def cache(self) -> ModelCache:
-        """Models shared with other audits of the same data, network, starting weights and versions."""
-        audit = self.audit
-        identity = [
-            RESULTS_VERSION,
-            self._fingerprint,
-            audit.describe()["model"],
-            audit.digests,
-            repr(audit.pretraining),
-        ]
-        return ModelCache(self._folder, digest([*identity, audit.threads, torch.__version__, str(audit.device)]))
 
     @cached_property
     def source(self) -> Source:
@@ -77,12 +78,31 @@ class Workshop:
         return Source(audit.build, {name: value.cpu() for name, value in model.state_dict().items()}, audit.device)
 
     def _clean_models(self, role: str, label: str, count: int) -> list[nn.Module]:
-        source, models = self.source, []  # the starting weights are work of their own, done before
+        models: list[nn.Module] = []
+        _ = self.source  # the starting weights are work of their own, done before
         for seed in range(count):
             with self.work("model", f"{label} {seed + 1}"):
-                train = self.audit.data.train
-                models.append(self.cache.fit(source, self.audit.recipe, train, role, self._victim_seed(seed), "clean"))
+                models.append(self.clean_model(role, seed))
         return models
+
+    def clean_model(self, role: str, seed: int) -> nn.Module:
+        """One clean model: a `"victim"` or an attacker's `"reference"`, by number."""
+        train, number = self.audit.data.train, self._victim_seed(seed)
+        return self.cache.fit(self.source, self.audit.recipe, train, role, number, "clean")
+
+    @property
+    def start_key(self) -> str | None:
+        """What the starting weights that must be learnt first are known by; None where there are none."""
+        recipe = self.audit.pretraining
+        return None if recipe is None else self.cache.key(recipe, "pretraining", self.audit.seed, "")
+
+    def model_key(self, role: str, seed: int) -> str:
+        """What `clean_model` is known by."""
+        return self.cache.key(self.audit.recipe, role, self._victim_seed(seed), "clean")
+
+    def ensemble_key(self, members: int, staggered: bool) -> str:
+        """What `ensemble` is known by."""
+        return digest([self._identity, repr(self.audit.recipe), "ensemble", members, staggered, self.audit.seed])
 
     def _victim_seed(self, seed: int) -> int:
         return derive_seed(self.audit.seed, seed)
@@ -99,9 +119,9 @@ class Workshop:
 
     def ensemble(self, members: int, staggered: bool) -> Ensemble:
         """A fresh copy of the attacker's K models, pre-trained on the clean set."""
-        key = (members, staggered)
-        if key not in self._ensembles:
-            self._ensembles[key] = Ensemble.pretrained(
+        wanted = (members, staggered)
+        if wanted not in self._ensembles:
+            self._ensembles[wanted] = self._find_ensemble(members, staggered) or Ensemble.pretrained(
                 self.source,
                 self.audit.recipe,
                 self.audit.data.train,
@@ -109,7 +129,12 @@ class Workshop:
                 staggered=staggered,
                 seed=self.audit.seed,
             )
-        return self._ensembles[key].copy()
+        return self._ensembles[wanted].copy()
+
+    def _find_ensemble(self, members: int, staggered: bool) -> Ensemble | None:
+        name = f"{self.ensemble_key(members, staggered)}.safetensors"
+        path = next((folder / name for folder in self._found if (folder / name).is_file()), None)
+        return None if path is None else Ensemble.load(path, self.source, self.audit.recipe)
 
     def victim(self, samples: Samples, seed: int, content: str, *, keep: bool) -> nn.Module:
         """A victim, trained on a set with poison in it.
@@ -124,3 +149,16 @@ class Workshop:
         if keep:
             return self.cache.fit(self.source, recipe, samples, "victim", number, content)
         return fit(self.source, recipe, samples, "victim", number)
+
+
+def model_identity(audit: Audit) -> list[Any]:
+    """What the weights of an audit's models depend on besides recipe and seed; no explainer, goal or attack."""
+    return [
+        RESULTS_VERSION,
+        audit.describe()["model"],
+        {name: audit.digests[name] for name in MODEL_DIGESTS if name in audit.digests},
+        repr(audit.pretraining),
+        audit.threads,
+        torch.__version__,
+        str(audit.device),
+    ]

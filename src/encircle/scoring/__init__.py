@@ -17,17 +17,22 @@ from encircle.scoring.metrics import (
 )
 from encircle.scoring.statistics import (
     Interval,
+    ShiftError,
     hierarchical_bootstrap,
+    holm,
     paired_shift,
     seed_drift,
+    shift_error,
     smallest_detectable_shift,
 )
 
 __all__ = [
     "Interval",
+    "ShiftError",
     "cosine",
     "distances",
     "hierarchical_bootstrap",
+    "holm",
     "jaccard",
     "jaccard_soft",
     "l1",
@@ -38,6 +43,7 @@ __all__ = [
     "relevance_mass",
     "score",
     "seed_drift",
+    "shift_error",
     "smallest_detectable_shift",
     "spearman",
     "ssim",

@@ -168,6 +168,65 @@ def seed_drift(
     return _bootstrap(_paired(null, null, clean), resamples, seed, shared_seeds).interval(level, minimum_targets)
 
 
+@dataclass(frozen=True, slots=True)
+class ShiftError:
+    """How uncertain a shift is, whatever its size.
+
+    Attributes:
+        standard_error: bootstrap standard error of `paired_shift`, times `√(T/(T-1))`; in the unit of the scores.
+        targets: T, those that have both an effect and a null.
+    """
+
+    standard_error: float
+    targets: int
+
+    def p_value(self, shift: float) -> float:
+        """Two-sided p-value of no shift: `shift / standard_error` against Student's t with T-1 degrees of freedom.
+
+        Counting resamples cannot give a p-value below one over their number, which a correction for many comparisons
+        needs; this supposes about normal errors instead, like `detectable`. Scores without any spread give 0, or 1 if
+        they did not move.
+        """
+        if self.standard_error == 0:
+            return float(shift == 0)
+        return float(2 * student.sf(abs(shift) / self.standard_error, self.targets - 1))
+
+    def detectable(self, *, level: float = 0.95, power: float = 0.8) -> float:
+        """The shift that would have been claimed at this level with this power, at least 0."""
+        _check_share("level", level)
+        _check_share("power", power)
+        quantiles = student.ppf((1 + level) / 2, self.targets - 1) + student.ppf(power, self.targets - 1)
+        return max(0.0, float(quantiles * self.standard_error))
+
+
+def shift_error(
+    arm: PerTarget,
+    clean: PerTarget,
+    null: PerTarget,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    shared_seeds: bool = False,
+) -> ShiftError | None:
+    """The uncertainty of `paired_shift`, from the same resamples; None with fewer than 2 targets.
+
+    Args:
+        arm: as for `paired_shift`.
+        clean: as for `paired_shift`.
+        null: as for `paired_shift`.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resampling; the same seed gives the same number.
+        shared_seeds: as for `paired_shift`.
+
+    Raises:
+        InputError: the three do not match, hold infinite values, or a setting is out of range.
+    """
+    result = _bootstrap(_paired(arm, clean, null), resamples, seed, shared_seeds)
+    if result.targets < 2:
+        return None
+    return ShiftError(float(result.small_sample * result.replicates.std()), result.targets)
+
+
 def smallest_detectable_shift(
     arm: PerTarget,
     clean: PerTarget,
@@ -205,11 +264,34 @@ def smallest_detectable_shift(
     """
     _check_share("level", level)
     _check_share("power", power)
-    result = _bootstrap(_paired(arm, clean, null), resamples, seed, shared_seeds)
-    if result.targets < 2:
-        return None
-    quantiles = student.ppf((1 + level) / 2, result.targets - 1) + student.ppf(power, result.targets - 1)
-    return max(0.0, float(quantiles * result.small_sample * result.replicates.std()))
+    error = shift_error(arm, clean, null, resamples=resamples, seed=seed, shared_seeds=shared_seeds)
+    return None if error is None else error.detectable(level=level, power=power)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """P-values adjusted for that many comparisons (Holm, Scandinavian Journal of Statistics 1979).
+
+    Claiming where the adjusted value is at most α makes at most one false claim among all with probability 1 - α,
+    however the comparisons depend on each other.
+
+    Args:
+        p_values: one a comparison, in [0, 1]; None for a comparison that was not made, which does not count.
+
+    Returns:
+        The adjusted values in the same order, at least the given ones and at most 1; None stays None.
+
+    Raises:
+        InputError: a p-value lies outside [0, 1].
+    """
+    made = sorted((value, place) for place, value in enumerate(p_values) if value is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    reached = 0.0
+    for rank, (value, place) in enumerate(made):
+        if not 0.0 <= value <= 1.0:
+            raise InputError(f"the p-value {value} is out of range; it must lie between 0 and 1.")
+        reached = max(reached, min(1.0, (len(made) - rank) * value))
+        adjusted[place] = reached
+    return adjusted
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 from typing import final
 
-from ..core import InputError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ..core import InputError, StorageError
 from ..data import Samples
 from ..seeds import generator
+from ..storage import write_bytes
 from .fit import Learner, Source, hidden_samples, layer_noise, steps_per_epoch, train
 from .recipe import Recipe
 
@@ -63,6 +70,50 @@ class Ensemble:
             learners.append(learner)
         return cls(source, recipe, learners, steps, seed)
 
+    def save(self, path: Path) -> None:
+        """Write the members' weights, optimisers and places in the recipe as safetensors, whole or not at all."""
+        tensors: dict[str, Tensor] = {}
+        for member, learner in enumerate(self.learners):
+            for name, value in learner.model.state_dict().items():
+                tensors[f"{member}/model/{name}"] = value.detach().cpu().contiguous().clone()
+            for place, state in learner.optimiser.state_dict()["state"].items():
+                held = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+                tensors |= {f"{member}/optimiser/{place}/{name}": value.cpu().clone() for name, value in held.items()}
+        facts = {"taken": [learner.taken for learner in self.learners], "steps": self.total_steps, "seed": self.seed}
+        write_bytes(path, save(tensors, metadata={"ensemble": json.dumps(facts)}))
+
+    @classmethod
+    def load(cls, path: Path, source: Source, recipe: Recipe) -> Ensemble:
+        """The ensemble that `save` wrote, ready to train on as if it had never left memory.
+
+        Args:
+            path: the file.
+            source: where its members started.
+            recipe: what they were trained by.
+
+        Raises:
+            StorageError: the file is missing, damaged, or of other models.
+        """
+        try:
+            with safe_open(path, framework="pt") as archive:
+                facts = json.loads((archive.metadata() or {})["ensemble"])
+                tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not a mapping
+            members, learners = len(facts["taken"]), []
+            for member, taken in enumerate(facts["taken"]):
+                learner = Learner(source.model(recipe, ROLE, facts["seed"] * members + member), recipe, facts["steps"])
+                learner.model.load_state_dict(_under(tensors, f"{member}/model/"))
+                state: dict[int, dict[str, Tensor]] = {}
+                for name, value in _under(tensors, f"{member}/optimiser/").items():
+                    place, _, entry = name.partition("/")
+                    state.setdefault(int(place), {})[entry] = value
+                groups = learner.optimiser.state_dict()["param_groups"]
+                learner.optimiser.load_state_dict({"state": state, "param_groups": groups})
+                learner.taken = taken
+                learners.append(learner)
+        except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError):
+            raise StorageError(f"{path} is missing, damaged or of other models; delete it and run again.") from None
+        return cls(source, recipe, learners, facts["steps"], facts["seed"])
+
     def copy(self) -> Ensemble:
         """An independent copy: crafting trains the members further, and each target starts from the same ones."""
         return Ensemble(self.source, self.recipe, copy.deepcopy(self.learners), self.total_steps, self.seed)
@@ -83,3 +134,7 @@ class Ensemble:
                 self.learners[place] = Learner(
                     self.source.model(self.recipe, ROLE, seed), self.recipe, self.total_steps
                 )
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
