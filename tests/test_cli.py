@@ -76,8 +76,8 @@ def test_exit_codes(
 ) -> None:
     summary = {"arms": []}
     judged = [Judgement(tmp_path, one, "", summary) if isinstance(one, str) else one for one in results]
-    monkeypatch.setattr("encircle.cli.run_cases", lambda *_: judged)
-    monkeypatch.setattr("encircle.cli.render", lambda *_, **__: tmp_path / "report.html")
+    monkeypatch.setattr("encircle.cli.audits.run_cases", lambda *_: judged)
+    monkeypatch.setattr("encircle.cli.audits.render", lambda *_, **__: tmp_path / "report.html")
     assert run(monkeypatch, "audit", *[case] * len(results), *flags) == code
 
 
@@ -167,7 +167,7 @@ def test_an_error_nobody_foresaw_is_not_a_fail(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("made up")
 
-    monkeypatch.setattr("encircle.cli.find_marked", broken)
+    monkeypatch.setattr("encircle.cli.audits.find_marked", broken)
     assert run(monkeypatch, "check-poison", ".") == 3
     assert "internal error ZeroDivisionError" in capsys.readouterr().err
 

@@ -95,9 +95,18 @@ class Audit:
         self._check_settings()
 
     @classmethod
-    def from_case(cls, case: Case, device: str = "cpu") -> Audit:
-        """The audit that a case file describes."""
-        data = case.data.load(case.seed)
+    def from_case(
+        cls, case: Case, device: str = "cpu", *, data: DataSet | None = None, described: dict[str, Any] | None = None
+    ) -> Audit:
+        """The audit that a case file describes.
+
+        Args:
+            case: the settings.
+            device: where models are trained.
+            data: its data set, where that is loaded already.
+            described: what the run's `case.yaml` holds, where the files that the case names were moved.
+        """
+        data = data or case.data.load(case.seed)
         return cls(
             lambda: case.model.build(data),
             data,
@@ -116,7 +125,7 @@ class Audit:
             judging=case.judging,
             title=case.title,
             device=device,
-            described=case.model_dump(mode="json"),
+            described=described or case.model_dump(mode="json"),
         )
 
     @classmethod

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from difflib import get_close_matches
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, final, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import nn
 
@@ -104,7 +100,7 @@ class TwoLayerModel:
 AnyData = Annotated[Digits | BreastCancer, Field(discriminator="kind")]
 AnyModel = Annotated[SmallResNetModel | TwoLayerModel, Field(discriminator="kind")]
 
-_UNIONS = {"data": AnyData, "model": AnyModel, "explainer": AnyExplainer, "goal": AnyGoal, "attack": AnyAttack}
+UNIONS = {"data": AnyData, "model": AnyModel, "explainer": AnyExplainer, "goal": AnyGoal, "attack": AnyAttack}
 
 
 @final
@@ -185,84 +181,3 @@ def options(union: Any) -> dict[str, type]:
 
 def _kind_of(member: type) -> str:
     return str(next(field.default for name, field in member.__dataclass_fields__.items() if name == "kind").default)  # type: ignore[attr-defined]
-
-
-def embedded_cases() -> dict[str, str]:
-    """The cases that come with the package, as YAML by name."""
-    folder = resources.files("encircle") / "cases"
-    return {entry.name.removesuffix(".yaml"): entry.read_text("utf-8") for entry in sorted(folder.iterdir(), key=str)}
-
-
-def read_case(text: str, overrides: list[str], origin: str) -> Case:
-    """A case from YAML and `key=value` overrides with dotted keys (`budget.fraction=0.05`).
-
-    Raises:
-        InputError: not YAML, an unknown key (with the nearest right spelling), or a value out of range.
-    """
-    try:
-        content = yaml.safe_load(text) or {}
-        for override in overrides:
-            _apply(content, override)
-    except yaml.YAMLError as error:
-        raise InputError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{origin} must hold keys and values; `encircle init` writes an example.")
-    try:
-        return Case.model_validate(content)
-    except ValidationError as error:
-        raise InputError(f"{origin}: {_explained(error)}") from None
-
-
-def _apply(content: Any, override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not isinstance(content, dict):
-        raise InputError(f"--set {override!r} is not of the form key=value.")
-    *path, last = key.split(".")
-    for name in path:
-        content = content.setdefault(name, {})
-        if not isinstance(content, dict):
-            raise InputError(f"--set {key!r}: {name!r} holds a value, not keys.")
-    content[last] = yaml.safe_load(value)
-
-
-def _explained(error: ValidationError) -> str:
-    """The first problem of a validation in one sentence."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"] if not (isinstance(part, str) and part in _KINDS))
-    if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
-        name = str(first["loc"][-1])
-        near = get_close_matches(name, _keys_at(first["loc"][:-1]), n=1)
-        return f"unknown key {where!r}" + (
-            f"; did you mean {near[0]!r}?" if near else "; see `encircle init` for the keys."
-        )
-    if first["type"] == "union_tag_invalid":
-        tag, known = str(first["ctx"]["tag"]), re.findall(r"'([^']+)'", first["ctx"]["expected_tags"])
-        near = get_close_matches(tag, known, n=1)
-        return f"unknown {where} kind {tag!r}; " + (
-            f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(known)}."
-        )
-    if first["type"] in {"union_tag_not_found", "model_attributes_type"}:  # keys without a kind; a value without keys
-        known = list(options(_UNIONS[where]))
-        near = get_close_matches(str(first["input"]), known, n=1)
-        return f"{where} needs its kind, as in {where}.kind={(near or known)[0]}."
-    if first["type"] == "dataclass_type":
-        return f"{where} needs keys ({', '.join(_keys_at(first['loc']))}), not {first['input']!r}."
-    message = first["msg"].removeprefix("Value error, ").removesuffix(".")
-    shown = (
-        "" if isinstance(first["input"], dict) or first["type"] == "value_error" else f" (given: {first['input']!r})"
-    )
-    return f"{where + ': ' if where else ''}{message[0].lower() + message[1:]}{shown}; correct it."
-
-
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    if not location:
-        return list(Case.model_fields)
-    for union in _UNIONS.values():
-        if location[-1] in (known := options(union)):
-            return list(known[str(location[-1])].__dataclass_fields__)  # type: ignore[attr-defined]
-    fields = {"recipe": Recipe, "pretraining": Recipe, "budget": Budget, "judging": Judging}
-    owner = fields.get(str(location[0]))
-    return list(owner.__dataclass_fields__) if owner else []  # type: ignore[attr-defined]
-
-
-_KINDS = {kind for union in _UNIONS.values() for kind in options(union)}

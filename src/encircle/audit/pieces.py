@@ -81,7 +81,7 @@ class Pieces:
         """The targets: rows of the test set, drawn among those that every clean victim gets right."""
         wanted = self.audit.targets
         if not isinstance(wanted, int):
-            return sorted({self._right(row) for row in wanted})
+            return sorted({self.given_row(row) for row in wanted})
         return sorted(self.drawn_row(place) for place in range(wanted))
 
     def drawn_row(self, place: int) -> int:
@@ -96,7 +96,12 @@ class Pieces:
             )
         return self.drawn[place]
 
-    def _right(self, row: int) -> int:
+    def given_row(self, row: int) -> int:
+        """A target that the case names.
+
+        Raises:
+            InputError: it is no row of the test set, or a clean victim gets it wrong.
+        """
         if not 0 <= row < len(self.data.test):
             raise InputError(
                 f"target {row} is not a row of the test set (0..{len(self.data.test) - 1}); choose another."
@@ -289,7 +294,7 @@ class Pieces:
     def _drift(self, row: int, model: nn.Module, seed: int) -> float:
         """Mean over other test samples of one minus the cosine to the clean victim's map of the same seed."""
         if seed not in self._clean_maps:
-            self._clean_maps[seed] = self._watched_maps(self.shop.clean_victims[seed])
+            self._clean_maps[seed] = self._watched_maps(self.shop.clean_model("victim", seed))
         pairs = zip(self._watched, self._watched_maps(model), self._clean_maps[seed], strict=True)
         far = np.array([1 - cosine(changed, clean) for other, changed, clean in pairs if other != row])
         return float(np.nanmean(far)) if np.isfinite(far).any() else float("nan")

@@ -52,6 +52,7 @@ class Workshop:
         self.reporter = reporter
         self.seconds: dict[str, float] = {}
         self._found = found
+        self._models: dict[tuple[str, int], nn.Module] = {}
         self._ensembles: dict[tuple[int, bool], Ensemble] = {}
         identity = digest([*model_identity(audit), fingerprint])
         self._identity = identity
@@ -87,8 +88,11 @@ class Workshop:
 
     def clean_model(self, role: str, seed: int) -> nn.Module:
         """One clean model: a `"victim"` or an attacker's `"reference"`, by number."""
-        train, number = self.audit.data.train, self._victim_seed(seed)
-        return self.cache.fit(self.source, self.audit.recipe, train, role, number, "clean")
+        if (role, seed) not in self._models:
+            recipe, train = self.audit.recipe, self.audit.data.train
+            number = self._victim_seed(seed)
+            self._models[role, seed] = self.cache.fit(self.source, recipe, train, role, number, "clean")
+        return self._models[role, seed]
 
     @property
     def start_key(self) -> str | None:

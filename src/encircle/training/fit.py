@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast, final
@@ -223,7 +223,12 @@ def accuracy(model: nn.Module, samples: Samples) -> float:
 
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write a model's weights and buffers as safetensors, whole or not at all."""
-    write_bytes(path, save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}))
+    save_tensors(path, model.state_dict())
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors by name as safetensors, whole or not at all."""
+    write_bytes(path, save({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -259,6 +264,7 @@ __all__ = [
     "hidden_samples",
     "layer_noise",
     "read_weights",
+    "save_tensors",
     "save_weights",
     "steps_per_epoch",
     "train",

@@ -1,139 +1,26 @@
-"""The command `encircle`: commands and exit codes, no logic.
-
-Exit codes: 0 every verdict PASS or WARN, 1 some verdict FAIL, 2 bad input, 3 something did not finish (ERROR).
-"""
+"""Commands about single audits: audit, report, list, init, check-poison. No logic."""
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, final
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from .audit import Audit, Case, Judgement, embedded_cases, read_case
-from .audit.case import AnyAttack, AnyData, AnyExplainer, AnyGoal, AnyModel, options
-from .audit.goal_context import rehearse
-from .audit.many import run_cases
-from .audit.progress import Estimate, Reporter
-from .core import EncircleError, InputError, unknown_name
-from .data.poison import find_marked
-from .report import render
-from .storage import write_text
-
-PRIORS = {"model": 1.0, "craft": 10.0, "control": 0.2, "victim": 0.7}
-"""Seconds a piece of work is thought to take before one has been timed."""
-
-app = typer.Typer(
-    name="encircle",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="How far can poisoned training data bend a model's explanations? Audit models that you own or may study.",
-    epilog="Exit codes: 0 every verdict PASS or WARN; 1 some verdict FAIL; 2 bad input; 3 something did not finish.",
-)
-messages = Console(stderr=True, highlight=False)
-answers = Console(highlight=False)
-
-
-@final
-class _Board:
-    """Progress of several audits: bars and time left on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, titles: Sequence[str], jobs: int) -> None:
-        self._jobs = jobs
-        self._lines = dict(enumerate(titles))
-        self._now: dict[int, str] = {}
-        self._estimates = {place: Estimate(PRIORS) for place in self._lines}
-        self._full: dict[int, float] = {}
-        self._ended: set[int] = set()
-        self._started = self._told = time.monotonic()
-
-    def reporter(self, place: int) -> Reporter:
-        """The reporter of one audit."""
-        return _Row(self, place)
-
-    def note(self, place: int, what: str) -> None:
-        """Say what an audit is doing; off a terminal, every 15 seconds."""
-        self._now[place] = what
-        if not messages.is_terminal and time.monotonic() - self._told > 15:
-            self._told = time.monotonic()
-            messages.print(
-                escape(f"[{self._elapsed()}] {self._lines[place]}: {what}; about {_clock(self.left())} left")
-            )
-
-    def left(self) -> float:
-        """Seconds until all audits are done; one that has not begun is thought to be like those that have."""
-        each = [estimate.left for estimate in self._estimates.values()]
-        begun = [full for full in self._full.values() if full]
-        waiting = (len(self._lines) - len(begun)) * (sum(begun) / len(begun) if begun else 0.0)
-        return max((sum(each) + waiting) / self._jobs, max(each, default=0.0))
-
-    def _elapsed(self) -> str:
-        return _clock(time.monotonic() - self._started)
-
-    def __rich__(self) -> Table:
-        table = Table.grid(padding=(0, 1))
-        for place, title in self._lines.items():
-            left = self._estimates[place].left
-            full = self._full.get(place, 0.0)
-            done = 1.0 if place in self._ended else (max(1 - left / full, 0.0) if full else 0.0)
-            state = "done" if place in self._ended else escape(self._now.get(place, "waiting"))
-            table.add_row(escape(title), ProgressBar(total=1, completed=done, width=24), f"{done:4.0%}", state)
-        remaining = f"about {_clock(self.left())} left" if self._full else "time left not known yet"
-        table.add_row(f"[dim]{self._elapsed()} so far, {remaining}[/dim]")
-        return table
-
-    def begin(self, place: int, work: dict[str, int]) -> None:
-        """An audit begins, that consists of so many pieces of each kind of work."""
-        self._estimates[place].plan(work)
-        self._full[place] = self._estimates[place].left
-
-    def estimate(self, place: int) -> Estimate:
-        """The estimate of one audit."""
-        return self._estimates[place]
-
-    def end(self, place: int) -> None:
-        """An audit is done."""
-        self._ended.add(place)
-
-
-@final
-class _Row:
-    """The reporter of one audit on the board."""
-
-    def __init__(self, board: _Board, place: int) -> None:
-        self._board, self._place = board, place
-        self._left = 0
-
-    def plan(self, title: str, work: dict[str, int]) -> None:
-        self._left = sum(work.values())
-        self._board.begin(self._place, work)
-
-    def begin(self, kind: str, label: str) -> None:
-        self._board.estimate(self._place).begin(kind)
-        self._board.note(self._place, label)
-
-    def advance(self, done: int, planned: int) -> None:
-        self._board.estimate(self._place).advance(done / planned)
-
-    def finish(self, kind: str, *, reused: bool = False) -> None:
-        self._board.estimate(self._place).finish(kind, reused=reused)
-        self._left -= 1
-        if self._left <= 0:
-            self._board.end(self._place)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+from ..audit import Audit, Case, Judgement, embedded_cases, read_case
+from ..audit.case import AnyAttack, AnyData, AnyExplainer, AnyGoal, AnyModel, options
+from ..audit.goal_context import rehearse
+from ..audit.many import run_cases
+from ..core import EncircleError, InputError, unknown_name
+from ..data.poison import find_marked
+from ..report import render
+from ..storage import write_text
+from .app import answers, app, messages
+from .board import Board
 
 
 @app.command()
@@ -154,12 +41,15 @@ def audit(
     exit_zero: Annotated[
         bool, typer.Option("--exit-zero", help="Exit with 0 whatever the verdicts, if every audit finished.")
     ] = False,
+    outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Let case files name files outside of their own folder.")
+    ] = False,
 ) -> None:
     """Audit: craft poison, export it, retrain victims on it, explain them, judge, and write a report.
 
     Running the same command again resumes a run that was stopped, with the same scores.
     """
-    loaded = [_load(name, overrides or []) for name in cases or ["digits-cam"]]
+    loaded = [_load(name, overrides or [], outside=outside) for name in cases or ["digits-cam"]]
     if dry_run:
         for case in loaded:
             planned = Audit.from_case(case)
@@ -167,7 +57,7 @@ def audit(
             work = planned.plan()
             answers.print(escape(f"{case.title}: " + ", ".join(f"{count} x {kind}" for kind, count in work.items())))
         return
-    board = _Board([case.title for case in loaded], min(jobs, len(loaded)))
+    board = Board([case.title for case in loaded], min(jobs, len(loaded)))
     with Live(board, console=messages, refresh_per_second=4, transient=True, auto_refresh=messages.is_terminal):
         results = run_cases(loaded, runs, jobs, board.reporter)
     judged = [result for result in results if isinstance(result, Judgement)]
@@ -193,14 +83,14 @@ def audit(
     raise typer.Exit(max(codes, default=0))
 
 
-def _load(name: str, overrides: list[str]) -> Case:
+def _load(name: str, overrides: list[str], *, outside: bool) -> Case:
     path, embedded = Path(name), embedded_cases()
     if path.is_file():
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             raise InputError(f"{path} cannot be read as UTF-8 text; give a YAML file.") from None
-        return read_case(text, overrides, str(path))
+        return read_case(text, overrides, str(path), folder=path.parent, outside=outside)
     if name in embedded:
         return read_case(embedded[name], overrides, name)
     raise InputError(
@@ -306,21 +196,3 @@ def check_poison(
         f"{len(found.marked)} of {found.looked_at} files are marked as poison made by encircle.", markup=False
     )
     raise typer.Exit(int(bool(found.marked)))
-
-
-def main() -> NoReturn:
-    """Run the command line, with one clear sentence for every error that was foreseen."""
-    try:
-        app()
-    except EncircleError as error:
-        messages.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        messages.print("stopped; run the same command again to resume.", markup=False)
-        sys.exit(130)
-    except Exception as error:
-        messages.print(
-            f"error: internal error {type(error).__name__}: {error}; please report it.", style="red", markup=False
-        )
-        sys.exit(3)
-    sys.exit(0)

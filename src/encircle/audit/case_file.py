@@ -1,0 +1,191 @@
+"""Case files: read, overridden, kept inside their folder, and explained where they are wrong."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from ..core import InputError
+from ..threat import Budget
+from ..training import Recipe
+from .case import UNIONS, Case, Judging, options
+
+FILES = ("checkpoint", "goal.path", "goal.mask")
+"""The keys of a case that name files."""
+
+_LARGEST_FILE = 1_000_000
+
+
+def embedded_cases() -> dict[str, str]:
+    """The cases that come with the package, as YAML by name."""
+    folder = resources.files("encircle") / "cases"
+    return {entry.name.removesuffix(".yaml"): entry.read_text("utf-8") for entry in sorted(folder.iterdir(), key=str)}
+
+
+def read_case(
+    text: str, overrides: Sequence[str], origin: str, *, folder: Path | None = None, outside: bool = False
+) -> Case:
+    """A case from YAML and `key=value` overrides with dotted keys (`budget.fraction=0.05`).
+
+    Args:
+        text: the YAML.
+        overrides: these win; files they name may lie anywhere, as whoever runs the command says so.
+        origin: what errors call the text.
+        folder: where the text came from; files it names are looked for there. None: in the working directory.
+        outside: whether they may lie outside of that folder.
+
+    Raises:
+        InputError: not YAML, an unknown key (with the nearest right spelling), a value out of range, a file elsewhere.
+    """
+    content = read_yaml(text, origin)
+    if folder is not None:
+        each_file(content, beside(folder, origin, outside=outside))
+    for override in overrides:
+        assign_text(content, override)
+    return case_of(content, origin)
+
+
+def read_yaml(text: str, origin: str) -> dict[str, Any]:
+    """The keys and values of a YAML file.
+
+    Raises:
+        InputError: it is no such thing.
+    """
+    if len(text) > _LARGEST_FILE:
+        raise InputError(f"{origin} has {len(text)} letters, more than any case or study needs; give another file.")
+    try:
+        content = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise InputError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{origin} must hold keys and values; `encircle init` writes an example.")
+    return content
+
+
+def case_of(content: dict[str, Any], origin: str) -> Case:
+    """A case from keys and values.
+
+    Raises:
+        InputError: an unknown key, or a value out of range.
+    """
+    try:
+        return Case.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{origin}: {_explained(error)}") from None
+
+
+def each_file(content: dict[str, Any], place: Callable[[str], str]) -> None:
+    """Rename every file that the keys and values of a case name."""
+    for key in FILES:
+        first, _, rest = key.partition(".")
+        owner = content.get(first) if rest else content
+        name = rest or first
+        if isinstance(owner, dict) and isinstance(owner.get(name), str):
+            owner[name] = place(owner[name])
+
+
+def beside(folder: Path, origin: str, *, outside: bool) -> Callable[[str], str]:
+    """Finds files in the folder of the file that names them, and nowhere else unless told to.
+
+    Args:
+        folder: where they are looked for.
+        origin: what errors call the file that names them.
+        outside: whether they may lie elsewhere.
+
+    Returns:
+        What gives a name's path; raises `InputError` for one that lies elsewhere.
+    """
+
+    def place(name: str) -> str:
+        path = folder / name
+        if not outside and not path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"{origin} names {name}, which lies outside of its own folder; move it there, or allow it with --allow-outside."
+            )
+        return str(path)
+
+    return place
+
+
+def assign_text(content: dict[str, Any], override: str) -> None:
+    """Apply `key=value`, the value being YAML.
+
+    Raises:
+        InputError: it is not of that form.
+    """
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise InputError(f"--set {override!r} is not of the form key=value.")
+    try:
+        assign(content, key, yaml.safe_load(value))
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {key!r} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def assign(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; another `kind` drops the settings of the former one.
+
+    Raises:
+        InputError: what stands before a dot holds a value, not keys.
+    """
+    *path, last = key.split(".")
+    for name in path:
+        content = content.setdefault(name, {})
+        if not isinstance(content, dict):
+            raise InputError(f"--set {key!r}: {name!r} holds a value, not keys.")
+    if last == "kind" and content.get("kind", value) != value:
+        content.clear()
+    content[last] = value
+
+
+def _explained(error: ValidationError) -> str:
+    """The first problem of a validation in one sentence."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"] if not (isinstance(part, str) and part in _KINDS))
+    if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+        name = str(first["loc"][-1])
+        near = get_close_matches(name, _keys_at(first["loc"][:-1]), n=1)
+        return f"unknown key {where!r}" + (
+            f"; did you mean {near[0]!r}?" if near else "; see `encircle init` for the keys."
+        )
+    if first["type"] == "union_tag_invalid":
+        tag, known = str(first["ctx"]["tag"]), re.findall(r"'([^']+)'", first["ctx"]["expected_tags"])
+        near = get_close_matches(tag, known, n=1)
+        return f"unknown {where} kind {tag!r}; " + (
+            f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(known)}."
+        )
+    if first["type"] in {"union_tag_not_found", "model_attributes_type"}:  # keys without a kind; a value without keys
+        known = list(options(UNIONS[where]))
+        near = get_close_matches(str(first["input"]), known, n=1)
+        return f"{where} needs its kind, as in {where}.kind={(near or known)[0]}."
+    if first["type"] == "dataclass_type":
+        return f"{where} needs keys ({', '.join(_keys_at(first['loc']))}), not {reprlib.repr(first['input'])}."
+    message = first["msg"].removeprefix("Value error, ").removesuffix(".")
+    shown = (
+        ""
+        if isinstance(first["input"], dict) or first["type"] == "value_error"
+        else f" (given: {reprlib.repr(first['input'])})"
+    )
+    return f"{where + ': ' if where else ''}{message[0].lower() + message[1:]}{shown}; correct it."
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    if not location:
+        return list(Case.model_fields)
+    for union in UNIONS.values():
+        if location[-1] in (known := options(union)):
+            return list(known[str(location[-1])].__dataclass_fields__)  # type: ignore[attr-defined]
+    fields = {"recipe": Recipe, "pretraining": Recipe, "budget": Budget, "judging": Judging}
+    owner = fields.get(str(location[0]))
+    return list(owner.__dataclass_fields__) if owner else []  # type: ignore[attr-defined]
+
+
+_KINDS = {kind for union in UNIONS.values() for kind in options(union)}

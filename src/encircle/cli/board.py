@@ -1,0 +1,109 @@
+"""Progress of several audits on a terminal, or now and then as a line elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import final
+
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from ..audit.progress import Estimate, Reporter
+from .app import messages
+
+PRIORS = {"model": 1.0, "craft": 10.0, "control": 0.2, "victim": 0.7}
+"""Seconds a piece of work is thought to take before one has been timed."""
+
+
+@final
+class Board:
+    """Progress of several audits: bars and time left on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, titles: Sequence[str], jobs: int) -> None:
+        self._jobs = jobs
+        self._lines = dict(enumerate(titles))
+        self._now: dict[int, str] = {}
+        self._estimates = {place: Estimate(PRIORS) for place in self._lines}
+        self._full: dict[int, float] = {}
+        self._ended: set[int] = set()
+        self._started = self._told = time.monotonic()
+
+    def reporter(self, place: int) -> Reporter:
+        """The reporter of one audit."""
+        return _Row(self, place)
+
+    def note(self, place: int, what: str) -> None:
+        """Say what an audit is doing; off a terminal, every 15 seconds."""
+        self._now[place] = what
+        if not messages.is_terminal and time.monotonic() - self._told > 15:
+            self._told = time.monotonic()
+            messages.print(escape(f"[{self._elapsed()}] {self._lines[place]}: {what}; about {clock(self.left())} left"))
+
+    def left(self) -> float:
+        """Seconds until all audits are done; one that has not begun is thought to be like those that have."""
+        each = [estimate.left for estimate in self._estimates.values()]
+        begun = [full for full in self._full.values() if full]
+        waiting = (len(self._lines) - len(begun)) * (sum(begun) / len(begun) if begun else 0.0)
+        return max((sum(each) + waiting) / self._jobs, max(each, default=0.0))
+
+    def _elapsed(self) -> str:
+        return clock(time.monotonic() - self._started)
+
+    def __rich__(self) -> Table:
+        table = Table.grid(padding=(0, 1))
+        for place, title in self._lines.items():
+            left = self._estimates[place].left
+            full = self._full.get(place, 0.0)
+            done = 1.0 if place in self._ended else (max(1 - left / full, 0.0) if full else 0.0)
+            state = "done" if place in self._ended else escape(self._now.get(place, "waiting"))
+            table.add_row(escape(title), ProgressBar(total=1, completed=done, width=24), f"{done:4.0%}", state)
+        remaining = f"about {clock(self.left())} left" if self._full else "time left not known yet"
+        table.add_row(f"[dim]{self._elapsed()} so far, {remaining}[/dim]")
+        return table
+
+    def begin(self, place: int, work: dict[str, int]) -> None:
+        """An audit begins, that consists of so many pieces of each kind of work."""
+        self._estimates[place].plan(work)
+        self._full[place] = self._estimates[place].left
+
+    def estimate(self, place: int) -> Estimate:
+        """The estimate of one audit."""
+        return self._estimates[place]
+
+    def end(self, place: int) -> None:
+        """An audit is done."""
+        self._ended.add(place)
+
+
+@final
+class _Row:
+    """The reporter of one audit on the board."""
+
+    def __init__(self, board: Board, place: int) -> None:
+        self._board, self._place = board, place
+        self._left = 0
+
+    def plan(self, title: str, work: dict[str, int]) -> None:
+        self._left = sum(work.values())
+        self._board.begin(self._place, work)
+
+    def begin(self, kind: str, label: str) -> None:
+        self._board.estimate(self._place).begin(kind)
+        self._board.note(self._place, label)
+
+    def advance(self, done: int, planned: int) -> None:
+        self._board.estimate(self._place).advance(done / planned)
+
+    def finish(self, kind: str, *, reused: bool = False) -> None:
+        self._board.estimate(self._place).finish(kind, reused=reused)
+        self._left -= 1
+        if self._left <= 0:
+            self._board.end(self._place)
+
+
+def clock(seconds: float) -> str:
+    """Such as 3:05, or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

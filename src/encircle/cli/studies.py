@@ -1,0 +1,267 @@
+"""Commands about studies: run, status, resume, retry, report. No logic."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from ..core import InputError
+from ..jobs.task import Executor, Tally
+from ..study.folder import Conclusion, begin, reopen
+from ..study.grid import expand
+from ..study.plan import KINDS, SHARED, plan
+from ..study.probe import forecast
+from ..study.run import conclude_now, executor_of, go_on, standing
+from ..study.study_file import StudyFile, read_study_file
+from .app import answers, app, messages
+from .board import clock
+from .study_board import StudyBoard
+
+study_app = typer.Typer(
+    no_args_is_help=True, help="Many audits as one study: a grid, resumable, judged and reported as a whole."
+)
+app.add_typer(study_app, name="study")
+
+_Folder = Annotated[Path, typer.Argument(help="The study's folder.", metavar="FOLDER")]
+_Kind = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--executor", help="Worker processes on this machine, or a Ray cluster (extra `ray`)."),
+]
+_Address = Annotated[
+    str | None, typer.Option(help="host:port of a running Ray cluster; without it Ray is started here, on loopback.")
+]
+_Cpus = Annotated[
+    int | None, typer.Option(min=1, help="Threads that this machine's workers share; default: all that it has.")
+]
+_Minutes = Annotated[
+    float | None, typer.Option(min=0, help="Begin nothing new after so many minutes; go on later with `resume`.")
+]
+_Json = Annotated[bool, typer.Option("--json", help="Progress and results as JSON lines on stdout.")]
+_Zero = Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 whatever the verdicts, if every run finished.")]
+_Device = Annotated[str, typer.Option(help="Where models are trained: cpu or cuda. Another device means other runs.")]
+_Gpus = Annotated[float, typer.Option(min=0, help="Share of an accelerator that a task takes, for Ray.")]
+
+
+@study_app.command()
+def run(
+    path: Annotated[Path, typer.Argument(help="The study file (docs/study.md).", metavar="STUDY")],
+    folder: Annotated[
+        Path | None, typer.Option(help="The study's folder; default: studies/<name of the file>.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a key of every run's case, such as targets=3.", metavar="KEY=VALUE"),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say how many runs and shared pieces there are and what they would take, and stop."
+        ),
+    ] = False,
+    executor: _Kind = "local",
+    address: _Address = None,
+    cpus: _Cpus = None,
+    minutes: _Minutes = None,
+    device: _Device = "cpu",
+    gpus: _Gpus = 0.0,
+    as_json: _Json = False,
+    exit_zero: _Zero = False,
+    outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Let the study name files outside of its own folder.")
+    ] = False,
+) -> None:
+    """Run a study, or what is left of it: every run crafted, retrained, explained and judged; then the report of all."""
+    file = _read(path, overrides or [], outside=outside)
+    root = folder or Path("studies") / path.stem
+    if dry_run:
+        _say_what_would_be_done(file, path, cpus, device)
+        return
+    begin(file, root)
+    _go_on(root, executor_of(executor, address, cpus), minutes, device, gpus, as_json=as_json, exit_zero=exit_zero)
+
+
+@study_app.command()
+def resume(
+    root: _Folder,
+    executor: _Kind = "local",
+    address: _Address = None,
+    cpus: _Cpus = None,
+    minutes: _Minutes = None,
+    device: _Device = "cpu",
+    gpus: _Gpus = 0.0,
+    as_json: _Json = False,
+    exit_zero: _Zero = False,
+) -> None:
+    """Go on with a study that was stopped, by whatever; what is recorded is not done again."""
+    _go_on(root, executor_of(executor, address, cpus), minutes, device, gpus, as_json=as_json, exit_zero=exit_zero)
+
+
+@study_app.command()
+def retry(
+    root: _Folder,
+    executor: _Kind = "local",
+    address: _Address = None,
+    cpus: _Cpus = None,
+    minutes: _Minutes = None,
+    device: _Device = "cpu",
+    gpus: _Gpus = 0.0,
+    as_json: _Json = False,
+    exit_zero: _Zero = False,
+) -> None:
+    """Go on with a study and try its failed tasks again."""
+    chosen = executor_of(executor, address, cpus)
+    _go_on(root, chosen, minutes, device, gpus, as_json=as_json, exit_zero=exit_zero, again=True)
+
+
+@study_app.command()
+def status(root: _Folder, as_json: _Json = False) -> None:
+    """Say how a study stands; also while it runs."""
+    study = reopen(root)
+    tally, running = standing(root)
+    if as_json:
+        facts = {"title": study.title, "counts": tally.counts, "running": running, "failures": tally.failures}
+        answers.print(json.dumps(facts), markup=False, soft_wrap=True)
+        return
+    answers.print(_counts(study.title, tally))
+    for label, since in running:
+        answers.print(f"at work for {clock(time.time() - since)}: {label}", markup=False, soft_wrap=True)
+    _say_failures(root, tally)
+
+
+@study_app.command()
+def report(root: _Folder, as_json: _Json = False, exit_zero: _Zero = False) -> None:
+    """Judge what is finished and draw the study's report again; needs neither the models nor the data."""
+    _answer(conclude_now(root), as_json=as_json, exit_zero=exit_zero)
+
+
+def _read(path: Path, overrides: list[str], *, outside: bool) -> StudyFile:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"there is no study file {path} of UTF-8 text; docs/study.md has examples.") from None
+    return read_study_file(text, str(path), overrides=overrides, folder=path.parent, outside=outside)
+
+
+def _say_what_would_be_done(file: StudyFile, path: Path, cpus: int | None, device: str) -> None:
+    study = expand(file, str(path))
+    todo = plan(study, Path(), device=device)
+    answers.print(
+        f"{study.title}: {len(study.runs)} runs in {len(study.cells)} cells, {len(todo.tasks)} tasks", markup=False
+    )
+    table = Table("", "tasks", "without sharing", "one after another")
+    workers = executor_of("local", None, cpus).workers
+    expected = forecast(todo, Path(), workers, lambda what: messages.print(what, style="dim", markup=False))
+    for kind, words in KINDS.items():
+        count = sum(task.kind == kind for task in todo.tasks)
+        if count:
+            asked = str(todo.wanted[kind]) if kind in SHARED or todo.wanted[kind] > count else ""
+            table.add_row(words, str(count), asked, f"about {clock(expected.seconds.get(kind, 0.0))}")
+    answers.print(table)
+    answers.print(
+        f"about {clock(expected.total)} with {workers} worker{'s' if workers > 1 else ''}, from a short probe"
+    )
+
+
+def _go_on(
+    root: Path,
+    executor: Executor,
+    minutes: float | None,
+    device: str,
+    gpus: float,
+    *,
+    as_json: bool,
+    exit_zero: bool,
+    again: bool = False,
+) -> None:
+    board = StudyBoard(as_json=as_json)
+    try:
+        with _terminating(), board:
+            conclusion = go_on(
+                root, executor, listener=board.hear, minutes=minutes, device=device, gpus=gpus, again=again
+            )
+    except KeyboardInterrupt:
+        messages.print(f"stopped; go on with: encircle study resume {root}", markup=False, soft_wrap=True)
+        sys.exit(130)
+    _answer(conclusion, as_json=as_json, exit_zero=exit_zero)
+
+
+@contextmanager
+def _terminating() -> Iterator[None]:
+    """Let SIGTERM stop a study as cleanly as Ctrl-C does."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _answer(conclusion: Conclusion, *, as_json: bool, exit_zero: bool) -> None:
+    """Say what the study came to, and exit accordingly."""
+    summary, root = conclusion.summary, conclusion.root
+    if as_json:
+        facts = {name: summary[name] for name in ("title", "verdict", "sentence", "counts")}
+        cells = [{name: cell[name] for name in ("title", "verdict", "sentence")} for cell in summary["cells"]]
+        answers.print(json.dumps({"event": "concluded", **facts, "cells": cells}), markup=False, soft_wrap=True)
+    else:
+        answers.print(_cells(summary))
+        answers.print(f"{conclusion.verdict}: {conclusion.sentence}", markup=False, soft_wrap=True)
+        for cell in summary["cells"]:
+            for missing in cell["missing"]:
+                messages.print(
+                    f"error: {missing['title']}: {missing['why']}", style="red", markup=False, soft_wrap=True
+                )
+        answers.print(f"Report: {root / 'report.html'}", markup=False, soft_wrap=True)
+    verdicts = {cell["verdict"] for cell in summary["cells"]}
+    code = 3 if "ERROR" in verdicts else int("FAIL" in verdicts and not exit_zero)
+    raise typer.Exit(code)
+
+
+def _cells(summary: Mapping[str, Any]) -> Table:
+    table = Table(
+        title=escape(summary["title"]),
+        title_justify="left",
+        caption="Change of Jaccard towards the desired map beyond the seed drift, with 95 % intervals; p is corrected for all cells.",
+        caption_justify="left",
+    )
+    for heading in ("cell", "verdict", "change", "p", "label kept"):
+        table.add_column(heading)
+    for cell in summary["cells"]:
+        shift = cell["shift"]
+        change = "" if shift["mean"] is None else f"{shift['mean']:+.2f}"
+        if shift["low"] is not None:
+            change += f" \\[{shift['low']:+.2f}, {shift['high']:+.2f}]"
+        p = "" if cell["p_adjusted"] is None else f"{cell['p_adjusted']:.3f}"
+        kept = "" if cell["label_kept"] is None else f"{cell['label_kept']:.0%}"
+        table.add_row(escape(cell["title"]), cell["verdict"], change, p, kept)
+    return table
+
+
+def _counts(title: str, tally: Tally) -> Table:
+    states = ("done", "running", "waiting", "blocked", "failed")
+    table = Table("", *states, title=escape(title), title_justify="left")
+    for kind, words in KINDS.items():
+        if kind in tally.counts:
+            table.add_row(words, *(str(tally.counts[kind].get(state, 0) or "") for state in states))
+    return table
+
+
+def _say_failures(root: Path, tally: Tally) -> None:
+    for label, why, log in tally.failures:
+        messages.print(f"failed: {label}: {why} (log: {root / log})", style="red", markup=False, soft_wrap=True)
+    if tally.failures:
+        messages.print(f"try again with: encircle study retry {root}", markup=False, soft_wrap=True)

@@ -1,0 +1,195 @@
+"""A study in its folder: begun, gone on with, and concluded (docs/study-folder.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import polars as pl
+
+from ..core import InputError
+from ..report import render_study
+from ..storage import read_json, replacing, write_json, write_parquet, write_text
+from .grid import Study, expand
+from .judge import Missing, answer, judge_cells
+from .junit import write_junit
+from .plan import Plan, Planned
+from .study_file import StudyFile, gather_files, parse_study_file
+
+_ENVIRONMENT = ("versions", "python", "platform", "device", "threads", "commit", "results_version")
+
+
+def begin(file: StudyFile, root: Path) -> Study:
+    """Make a folder the study's, with everything it refers to, or find that it already is.
+
+    Raises:
+        InputError: the folder holds another study or something else.
+        StorageError: it cannot be written.
+    """
+    path = root / "study.yaml"
+    study = expand(gather_files(file, root), str(path))
+    if path.is_file():
+        if path.read_text(encoding="utf-8") != study.text:
+            raise InputError(f"{root} holds another study; choose another folder with --folder, or delete it.")
+        return study
+    if root.is_dir() and any(entry.name != "files" for entry in root.iterdir()):
+        raise InputError(f"{root} is not empty and holds no study; choose another folder with --folder.")
+    write_text(path, study.text)
+    return study
+
+
+def reopen(root: Path) -> Study:
+    """The study of a folder.
+
+    Raises:
+        InputError: it holds none, or its `study.yaml` is damaged.
+    """
+    path = root / "study.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{root} holds no study; give the folder that `encircle study run` wrote.") from None
+    file = parse_study_file(text, str(path))
+    file.each_file(lambda name: _inside(root, name))
+    return expand(file, str(path))
+
+
+def _inside(root: Path, name: str) -> str:
+    if not (root / name).resolve().is_relative_to((root / "files").resolve()):
+        raise InputError(f"{root / 'study.yaml'} names {name}, which is not a file of the study; start the study anew.")
+    return name
+
+
+def note_plan(root: Path, plan: Plan) -> None:
+    """Keep which task ends which run, so that results can be read without planning, which needs the data."""
+    runs = [{"task": planned.task, "folder": planned.folder} for planned in plan.runs]
+    write_json(root / "plan.json", {"runs": runs, "wanted": plan.wanted})
+
+
+def noted_runs(root: Path, study: Study) -> list[Planned]:
+    """The runs of a study, as `note_plan` kept them.
+
+    Raises:
+        InputError: there is no such note, or it is of another study.
+    """
+    noted = read_json(root / "plan.json")["runs"]
+    if len(noted) != len(study.runs):
+        raise InputError(f"{root / 'plan.json'} does not belong to the study; run `encircle study resume {root}`.")
+    return [Planned(run, one["task"], one["folder"]) for run, one in zip(study.runs, noted, strict=True)]
+
+
+@final
+@dataclass(frozen=True)
+class Conclusion:
+    """What a study has come to.
+
+    Attributes:
+        root: its folder.
+        verdict: the gravest of its cells: `"FAIL"`, `"ERROR"`, `"WARN"` or `"PASS"`.
+        sentence: the answer for a non-specialist.
+        summary: everything in `study.json`.
+    """
+
+    root: Path
+    verdict: str
+    sentence: str
+    summary: dict[str, Any]
+
+
+def conclude(
+    root: Path,
+    study: Study,
+    missing: Mapping[str, Missing],
+    *,
+    counts: Mapping[str, Mapping[str, int]],
+    seconds: Mapping[str, float],
+) -> Conclusion:
+    """Judge what is finished and write the results: `study.json`, tables, JUnit XML and the report.
+
+    Args:
+        root: the study's folder.
+        study: the study.
+        missing: why a run is not finished, by the id of its task.
+        counts: tasks by kind and state.
+        seconds: time spent by kind of task.
+
+    Raises:
+        InputError: a run folder is damaged.
+        StorageError: the folder cannot be written.
+    """
+    runs = noted_runs(root, study)
+    finished = [run for run in runs if run.task not in missing]
+    cells = judge_cells(study, runs, root, missing)
+    verdict, sentence = answer(study, cells)
+    summary: dict[str, Any] = {
+        "title": study.title,
+        "verdict": verdict,
+        "sentence": sentence,
+        "advice": next((cell["advice"] for cell in cells if cell["verdict"] == verdict), []),
+        "axes": [
+            {
+                "name": axis.name,
+                "title": axis.title,
+                "labels": list(axis.labels),
+                "values": None if axis.numbers is None else list(axis.numbers),
+            }
+            for axis in study.axes
+        ],
+        "dose": None if study.dose is None else study.dose.name,
+        "family": sum(cell["p"] is not None for cell in cells),
+        "threshold": study.runs[0].case.judging.threshold,
+        "cells": cells,
+        "counts": {"runs": len(runs), "finished": len(finished), "tasks": counts},
+        "seconds": dict(seconds),
+        "environment": _environment(root, finished),
+        "study": study.text,
+    }
+    write_json(root / "study.json", summary)
+    _write_tables(root, study, cells, runs, finished)
+    write_junit(root / "junit.xml", study.title, cells)
+    render_study(root)
+    return Conclusion(root, verdict, sentence, summary)
+
+
+def _environment(root: Path, finished: Sequence[Planned]) -> dict[str, Any] | None:
+    if not finished:
+        return None
+    known = read_json(root / "runs" / finished[0].folder / "environment.json")
+    return {name: known[name] for name in _ENVIRONMENT if name in known}
+
+
+def _write_tables(
+    root: Path,
+    study: Study,
+    cells: Sequence[Mapping[str, Any]],
+    runs: Sequence[Planned],
+    finished: Sequence[Planned],
+) -> None:
+    """`cells.parquet`, a row a cell, and `scores.parquet`, every score of every finished run."""
+    rows = []
+    for cell in cells:
+        row: dict[str, Any] = {
+            axis.name: axis.labels[place] for axis, place in zip(study.axes, cell["at"], strict=True)
+        }
+        row |= {name: cell[name] for name in ("title", "verdict", "sentence", "attack", "p", "p_adjusted")}
+        row |= {name: cell[name] for name in ("smallest_detectable_shift", "label_kept", "targets", "victims")}
+        for name in ("shift", "drift", "jaccard_clean", "jaccard_attack", "l1_clean", "l1_attack", "accuracy_change"):
+            row |= {f"{name}_{end}": cell[name][end] for end in ("mean", "low", "high")}
+        rows.append(row)
+    write_parquet(root / "cells.parquet", pl.DataFrame(rows, infer_schema_length=None))
+    if not finished:
+        return
+    titles = {runs[run].task: cell.title for cell in study.cells for run in cell.runs}
+    frames = [
+        pl.scan_parquet(root / "runs" / run.folder / "scores.parquet").select(
+            pl.lit(titles[run.task]).alias("cell"),
+            pl.lit(run.folder).alias("run"),
+            pl.lit(run.run.case.seed).alias("case_seed"),
+            pl.all(),
+        )
+        for run in finished
+    ]
+    with replacing(root / "scores.parquet") as temporary:
+        pl.concat(frames).sink_parquet(temporary)

@@ -1,0 +1,306 @@
+"""The grid of a study: lists for any key of a case, and the audits they expand to."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import yaml
+
+from ..audit import Case
+from ..audit.case import UNIONS, Judging, options
+from ..audit.case_file import assign, case_of
+from ..core import InputError, unknown_name
+from ..threat import Budget
+from ..training import Recipe
+from .study_file import CASE, StudyFile
+
+MOST_RUNS = 10_000
+"""A grid that expands to more is taken for a mistake."""
+
+POOLED = "seed"
+"""The axis whose values are repetitions of a cell, not cells of their own."""
+
+_TITLES = {
+    "budget.fraction": "Poisoned share of the training set",
+    "budget.count": "Number of poison samples",
+    "budget.epsilon": "Largest change of a value (epsilon)",
+    "explainer": "Explainer",
+    "explainer.kind": "Explainer",
+    "attack": "Attack",
+    "attack.kind": "Attack",
+    "attack.models": "Models of the attack's ensemble",
+    "attack.epochs": "Epochs of crafting",
+    "data": "Data",
+    "data.kind": "Data",
+    "model": "Model",
+    "model.kind": "Model",
+    "goal": "Desired map",
+    "goal.name": "Desired map",
+    "recipe.start": "Start of the victims",
+    "recipe.frozen_stages": "Frozen stages",
+    "targets": "Targets",
+    "victims": "Victims",
+    "seed": "Seed",
+    CASE: "Case",
+}
+
+
+@final
+@dataclass(frozen=True)
+class Axis:
+    """One key of the grid.
+
+    Attributes:
+        name: the key of a case that it sets, or a name for several keys at once.
+        title: for people.
+        labels: its values' names.
+        changes: for each value the keys it sets; `case` has none.
+        numbers: its values where they are all numbers, else None.
+    """
+
+    name: str
+    title: str
+    labels: tuple[str, ...]
+    changes: tuple[dict[str, Any], ...]
+    numbers: tuple[float, ...] | None
+
+
+@final
+@dataclass(frozen=True)
+class Run:
+    """One audit of a study.
+
+    Attributes:
+        at: its place on each axis.
+        case: its settings.
+    """
+
+    at: tuple[int, ...]
+    case: Case
+
+
+@final
+@dataclass(frozen=True)
+class Cell:
+    """Runs that differ only in their seed, judged as one.
+
+    Attributes:
+        at: its place on each axis but the seed's.
+        title: for people.
+        runs: places in `Study.runs`.
+    """
+
+    at: tuple[int, ...]
+    title: str
+    runs: tuple[int, ...]
+
+
+@final
+@dataclass(frozen=True)
+class Study:
+    """A grid of audits.
+
+    Attributes:
+        title: for people.
+        axes: of the cells, which excludes the seed.
+        runs: every audit.
+        cells: what is judged.
+        limit: seconds after which a piece of work counts as hung.
+        text: the study with everything it refers to written out, as YAML.
+    """
+
+    title: str
+    axes: tuple[Axis, ...]
+    runs: tuple[Run, ...]
+    cells: tuple[Cell, ...]
+    limit: float
+    text: str
+
+    @property
+    def dose(self) -> Axis | None:
+        """The axis to draw a response over: the budget's if there is one, else the first of numbers."""
+        numeric = [axis for axis in self.axes if axis.numbers is not None and len(axis.numbers) > 1]
+        return next(iter(sorted(numeric, key=lambda axis: not axis.name.startswith("budget."))), None)
+
+
+def expand(file: StudyFile, origin: str) -> Study:
+    """Every audit of a study, and the cells they are judged in.
+
+    Args:
+        file: the study, its cases written out.
+        origin: what errors call it.
+
+    Raises:
+        InputError: an unknown key (with the nearest right spelling), a value out of range, an exclude that excludes
+            nothing, a grid that is too large.
+    """
+    axes = [_axis(name, values, origin) for name, values in file.grid.items()]
+    runs = [_run(file, axes, at, origin) for at in _combinations(axes, file.exclude, origin)]
+    return Study(
+        title=file.title,
+        axes=tuple(axis for axis in axes if axis.name != POOLED),
+        runs=tuple(runs),
+        cells=tuple(_cells(axes, runs, file.title)),
+        limit=60 * file.limit,
+        text=file.as_text(),
+    )
+
+
+def _axis(name: str, values: list[Any] | dict[str, Any], origin: str) -> Axis:
+    """One axis: a list of values, values by label, or, under a name that is no key, several keys by label."""
+    if not values:
+        raise InputError(f"{origin}: grid.{name} is empty; give at least one value, or leave the key out.")
+    known = _is_key(name)
+    if isinstance(values, list):
+        if not known:
+            raise unknown_name("key in the grid", name, _keys())
+        labels, contents = [_label(name, value) for value in values], list(values)
+    else:
+        labels, contents = [str(label) for label in values], list(values.values())
+    if len(set(labels)) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise InputError(
+            f"{origin}: grid.{name} holds {twice!r} twice; drop one, or give each value a name of its own."
+        )
+    changes: list[dict[str, Any]] = []
+    for content in contents:
+        if known:
+            changes.append({name: content})
+        elif not isinstance(content, dict):
+            raise unknown_name("key in the grid", name, _keys())
+        else:
+            for key in content:
+                if not _is_key(key):
+                    raise unknown_name(f"key under grid.{name}", key, _keys())
+            changes.append(dict(content))
+    numeric = known and all(isinstance(value, int | float) and not isinstance(value, bool) for value in contents)
+    return Axis(
+        name=name,
+        title=_TITLES.get(name, name),
+        labels=tuple(labels),
+        changes=tuple(changes),
+        numbers=tuple(float(value) for value in contents) if numeric else None,
+    )
+
+
+def _combinations(
+    axes: Sequence[Axis], excludes: Sequence[Mapping[str, Any]], origin: str
+) -> Iterator[tuple[int, ...]]:
+    total = math.prod(len(axis.labels) for axis in axes)
+    if total > MOST_RUNS:
+        raise InputError(f"{origin}: the grid expands to {total} runs, more than {MOST_RUNS}; shorten its lists.")
+    rules = [_rule(axes, exclude, origin) for exclude in excludes]
+    used, left = [False] * len(rules), 0
+    for at in itertools.product(*(range(len(axis.labels)) for axis in axes)):
+        hits = [all(at[axis] in places for axis, places in rule.items()) for rule in rules]
+        used = [before or hit for before, hit in zip(used, hits, strict=True)]
+        if not any(hits):
+            left += 1
+            yield at
+    if not all(used):
+        raise InputError(f"{origin}: exclude number {used.index(False) + 1} excludes nothing; correct its values.")
+    if not left:
+        raise InputError(f"{origin}: everything is excluded; drop an exclude.")
+
+
+def _rule(axes: Sequence[Axis], exclude: Mapping[str, Any], origin: str) -> dict[int, set[int]]:
+    """Places on the axes that an exclude names, by value or by label."""
+    rule = {}
+    for name, wanted in exclude.items():
+        place = next((number for number, axis in enumerate(axes) if axis.name == name), None)
+        if place is None:
+            raise unknown_name("key in exclude", name, [axis.name for axis in axes])
+        axis = axes[place]
+        options_of = wanted if isinstance(wanted, list) else [wanted]
+        found = {
+            number
+            for number, (label, change) in enumerate(zip(axis.labels, axis.changes, strict=True))
+            for option in options_of
+            if option == label or change.get(name, _NOTHING) == option
+        }
+        if not found:
+            raise InputError(
+                f"{origin}: exclude names {name} {wanted!r}, which the grid has not; choose from {', '.join(axis.labels)}."
+            )
+        rule[place] = found
+    return rule
+
+
+_NOTHING = object()
+
+
+def _run(file: StudyFile, axes: Sequence[Axis], at: tuple[int, ...], origin: str) -> Run:
+    """The case of one combination: the base, then what is set for all, then what the axes say, in their order."""
+    labels = [axis.labels[place] for axis, place in zip(axes, at, strict=True)]
+    where = f"{origin}, run {' · '.join(labels)}" if labels else origin
+    changes = [axis.changes[place] for axis, place in zip(axes, at, strict=True)]
+    whole = next((change[CASE] for change in changes if CASE in change), file.case)
+    if not isinstance(whole, dict):
+        raise InputError(f"{where}: the case {whole!r} is not written out; start the study anew.")
+    content = copy.deepcopy(whole)
+    for change in [file.settings, *changes]:
+        for key, value in change.items():
+            if key != CASE:
+                _assign(content, key, value, where)
+    content["title"] = " · ".join([file.title, *labels])
+    return Run(at, case_of(content, where))
+
+
+def _assign(content: dict[str, Any], key: str, value: Any, where: str) -> None:
+    try:
+        assign(content, key, copy.deepcopy(value))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _cells(axes: Sequence[Axis], runs: Sequence[Run], title: str) -> Iterator[Cell]:
+    own = [number for number, axis in enumerate(axes) if axis.name != POOLED]
+    pooled: dict[tuple[int, ...], list[int]] = {}
+    for number, run in enumerate(runs):
+        pooled.setdefault(tuple(run.at[axis] for axis in own), []).append(number)
+    for at, members in pooled.items():
+        labels = [axes[axis].labels[place] for axis, place in zip(own, at, strict=True)]
+        yield Cell(at, " · ".join(labels) or title, tuple(members))
+
+
+def _is_key(name: str) -> bool:
+    first, _, rest = name.partition(".")
+    if first == CASE:
+        return not rest
+    if first not in Case.model_fields or first == "title":
+        return False
+    return not rest or name in _keys()
+
+
+def _keys() -> list[str]:
+    """Every dotted key that a grid may name."""
+    found = [name for name in Case.model_fields if name != "title"] + [CASE]
+    parts: dict[str, list[Any]] = {name: list(options(union).values()) for name, union in UNIONS.items()}
+    parts |= {"recipe": [Recipe], "pretraining": [Recipe], "budget": [Budget], "judging": [Judging]}
+    for name, members in parts.items():
+        found += dict.fromkeys(f"{name}.{key}" for member in members for key in member.__dataclass_fields__)
+    return found
+
+
+def _label(name: str, value: Any) -> str:
+    """What a value is called for people."""
+    first, _, rest = name.partition(".")
+    if isinstance(value, dict) and first in UNIONS and not rest:
+        kind = str(value.get("kind", "?"))
+        others = ", ".join(f"{key} {_label(key, item)}" for key, item in value.items() if key != "kind")
+        return f"{_kind_title(first, kind)} ({others})" if others else _kind_title(first, kind)
+    if first in UNIONS and rest == "kind":
+        return _kind_title(first, str(value))
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        return f"{100 * value:g}%" if name == "budget.fraction" else f"{value:g}"
+    return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("...\n").strip()
+
+
+def _kind_title(union: str, kind: str) -> str:
+    member = options(UNIONS[union]).get(kind)
+    return str(getattr(member, "title", kind))

@@ -1,0 +1,152 @@
+"""How long a study will take: a few seconds of each kind of work, timed and scaled up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+import torch
+
+from ..attacks import Attack, BaseSamples, NoPoison, Problem, RandomNoise, Watch
+from ..audit import Audit, Case
+from ..audit.goal_context import goal_context
+from ..audit.run import cpu_threads
+from ..jobs.task import Task
+from ..seeds import generator
+from ..training import Ensemble, Source, fit
+from .plan import Plan, located
+
+OTHERS = {"files": 0.1, "data": 1.0, "targets": 1.0, "run": 2.0}
+"""Seconds that are supposed, not measured, for kinds of task that take little."""
+
+_SHARED_ARMS = {arm.kind for arm in (NoPoison(), BaseSamples(), RandomNoise()) if not arm.uses_explainer}
+
+
+@final
+@dataclass(frozen=True)
+class Forecast:
+    """What a study is thought to take.
+
+    Attributes:
+        seconds: by kind of task, of all of them one after another.
+        workers: how many work at once.
+    """
+
+    seconds: dict[str, float]
+    workers: int
+
+    @property
+    def total(self) -> float:
+        """Seconds until the study is done."""
+        return sum(self.seconds.values()) / self.workers
+
+
+def forecast(plan: Plan, root: Path, workers: int, say: Callable[[str], None]) -> Forecast:
+    """Time one epoch of training, and one of crafting, for every way in which the study does them.
+
+    Where crafting is timed at one budget of several, it is at the largest, so that the forecast errs upwards.
+
+    Args:
+        plan: what is to be done.
+        root: the folder that files named by its cases are relative to.
+        workers: how many tasks are done at once.
+        say: told what is being timed.
+    """
+    probes: dict[str, _Probe] = {}
+    costs: dict[str, float] = {}
+    by_size = sorted(plan.tasks, key=lambda task: -_budget(task))
+    for task in by_size:
+        costs[task.kind] = costs.get(task.kind, 0.0) + _seconds(task, probes, root, say)
+    return Forecast(costs, workers)
+
+
+def _budget(task: Task) -> float:
+    budget = task.spec.get("case", {}).get("budget", {})
+    return float(budget.get("fraction") or budget.get("count") or 0)
+
+
+def _seconds(task: Task, probes: dict[str, _Probe], root: Path, say: Callable[[str], None]) -> float:
+    if task.kind in OTHERS:
+        return OTHERS[task.kind]
+    case = Case.model_validate(task.spec["case"])
+    key = repr((case.data, case.model, case.recipe, case.checkpoint, case.seed if case.checkpoint else 0, case.threads))
+    if key not in probes:
+        say(f"timing one epoch of training: {case.title}")
+        probes[key] = _Probe(located(case, root), task.spec["device"])
+    return probes[key].seconds(task, case, say)
+
+
+@final
+class _Probe:
+    """Timings for one data set, network and recipe."""
+
+    def __init__(self, case: Case, device: str) -> None:
+        self.audit = Audit.from_case(case, device)
+        start = self.audit.checkpoint or self.audit.fresh().state_dict()
+        self.source = Source(self.audit.build, start, self.audit.device)
+        self.one = replace(self.audit.recipe, epochs=1)
+        self._crafting: dict[str, float] = {}
+        with cpu_threads(case.threads):
+            started = time.monotonic()
+            self.model = fit(self.source, self.one, self.audit.data.train, "probe", 0)
+            self.epoch = time.monotonic() - started
+
+    def seconds(self, task: Task, case: Case, say: Callable[[str], None]) -> float:
+        """Seconds that a task of this case takes."""
+        victim = self.epoch * case.recipe.epochs
+        if task.kind == "weights" and case.pretraining is not None:
+            share = len(self.audit.data.pretrain or []) / len(self.audit.data.train)
+            return self.epoch * case.pretraining.epochs * share
+        if task.kind == "ensemble":
+            return float(victim * task.spec["members"] / (2 if task.spec["staggered"] else 1))
+        pieces = {"model": victim, "unexplained": victim * case.victims, "attack": victim * case.victims}
+        if task.kind == "control" and task.spec["arm"] not in _SHARED_ARMS:
+            return victim * case.victims
+        crafting = self.crafting(case, say) if task.kind == "attack" else 0.0
+        return pieces.get(task.kind, 0.5) + crafting
+
+    def crafting(self, case: Case, say: Callable[[str], None]) -> float:
+        """Seconds that an attack's crafting takes, from one epoch of it at the first budget that is asked for."""
+        key = repr((case.explainer, case.attack))
+        if key not in self._crafting:
+            say(f"timing one epoch of crafting: {case.title}")
+            with cpu_threads(case.threads):
+                self._crafting[key] = self._craft(case, case.attack)
+        return self._crafting[key]
+
+    def _craft(self, case: Case, attack: Attack) -> float:
+        audit, data = self.audit, self.audit.data
+        epochs = int(getattr(attack, "epochs", 1))
+        target, label = data.test.batch(torch.tensor([0])).to(audit.device), int(data.test.labels[0])
+
+        def explain(sample: torch.Tensor, of: int) -> torch.Tensor:
+            return case.explainer.attribute(self.model, sample, torch.tensor([of]))[0].detach().cpu()
+
+        own = Audit.from_case(case, data=data)
+        desired = case.goal.resolve(goal_context(own, 0, tuple(explain(target, label).shape), explain, None))
+
+        def ensemble(members: int, staggered: bool) -> Ensemble:
+            return Ensemble.pretrained(self.source, self.one, data.train, members=members, staggered=False, seed=0)
+
+        problem = Problem(
+            clean=data.train,
+            target=target,
+            label=label,
+            desired=desired,
+            explainer=case.explainer,
+            ensemble=ensemble,
+            references=[self.model],
+            legal=audit.legal,
+        )
+        short = replace(attack, epochs=1) if epochs > 1 else attack  # type: ignore[type-var]
+        started: list[float] = []
+        watch = Watch(progress=lambda done, planned: started.append(time.monotonic()))
+        begun = time.monotonic()
+        short(problem, case.budget, generator("probe"), watch)
+        steps = len(started)
+        if steps < 2:
+            return time.monotonic() - begun
+        return epochs * (started[-1] - started[0]) * steps / (steps - 1)

@@ -1,0 +1,180 @@
+"""A study file: read, completed with the cases and files that it refers to, and written out again."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..audit import Case, embedded_cases
+from ..audit.case_file import FILES, assign_text, beside, each_file, read_yaml
+from ..core import InputError, unknown_name
+from ..storage import write_bytes
+
+CASE = "case"
+"""The key of whole cases, in a study and in its grid."""
+
+
+@final
+class StudyFile(BaseModel):
+    """What a study file holds (docs/study.md).
+
+    Args:
+        title: what it is called in reports.
+        case: what every run starts from: an embedded case, a case file beside the study, or a case written out.
+        set: keys of a case, dotted, for every run.
+        grid: for keys of a case the values to try, as a list or by name; or, under a name of its own, several keys by name.
+        exclude: combinations to leave out, by value or name; each may name some of the grid's keys.
+        limit: minutes after which a piece of work counts as hung and is ended.
+    """
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    title: str = "Study"
+    case: str | dict[str, Any] = "digits-cam"
+    settings: dict[str, Any] = Field(default_factory=dict, alias="set")
+    grid: dict[str, list[Any] | dict[str, Any]] = Field(default_factory=dict)
+    exclude: list[dict[str, Any]] = Field(default_factory=list)
+    limit: float = Field(default=120.0, gt=0)
+
+    def as_text(self) -> str:
+        """The file as YAML."""
+        return yaml.safe_dump(self.model_dump(by_alias=True, mode="json"), sort_keys=False, allow_unicode=True)
+
+    def each_file(self, place: Callable[[str], str]) -> None:
+        """Rename every file that the study names, wherever it does."""
+        if isinstance(self.case, dict):
+            each_file(self.case, place)
+        _each_file(self.settings, place)
+        for name, values in self.grid.items():
+            if isinstance(values, list):
+                for place_in, value in enumerate(values):
+                    holder = {name: value}
+                    _each_file(holder, place)
+                    values[place_in] = holder[name]
+                continue
+            for label, value in values.items():
+                if name == CASE and isinstance(value, dict):
+                    each_file(value, place)
+                elif name in Case.model_fields or "." in name:
+                    holder = {name: value}
+                    _each_file(holder, place)
+                    values[label] = holder[name]
+                elif isinstance(value, dict):  # several keys under a name of their own
+                    _each_file(value, place)
+
+
+def parse_study_file(text: str, origin: str) -> StudyFile:
+    """A study file as it stands.
+
+    Args:
+        text: the YAML.
+        origin: what errors call it.
+
+    Raises:
+        InputError: not a study, or an unknown key (with the nearest right spelling).
+    """
+    try:
+        return StudyFile.model_validate(read_yaml(text, origin))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["type"] == "extra_forbidden":
+            known = [field.alias or name for name, field in StudyFile.model_fields.items()]
+            raise unknown_name("key of a study", str(first["loc"][0]), known) from None
+        where = ".".join(str(part) for part in first["loc"][:2])
+        raise InputError(f"{origin}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}; correct it.") from None
+
+
+def read_study_file(
+    text: str, origin: str, *, overrides: Sequence[str] = (), folder: Path | None = None, outside: bool = False
+) -> StudyFile:
+    """A study file with every case it refers to written out, and every file it names found.
+
+    Args:
+        text: the YAML.
+        origin: what errors call it.
+        overrides: `key=value` for every run; they win over the file's `set`, and files they name may lie anywhere.
+        folder: where the text came from; files it names are looked for there. None: in the working directory.
+        outside: whether they may lie outside of that folder.
+
+    Raises:
+        InputError: as `parse_study_file`; a missing case, or a file elsewhere.
+    """
+    file = parse_study_file(text, origin)
+    place = beside(folder, origin, outside=outside) if folder is not None else str
+    file.each_file(place)
+    file.case = _whole(file.case, place, origin)
+    if CASE in file.grid:
+        file.grid[CASE] = _by_name(file.grid[CASE], place, origin)
+    for override in overrides:
+        key, _, _ = override.partition("=")
+        nested: dict[str, Any] = {}
+        assign_text(nested, override)
+        for part in key.split("."):
+            nested = nested[part]
+        file.settings[key] = nested
+    return file
+
+
+def gather_files(file: StudyFile, root: Path) -> StudyFile:
+    """A copy of the study whose files lie in `root/files`, named after their content, so that the folder is complete.
+
+    Raises:
+        InputError: a file cannot be read.
+        StorageError: it cannot be copied.
+    """
+
+    def take(name: str) -> str:
+        try:
+            content = Path(name).read_bytes()
+        except OSError:
+            raise InputError(f"{name} cannot be read; give an existing file.") from None
+        kept = Path("files") / f"{hashlib.sha256(content).hexdigest()[:16]}{Path(name).suffix}"
+        if not (root / kept).is_file():
+            write_bytes(root / kept, content)
+        return kept.as_posix()
+
+    settled = file.model_copy(deep=True)
+    settled.each_file(take)
+    return settled
+
+
+def _each_file(changes: dict[str, Any], place: Callable[[str], str]) -> None:
+    """Rename files among values by dotted key."""
+    for key, value in changes.items():
+        if key in FILES and isinstance(value, str):
+            changes[key] = place(value)
+        elif isinstance(value, dict):
+            each_file({key: value}, place)
+
+
+def _whole(case: str | dict[str, Any], place: Callable[[str], str], origin: str) -> dict[str, Any]:
+    """The keys and values of a case."""
+    if isinstance(case, dict):
+        return copy.deepcopy(case)  # its files were found with the study's own
+    if case in (embedded := embedded_cases()):
+        return read_yaml(embedded[case], case)
+    path = Path(place(case))
+    try:
+        content = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError):
+        raise InputError(
+            f"{origin}: there is no case file {path}; name one that exists, or one of: {', '.join(embedded)}."
+        ) from None
+    inner = Path(case).parent
+    each_file(content, lambda name: place(str(inner / name)))
+    return content
+
+
+def _by_name(cases: list[Any] | dict[str, Any], place: Callable[[str], str], origin: str) -> dict[str, Any]:
+    """Whole cases by name."""
+    if isinstance(cases, dict):
+        return {str(label): _whole(case, place, origin) for label, case in cases.items()}
+    if not all(isinstance(case, str) for case in cases):
+        raise InputError(f"{origin}: grid.case must list names of cases, or give each a name; correct it.")
+    return {Path(case).stem: _whole(case, place, origin) for case in cases}
