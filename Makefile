@@ -8,13 +8,16 @@ JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 1))')
 # Each worker is one thread: two processes of one thread finish more audits than one process of two.
 export OMP_NUM_THREADS = 1
 
-.PHONY: help demo test evidence choices check clean
+.PHONY: help demo test evidence choices study kill bench check clean
 
 help:
 	@echo "make demo      a small fixed demonstration on embedded data, and its report (minutes)"
 	@echo "make test      linters, types, import floors and the whole test suite"
 	@echo "make evidence  the same cases with enough targets and victims for a claim; resumable"
 	@echo "make choices   the runs that the embedded cases' settings were chosen by"
+	@echo "make study     three budgets x two explainers x two attacks, and the README's dose-response picture; resumable"
+	@echo "make kill      kill -9 a study's driver 50 times locally and 10 times on Ray, and check what is left"
+	@echo "make bench     what scheduling costs, as ratios within one run"
 	@echo "make check     linters, types and import floors alone"
 	@echo "make clean     delete runs and the virtual environment"
 
@@ -38,6 +41,16 @@ evidence: $(READY)
 # Settings are chosen here, on another split (seed 3) and other targets than the evidence (seed 1).
 choices: $(READY)
 	$(BIN)/python tools/choices.py --run runs/choices --jobs $(JOBS)
+
+study: $(READY)
+	$(BIN)/encircle study run how-much --folder runs/how-much --exit-zero
+	$(BIN)/python tools/study.py runs/how-much
+
+kill: $(READY)
+	$(BIN)/python tools/kill.py --local 50 --cluster 10
+
+bench: $(READY)
+	$(BIN)/python benchmarks/jobs.py --cluster
 
 check: $(READY)
 	$(BIN)/ruff check .

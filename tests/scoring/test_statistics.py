@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import norm, ttest_1samp
 from scipy.stats import t as student
 
 from encircle.core import InputError
 from encircle.scoring import (
     Interval,
+    ShiftError,
     hierarchical_bootstrap,
+    holm,
     paired_shift,
     seed_drift,
+    shift_error,
     smallest_detectable_shift,
 )
 from encircle.scoring.statistics import _bootstrap
@@ -364,3 +367,71 @@ def test_shared_seeds_reach_every_function() -> None:
     assert small is not None
     assert large is not None
     assert large > 1.8 * small
+
+
+def slow_holm(p_values: list[float | None]) -> list[float | None]:
+    """Straight from the step-down definition: the adjusted value is the least level at which it would be rejected."""
+    made = [value for value in p_values if value is not None]
+
+    def rejected(level: float) -> set[float]:
+        left, out = sorted(made), set[float]()
+        while left and left[0] * len(left) <= level:
+            out.add(left[0])
+            left = left[1:]
+        return out
+
+    levels = sorted({min(1.0, value * factor) for value in made for factor in range(1, len(made) + 1)} | {1.0})
+    return [
+        None if value is None else next((level for level in levels if value in rejected(level)), 1.0)
+        for value in p_values
+    ]
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(0, 1000).map(lambda n: n / 1024)), max_size=8, unique=True))
+def test_holm_is_the_least_level_of_the_step_down_procedure(p_values: list[float | None]) -> None:
+    assert holm(p_values) == slow_holm(p_values)
+
+
+def test_holm_of_the_textbook_example() -> None:
+    """Four p-values whose adjustment is easily done by hand."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    assert holm([None]) == [None]
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.1, math.nan])
+def test_holm_refuses_what_is_no_probability(wrong: float) -> None:
+    with pytest.raises(InputError, match="out of range"):
+        holm([wrong])
+
+
+def test_the_p_value_of_one_seed_a_target_is_near_that_of_the_t_test() -> None:
+    """With as good as no spread between seeds, the bootstrap's error is the standard error of the mean."""
+    rng = np.random.default_rng(0)
+    arm = [[value] * 3 for value in rng.normal(0.1, 0.2, size=40)]
+    zero = [[0.0] * 3] * 40
+    error = shift_error(arm, zero, zero, resamples=20_000)
+    assert error is not None
+    means = [target[0] for target in arm]
+    assert error.p_value(float(np.mean(means))) == pytest.approx(ttest_1samp(means, 0.0).pvalue, rel=0.1)
+
+
+def test_p_values_of_no_effect_are_uniform_enough() -> None:
+    """Between and within variation, no effect: about a twentieth of p-values lies below 0.05."""
+    below = 0
+    for number in range(300):
+        rng = np.random.default_rng(number)
+        target = rng.normal(size=(10, 1))
+        arm, clean, null = (list(target + rng.normal(size=(10, 3))) for _ in range(3))
+        error = shift_error(arm, clean, null, resamples=300)
+        assert error is not None
+        below += error.p_value(paired_shift(arm, clean, null, resamples=1).mean) < 0.05
+    assert 0.005 < below / 300 < 0.09
+
+
+def test_scores_without_spread_have_a_p_value_of_zero_or_one() -> None:
+    error = ShiftError(0.0, 5)
+    assert error.p_value(0.0) == 1.0
+    assert error.p_value(0.1) == 0.0
+    assert error.detectable() == 0.0
+    assert shift_error([[1.0]], [[1.0]], [[1.0]]) is None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from encircle.core import InputError
+from encircle.core import InputError, StorageError
 from encircle.seeds import generator
 from encircle.training import Ensemble, fit
 from encircle.training.fit import steps_per_epoch, train
@@ -140,3 +141,38 @@ def test_following_another_recipe_takes_a_fresh_optimiser_and_keeps_the_weights(
     found.learners[0].taken = found.total_steps
     found.restart_finished()
     assert found.learners[0].recipe is plain
+
+
+class TestSaved:
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+    @pytest.mark.parametrize("staggered", [True, False])
+    def test_goes_on_as_if_it_had_never_left_memory(
+        self, kind: Any, optimiser: str, staggered: bool, tmp_path: Path
+    ) -> None:
+        found = ensemble(kind, optimiser=optimiser, staggered=staggered, schedule="cosine")
+        found.save(tmp_path / "ensemble.safetensors")
+        loaded = Ensemble.load(
+            tmp_path / "ensemble.safetensors", source(kind), recipe(optimiser=optimiser, schedule="cosine")
+        )
+        assert all(same(one, two) for one, two in zip(learnt(found), learnt(loaded), strict=True))
+        assert [learner.taken for learner in loaded.learners] == [learner.taken for learner in found.learners]
+        assert (loaded.total_steps, loaded.seed) == (found.total_steps, found.seed)
+        for one in (found, loaded):
+            for number, learner in enumerate(one.learners):
+                train(learner, samples(kind), generator("on", number), 4)
+            one.restart_finished()
+        assert all(same(one, two) for one, two in zip(learnt(found), learnt(loaded), strict=True))
+
+    @pytest.mark.parametrize("damage", [b"", b"not tensors", None])
+    def test_a_damaged_or_missing_file_is_named(self, damage: bytes | None, tmp_path: Path) -> None:
+        path = tmp_path / "ensemble.safetensors"
+        if damage is not None:
+            path.write_bytes(damage)
+        with pytest.raises(StorageError, match="missing, damaged or of other models"):
+            Ensemble.load(path, source("table"), recipe())
+
+    def test_other_models_are_refused(self, tmp_path: Path) -> None:
+        ensemble("table").save(tmp_path / "ensemble.safetensors")
+        with pytest.raises(StorageError, match="of other models"):
+            Ensemble.load(tmp_path / "ensemble.safetensors", source("image"), recipe())

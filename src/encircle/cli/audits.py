@@ -19,6 +19,7 @@ from ..core import EncircleError, InputError, unknown_name
 from ..data.poison import find_marked
 from ..report import render
 from ..storage import write_text
+from ..study.study_file import embedded_studies, parse_study_file
 from .app import answers, app, messages
 from .board import Board
 
@@ -153,14 +154,17 @@ _LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "datasets": lambda: _described(AnyData),
     "models": lambda: _described(AnyModel),
     "cases": lambda: {name: read_case(text, [], name).title for name, text in embedded_cases().items()},
+    "studies": lambda: {name: parse_study_file(text, name).title for name, text in embedded_studies().items()},
 }
 
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="attacks, explainers, goals, datasets, models or cases.", metavar="WHAT")],
+    what: Annotated[
+        str, typer.Argument(help="attacks, explainers, goals, datasets, models, cases or studies.", metavar="WHAT")
+    ],
 ) -> None:
-    """List what a case can name."""
+    """List what a case can name, and the embedded cases and studies."""
     if what not in _LISTS:
         raise unknown_name("list", what, _LISTS)
     table = Table.grid(padding=(0, 2))

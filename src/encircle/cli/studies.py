@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -18,12 +19,13 @@ from rich.table import Table
 
 from ..core import InputError
 from ..jobs.task import Executor, Tally
+from ..storage import write_text
 from ..study.folder import Conclusion, begin, reopen
 from ..study.grid import expand
 from ..study.plan import KINDS, SHARED, plan
 from ..study.probe import forecast
 from ..study.run import conclude_now, executor_of, go_on, standing
-from ..study.study_file import StudyFile, read_study_file
+from ..study.study_file import StudyFile, embedded_studies, read_study_file
 from .app import answers, app, messages
 from .board import clock
 from .study_board import StudyBoard
@@ -55,7 +57,12 @@ _Gpus = Annotated[float, typer.Option(min=0, help="Share of an accelerator that 
 
 @study_app.command()
 def run(
-    path: Annotated[Path, typer.Argument(help="The study file (docs/study.md).", metavar="STUDY")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A study file, or the name of an embedded study (`encircle list studies`).", metavar="STUDY"
+        ),
+    ],
     folder: Annotated[
         Path | None, typer.Option(help="The study's folder; default: studies/<name of the file>.")
     ] = None,
@@ -82,10 +89,10 @@ def run(
     ] = False,
 ) -> None:
     """Run a study, or what is left of it: every run crafted, retrained, explained and judged; then the report of all."""
-    file = _read(path, overrides or [], outside=outside)
-    root = folder or Path("studies") / path.stem
+    file = _read(name, overrides or [], outside=outside)
+    root = folder or Path("studies") / Path(name).stem
     if dry_run:
-        _say_what_would_be_done(file, path, cpus, device)
+        _say_what_would_be_done(file, name, cpus, device)
         return
     begin(file, root)
     _go_on(root, executor_of(executor, address, cpus), minutes, device, gpus, as_json=as_json, exit_zero=exit_zero)
@@ -145,22 +152,40 @@ def report(root: _Folder, as_json: _Json = False, exit_zero: _Zero = False) -> N
     _answer(conclude_now(root), as_json=as_json, exit_zero=exit_zero)
 
 
-def _read(path: Path, overrides: list[str], *, outside: bool) -> StudyFile:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise InputError(f"there is no study file {path} of UTF-8 text; docs/study.md has examples.") from None
-    return read_study_file(text, str(path), overrides=overrides, folder=path.parent, outside=outside)
+@study_app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The study file to write.")] = Path("study.yaml"),
+) -> None:
+    """Write a commented study file to start from."""
+    if path.exists():
+        raise InputError(f"{path} already exists; choose another name or delete it.")
+    write_text(path, embedded_studies()["how-much"])
+    answers.print(f"Wrote {path}. Try: encircle study run {path} --dry-run", markup=False, soft_wrap=True)
 
 
-def _say_what_would_be_done(file: StudyFile, path: Path, cpus: int | None, device: str) -> None:
-    study = expand(file, str(path))
+def _read(name: str, overrides: list[str], *, outside: bool) -> StudyFile:
+    path, embedded = Path(name), embedded_studies()
+    if path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise InputError(f"{path} cannot be read as UTF-8 text; give a YAML file.") from None
+        return read_study_file(text, name, overrides=overrides, folder=path.parent, outside=outside)
+    if name in embedded:
+        return read_study_file(embedded[name], name, overrides=overrides)
+    raise InputError(
+        f"there is no study file {name}; write one with `encircle study init`, or name one of: {', '.join(embedded)}."
+    )
+
+
+def _say_what_would_be_done(file: StudyFile, origin: str, cpus: int | None, device: str) -> None:
+    study = expand(file, origin)
     todo = plan(study, Path(), device=device)
     answers.print(
         f"{study.title}: {len(study.runs)} runs in {len(study.cells)} cells, {len(todo.tasks)} tasks", markup=False
     )
     table = Table("", "tasks", "without sharing", "one after another")
-    workers = executor_of("local", None, cpus).workers
+    workers = cpus or len(os.sched_getaffinity(0))
     expected = forecast(todo, Path(), workers, lambda what: messages.print(what, style="dim", markup=False))
     for kind, words in KINDS.items():
         count = sum(task.kind == kind for task in todo.tasks)
@@ -262,6 +287,7 @@ def _counts(title: str, tally: Tally) -> Table:
 
 def _say_failures(root: Path, tally: Tally) -> None:
     for label, why, log in tally.failures:
-        messages.print(f"failed: {label}: {why} (log: {root / log})", style="red", markup=False, soft_wrap=True)
+        where = "" if log is None else f" (log: {root / log})"
+        messages.print(f"failed: {label}: {why}{where}", style="red", markup=False, soft_wrap=True)
     if tally.failures:
         messages.print(f"try again with: encircle study retry {root}", markup=False, soft_wrap=True)

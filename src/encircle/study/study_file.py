@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any, final
 
@@ -67,6 +68,12 @@ class StudyFile(BaseModel):
                     values[label] = holder[name]
                 elif isinstance(value, dict):  # several keys under a name of their own
                     _each_file(value, place)
+
+
+def embedded_studies() -> dict[str, str]:
+    """The studies that come with the package, as YAML by name."""
+    folder = resources.files("encircle") / "studies"
+    return {entry.name.removesuffix(".yaml"): entry.read_text("utf-8") for entry in sorted(folder.iterdir(), key=str)}
 
 
 def parse_study_file(text: str, origin: str) -> StudyFile:

@@ -1,0 +1,292 @@
+"""The one who gives tasks to an executor: what is ready is submitted, what comes back is committed, then recorded."""
+
+from __future__ import annotations
+
+import heapq
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from ..core import InputError, StorageError, digest
+from ..storage import only_one, sweep
+from .products import commit, is_whole, remove, seal
+from .store import Store
+from .task import Executor, Order, Outcome, Tally, Task
+
+Listener = Callable[[str, Mapping[str, Any]], None]
+"""Told what happens: a name and JSON-able facts.
+
+`begin` (counts), `rebuilt` (message), then for a task (task, kind, label, attempt) `start`, `progress` (share), `done`
+(seconds), `lost` (error), `failed` (error, log), and `end` (counts).
+"""
+
+_LOOK = 32
+"""How many ready tasks are looked at for one that the executor has room for."""
+
+_PAUSE = 1.0
+"""Seconds between looks at limits and progress while nothing comes in."""
+
+
+@final
+@dataclass
+class _Running:
+    order: Order
+    since: float
+
+
+@final
+class Driver:
+    """Does what is left of a set of tasks, in a folder that it has to itself.
+
+    Args:
+        folder: the study's folder: products go where tasks say; `scratch/`, `logs/` and the database beside them.
+        tasks: everything, each after those it needs. Those that no unfinished result needs are not done.
+        executor: who does them; is started and closed here.
+        listener: told what happens.
+        attempts: how often a task whose process or machine ended under it is tried in all.
+        again: try failed tasks again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        tasks: Sequence[Task],
+        executor: Executor,
+        *,
+        listener: Listener | None = None,
+        attempts: int = 3,
+        again: bool = False,
+    ) -> None:
+        self._folder = folder
+        self._tasks = {task.id: task for task in tasks}
+        self._order = list(tasks)
+        self._place = {task.id: place for place, task in enumerate(tasks)}
+        self._executor = executor
+        self._tell: Listener = listener or (lambda name, facts: None)
+        self._attempts = attempts
+        self._again = again
+        self._running: dict[str, _Running] = {}
+        self._lost: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
+        self._ready: list[int] = []
+        self._missing: dict[str, int] = {}
+        self._dependents: dict[str, list[str]] = {}
+        self._readers: dict[str, int] = {}
+
+    def run(self, *, seconds: float | None = None) -> Tally:
+        """Do what is left.
+
+        Args:
+            seconds: begin nothing new after so many; what is running is finished.
+
+        Returns:
+            How the study stands.
+
+        Raises:
+            InputError: another driver is at work in the folder, or the executor cannot start.
+            StorageError: the database cannot be written; what is recorded stays.
+            KeyboardInterrupt: after everything was stopped and what was running waits again.
+        """
+        with only_one(self._folder):
+            self._sweep()
+            store = Store(self._folder)
+            try:
+                if store.rebuilt:
+                    self._tell("rebuilt", {"message": store.rebuilt})
+                store.register(list(self._tasks.values()))
+                if self._again:
+                    store.set_states("waiting", [task for task, state in store.states().items() if state == "failed"])
+                self._agree(store)
+                self._numbers = store.attempts()
+                self._tell("begin", {"counts": store.tally().counts})
+                if self._ready:
+                    self._work(store, None if seconds is None else time.monotonic() + seconds)
+                tally = store.tally()
+                self._tell("end", {"counts": tally.counts})
+                return tally
+            finally:
+                store.close()
+
+    # -- what is left --------------------------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        shutil.rmtree(self._folder / "scratch", ignore_errors=True)
+        for name in sorted({task.folder.partition("/")[0] for task in self._tasks.values()}):
+            sweep(self._folder / name)
+
+    def _agree(self, store: Store) -> None:
+        """Make the database and the disk agree, and find what is left: what unfinished results need, and is not there."""
+        states = store.states()
+        whole: dict[str, bool] = {}
+        todo: list[str] = []
+        look = [task.id for task in reversed(self._tasks.values()) if task.kept]
+        while look:
+            task = self._tasks[look.pop()]
+            if task.id in whole:
+                continue
+            whole[task.id] = is_whole(self._folder / task.folder, task.id, thorough=not task.kept)
+            if not whole[task.id]:
+                todo.append(task.id)
+                look += task.needs
+        left = set(todo)
+        store.set_states("done", [task for task in self._tasks if task not in left and states[task] != "done"])
+        store.set_states("waiting", [task for task in todo if states[task] == "done"])
+        failed = {task for task in todo if states[task] == "failed"}
+        for name in todo:
+            needs = self._tasks[name].needs
+            missing = [need for need in needs if not whole[need]]
+            self._missing[name] = len(missing)
+            for need in missing:
+                self._dependents.setdefault(need, []).append(name)
+            for need in needs:
+                self._readers[need] = self._readers.get(need, 0) + 1
+            if not missing and name not in failed:
+                heapq.heappush(self._ready, self._place[name])
+        self._drop_unread()
+
+    def _drop_unread(self) -> None:
+        """Delete products that nothing reads any more; a driver that was killed may have left some."""
+        for task in self._tasks.values():
+            if not task.kept and not self._readers.get(task.id) and (self._folder / task.folder).exists():
+                remove(self._folder / task.folder)
+
+    # -- at work -------------------------------------------------------------------------------------------------------
+
+    def _work(self, store: Store, deadline: float | None) -> None:
+        try:
+            self._executor.start()
+            while True:
+                if deadline is None or time.monotonic() < deadline:
+                    self._submit(store)
+                    if not self._running and not self._ready:
+                        return
+                elif not self._running:
+                    return
+                pause = _PAUSE if self._running else _PAUSE / 5
+                began = time.monotonic()
+                outcomes = self._executor.wait(pause)
+                for outcome in outcomes:
+                    self._take(store, outcome)
+                self._look_after_running(store)
+                if not outcomes and not self._running and time.monotonic() - began < pause:
+                    time.sleep(pause)  # nothing to wait for: a cluster without a machine, say
+        finally:
+            self._executor.close()
+            if self._running:
+                store.interrupt()
+            shutil.rmtree(self._folder / "scratch", ignore_errors=True)
+
+    def _submit(self, store: Store) -> None:
+        """Begin every ready task that there is room for, in order; one without room lets a smaller one pass."""
+        passed: list[int] = []
+        while self._ready and len(passed) < _LOOK:
+            place = heapq.heappop(self._ready)
+            task = self._order[place]
+            try:
+                room = self._executor.has_room(task)
+            except InputError as error:
+                self._fail(store, Outcome(task.id, "failed", 0.0, "", str(error)), self._begin(store, task).attempt)
+                continue
+            if not room:
+                passed.append(place)
+                if not self._running:
+                    break
+                continue
+            self._executor.submit(self._begin(store, task))
+        for place in passed:
+            heapq.heappush(self._ready, place)
+
+    def _begin(self, store: Store, task: Task) -> Order:
+        number = self._numbers[task.id] = self._numbers.get(task.id, 0) + 1
+        name = f"{task.kind}-{digest(task.id)[:12]}-{number}"
+        out, log = self._folder / "scratch" / name, self._folder / "logs" / f"{name}.log"
+        inputs = {need: self._folder / self._tasks[need].folder for need in task.needs}
+        order = Order(task, number, inputs, out, log)
+        try:
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir(parents=True)
+            log.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"cannot write {self._folder}: {error.strerror or error}; free some space, then go on with `encircle study resume`."
+            ) from error
+        store.begin(task.id, number)
+        self._running[task.id] = _Running(order, time.monotonic())
+        self._tell("start", self._facts(order))
+        return order
+
+    def _take(self, store: Store, outcome: Outcome) -> None:
+        running = self._running.get(outcome.task)
+        if running is None:
+            return
+        order = running.order
+        if outcome.status == "done":
+            self._commit(store, order, outcome)
+        elif outcome.status == "lost" and self._lost.get(outcome.task, 0) + 1 < self._attempts:
+            self._lost[outcome.task] = self._lost.get(outcome.task, 0) + 1
+            store.end(outcome, order.attempt, "waiting", self._kept_log(order))
+            self._clear(order)
+            self._tell("lost", {**self._facts(order), "error": outcome.error})
+            heapq.heappush(self._ready, self._place[outcome.task])
+        else:
+            self._fail(store, outcome, order.attempt)
+
+    def _commit(self, store: Store, order: Order, outcome: Outcome) -> None:
+        task = order.task
+        try:
+            seal(order.out, task)
+            commit(order.out, self._folder / task.folder)
+        except StorageError as error:
+            self._fail(store, Outcome(task.id, "failed", outcome.seconds, outcome.worker, str(error)), order.attempt)
+            return
+        store.end(outcome, order.attempt, "done", None)
+        order.log.unlink(missing_ok=True)
+        self._clear(order)
+        self._tell("done", {**self._facts(order), "seconds": outcome.seconds})
+        for dependent in self._dependents.pop(task.id, []):
+            self._missing[dependent] -= 1
+            if self._missing[dependent] == 0:
+                heapq.heappush(self._ready, self._place[dependent])
+        for need in task.needs:
+            self._readers[need] -= 1
+            if not self._readers[need] and not self._tasks[need].kept:
+                remove(self._folder / self._tasks[need].folder)
+
+    def _fail(self, store: Store, outcome: Outcome, attempt: int) -> None:
+        order = self._running[outcome.task].order
+        log = self._kept_log(order)
+        store.end(outcome, attempt, "failed", log)
+        self._clear(order)
+        self._tell("failed", {**self._facts(order), "error": outcome.error, "log": log})
+
+    def _look_after_running(self, store: Store) -> None:
+        shares = self._executor.shares()
+        for running in list(self._running.values()):
+            task, spent = running.order.task, time.monotonic() - running.since
+            if spent > task.limit:
+                self._executor.cancel(task.id)
+                sentence = f"it took longer than its limit of {task.limit / 60:g} minutes and was ended; raise the study's limit, or look into its log."
+                self._fail(store, Outcome(task.id, "failed", spent, "", sentence), running.order.attempt)
+            elif task.id in shares:
+                self._tell("progress", {**self._facts(running.order), "share": shares[task.id]})
+
+    def _clear(self, order: Order) -> None:
+        """Forget an attempt that is over."""
+        del self._running[order.task.id]
+        shutil.rmtree(order.out, ignore_errors=True)
+
+    def _kept_log(self, order: Order) -> str | None:
+        """The log of a failed attempt, by its name in the study's folder; an empty one is deleted."""
+        if not order.log.is_file():
+            return None
+        if order.log.stat().st_size == 0:
+            order.log.unlink(missing_ok=True)
+            return None
+        return order.log.relative_to(self._folder).as_posix()
+
+    def _facts(self, order: Order) -> dict[str, Any]:
+        task = order.task
+        return {"task": task.id, "kind": task.kind, "label": task.label, "attempt": order.attempt}

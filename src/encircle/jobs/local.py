@@ -1,0 +1,190 @@
+"""Worker processes on this machine that share its threads: the executor for everyone without a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from .task import Order, Outcome, Task
+
+_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+@final
+@dataclass
+class _Worker:
+    """One worker process and what it is at."""
+
+    process: subprocess.Popen[bytes]
+    words: int
+    order: Order | None = None
+    started: float = 0.0
+    heard: bytes = b""
+
+
+@final
+@dataclass
+class LocalExecutor:
+    """Does tasks in long-lived processes; as many at a time as the machine has threads for.
+
+    Args:
+        work: the work function, `"module:function"`, which workers import.
+        cpus: threads that tasks share; default: all that this process may use. A task that wants more than all of
+            them has them to itself.
+    """
+
+    work: str
+    cpus: int | None = None
+    _workers: list[_Worker] = field(default_factory=list, init=False)
+    _shares: dict[str, float] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+
+    @property
+    def threads(self) -> int:
+        """The budget of threads."""
+        return self.cpus or len(os.sched_getaffinity(0))
+
+    def start(self) -> None:
+        """Nothing to do: workers start when they are needed."""
+
+    def has_room(self, task: Task) -> bool:
+        """Whether the threads that are free are enough."""
+        used = sum(worker.order.task.cpus for worker in self._workers if worker.order is not None)
+        return used == 0 or used + task.cpus <= self.threads
+
+    def submit(self, order: Order) -> None:
+        """Begin an attempt in an idle worker, or a new one."""
+        worker = next((worker for worker in self._workers if worker.order is None), None) or self._hire()
+        worker.order, worker.started = order, time.monotonic()
+        line = {
+            "task": order.task.id,
+            "kind": order.task.kind,
+            "spec": order.task.spec,
+            "inputs": {name: str(folder) for name, folder in order.inputs.items()},
+            "out": str(order.out),
+            "log": str(order.log),
+        }
+        with contextlib.suppress(BrokenPipeError):  # it has just died, which `wait` will find out
+            assert worker.process.stdin is not None  # noqa: S101 - it was opened as a pipe
+            worker.process.stdin.write(json.dumps(line).encode() + b"\n")
+            worker.process.stdin.flush()
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """What came in; returns as soon as there is something."""
+        outcomes: list[Outcome] = []
+        deadline = time.monotonic() + seconds
+        while not outcomes:
+            left = deadline - time.monotonic()
+            events = self._selector.select(max(left, 0.0))
+            for key, _ in events:
+                outcomes += self._hear(key.data)
+            if left <= 0 or not self._workers:
+                break
+        return outcomes
+
+    def shares(self) -> Mapping[str, float]:
+        """How far each running task is, where it told."""
+        return self._shares
+
+    def cancel(self, task: str) -> None:
+        """End the process that does this task."""
+        for worker in list(self._workers):
+            if worker.order is not None and worker.order.task.id == task:
+                self._dismiss(worker)
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in list(self._workers):
+            self._dismiss(worker)
+        self._selector.close()
+        self._selector = selectors.DefaultSelector()
+
+    def _hire(self) -> _Worker:
+        reading, writing = os.pipe()
+        environment = {
+            **os.environ,
+            **dict.fromkeys(_ONE_THREAD, "1"),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        }
+        process = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-m", "encircle.jobs.worker", self.work, str(writing)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[writing],
+            start_new_session=True,
+            env=environment,
+        )
+        os.close(writing)
+        os.set_blocking(reading, False)
+        worker = _Worker(process, reading)
+        self._workers.append(worker)
+        self._selector.register(reading, selectors.EVENT_READ, worker)
+        return worker
+
+    def _dismiss(self, worker: _Worker) -> None:
+        """End a worker with everything it has started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(worker.process.pid, signal.SIGKILL)
+        worker.process.wait()
+        self._selector.unregister(worker.words)
+        os.close(worker.words)
+        if worker.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                worker.process.stdin.close()
+        self._workers.remove(worker)
+        if worker.order is not None:
+            self._shares.pop(worker.order.task.id, None)
+
+    def _hear(self, worker: _Worker) -> list[Outcome]:
+        try:
+            words = os.read(worker.words, 1 << 16)
+        except BlockingIOError:
+            return []
+        if not words:
+            return self._gone(worker)
+        *lines, worker.heard = (worker.heard + words).split(b"\n")
+        return [outcome for line in lines if (outcome := self._understand(worker, json.loads(line))) is not None]
+
+    def _understand(self, worker: _Worker, said: Mapping[str, Any]) -> Outcome | None:
+        order = worker.order
+        if order is None or said.get("task") != order.task.id:
+            return None
+        if said["word"] == "share":
+            self._shares[order.task.id] = said["share"]
+            return None
+        worker.order = None
+        self._shares.pop(order.task.id, None)
+        status = "failed" if said["error"] else "done"
+        return Outcome(order.task.id, status, said["seconds"], self._name(worker), said["error"])  # type: ignore[arg-type]
+
+    def _gone(self, worker: _Worker) -> list[Outcome]:
+        """A worker has ended by itself: what it was doing is lost."""
+        code = worker.process.wait()
+        order, seconds = worker.order, time.monotonic() - worker.started
+        self._dismiss(worker)
+        if order is None:
+            return []
+        return [Outcome(order.task.id, "lost", seconds, self._name(worker), _why(code))]
+
+    def _name(self, worker: _Worker) -> str:
+        return f"process {worker.process.pid}"
+
+
+def _why(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "its process was killed, most likely for want of memory; run fewer tasks at a time (--cpus)."
+    if code < 0:
+        return f"its process was ended by {signal.Signals(-code).name}; see its log."
+    return f"its process ended with code {code}; see its log."

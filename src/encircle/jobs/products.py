@@ -1,0 +1,126 @@
+"""A task's product: a folder of files and their hashes, which appears whole under its name or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..core import StorageError
+from ..storage import replacing_folder, write_json
+from .task import Task
+
+MANIFEST = "product.json"
+"""The file of a product that lists the others."""
+
+_CHUNK = 1 << 20
+
+
+def seal(out: Path, task: Task) -> None:
+    """Write what the product consists of: every file's size and SHA-256.
+
+    Raises:
+        StorageError: a file cannot be read or the manifest not written, or the work left something else than files.
+    """
+    files: dict[str, list[Any]] = {}
+    try:
+        for path in sorted(out.rglob("*")):
+            if path.is_symlink():
+                raise StorageError(
+                    f"the task {task.label} left a link ({path.name}) in its product; it may leave files only."
+                )
+            if path.is_file() and path != out / MANIFEST:
+                files[path.relative_to(out).as_posix()] = [path.stat().st_size, _sha256(path)]
+    except OSError as error:
+        raise StorageError(f"cannot read {out}: {error.strerror or error}; run again.") from error
+    write_json(out / MANIFEST, {"task": task.id, "kind": task.kind, "files": files})
+
+
+def commit(out: Path, destination: Path) -> None:
+    """Move a sealed product to its place, its bytes on the disk first; what stood there is replaced.
+
+    Raises:
+        StorageError: the disk is full, the folder is read-only, or the like.
+    """
+    with replacing_folder(destination) as temporary:
+        temporary.rmdir()
+        for path in out.rglob("*"):
+            if path.is_file():
+                _sync(path)
+        out.replace(temporary)
+
+
+def is_whole(folder: Path, task: str, *, thorough: bool = False) -> bool:
+    """Whether a folder holds the whole product of a task.
+
+    Args:
+        folder: the product.
+        task: the id of the task.
+        thorough: compare sizes and hashes, not only names: a result that people look at may have been drawn again since.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["task"] != task:
+            return False
+        for name, (size, sha256) in manifest["files"].items():
+            path = folder / _inner(name)
+            if not path.is_file() or (thorough and (path.stat().st_size != size or _sha256(path) != sha256)):
+                return False
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StorageError):
+        return False
+    return True
+
+
+def remove(folder: Path) -> None:
+    """Delete a product; what is left by a process that is killed meanwhile is under a temporary name."""
+    outgoing = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
+    try:
+        folder.replace(outgoing)
+    except OSError:
+        return
+    shutil.rmtree(outgoing, ignore_errors=True)
+
+
+def pack(folder: Path) -> dict[str, bytes]:
+    """The files of a folder by name, to be sent elsewhere."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def unpack(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write files that `pack` read into a folder.
+
+    Raises:
+        StorageError: a name leads out of the folder.
+    """
+    for name, content in files.items():
+        path = folder / _inner(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _inner(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts:
+        raise StorageError(
+            f"a product names the file {name!r}, which lies outside of its folder; delete it and run again."
+        )
+    return path
+
+
+def _sha256(path: Path) -> str:
+    hasher = hashlib.sha256()
+    with path.open("rb") as handle:
+        while chunk := handle.read(_CHUNK):
+            hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())

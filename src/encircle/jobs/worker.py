@@ -1,0 +1,144 @@
+"""A worker process: does one task after another for the driver that started it, and leaves as soon as that is gone.
+
+It reads orders as JSON lines from its standard input and writes what becomes of them to a pipe of its own, so that
+nothing a library prints can disturb the conversation. Started by `local.py` as `python -m encircle.jobs.worker WORK FD`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import importlib
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..core import EncircleError
+from .task import Tell, Work
+
+_NOT_OFTENER = 0.25
+"""Seconds between two words about how far a task is."""
+
+_DEATH_SIGNAL = 1
+"""`PR_SET_PDEATHSIG` of Linux's prctl."""
+
+
+def attempt(work: str, kind: str, spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, tell: Tell) -> str:
+    """Do a task's work; what goes wrong is printed with its traceback, and told in one sentence.
+
+    Args:
+        work: the work function as `"module:function"`, a name that our own code gives and no file.
+        kind: as for `Work`.
+        spec: as for `Work`.
+        inputs: as for `Work`.
+        out: as for `Work`.
+        tell: as for `Work`.
+
+    Returns:
+        The sentence; empty if the work was done.
+    """
+    try:
+        module, _, name = work.partition(":")
+        function: Work = getattr(importlib.import_module(module), name)
+        function(kind, spec, inputs, out, tell)
+    except Exception as error:
+        traceback.print_exc()
+        return _sentence(error)
+    return ""
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, EncircleError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "it ran out of memory; give it a machine with more, or fewer tasks at a time."
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return f"the disk is full ({error.filename or 'scratch folder'}); free some space."
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'}: {error.strerror or error}; check the path."
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    words = " ".join(str(error).split())[:300]
+    return f"internal error {type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {words}; please report it."
+
+
+def main() -> None:
+    """Work until standard input ends."""
+    work, out = sys.argv[1], os.fdopen(int(sys.argv[2]), "w", encoding="utf-8")
+    _leave_with_driver()
+    orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(orders,), daemon=True).start()
+    _say(out, {"word": "ready"})
+    while True:
+        _do(work, orders.get(), out)
+
+
+def _listen(orders: queue.SimpleQueue[dict[str, Any]]) -> None:
+    """Take orders; the end of input is the end of the driver, whatever is being done."""
+    with contextlib.suppress(ValueError, OSError):
+        for line in sys.stdin:
+            orders.put(json.loads(line))
+    os._exit(0)
+
+
+def _leave_with_driver() -> None:
+    """A second way to end with the driver, for work that holds the interpreter's lock; and be the first to go when memory is short."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+
+
+def _do(work: str, order: Mapping[str, Any], out: Any) -> None:
+    told = time.monotonic()
+
+    def tell(share: float) -> None:
+        nonlocal told
+        if time.monotonic() - told > _NOT_OFTENER:
+            told = time.monotonic()
+            _say(out, {"word": "share", "task": order["task"], "share": min(max(float(share), 0.0), 1.0)})
+
+    inputs = {name: Path(folder) for name, folder in order["inputs"].items()}
+    started = time.monotonic()
+    with _printing_into(Path(order["log"])):
+        error = attempt(work, order["kind"], order["spec"], inputs, Path(order["out"]), tell)
+    _say(out, {"word": "end", "task": order["task"], "error": error, "seconds": time.monotonic() - started})
+
+
+@contextlib.contextmanager
+def _printing_into(log: Path) -> Any:
+    """Send whatever is printed, by Python or by libraries below it, into a file."""
+    kept = [os.dup(1), os.dup(2)]
+    try:
+        with contextlib.suppress(OSError):  # where no log can be written, the work may still be done
+            handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            os.dup2(handle, 1)
+            os.dup2(handle, 2)
+            os.close(handle)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+        for descriptor, saved in enumerate(kept, start=1):
+            os.dup2(saved, descriptor)
+            os.close(saved)
+
+
+def _say(out: Any, what: Mapping[str, Any]) -> None:
+    out.write(json.dumps(what) + "\n")
+    out.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""A study at work: its tasks given to an executor, and concluded from what is finished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from ..jobs.cluster import ClusterExecutor
+from ..jobs.driver import Driver, Listener
+from ..jobs.local import LocalExecutor
+from ..jobs.store import status
+from ..jobs.task import Executor, Tally
+from .folder import Conclusion, conclude, note_plan, noted_runs, reopen
+from .grid import Study
+from .judge import Missing
+from .plan import plan
+
+WORK = "encircle.study.work:perform"
+"""What workers do; named here and nowhere in a file of a study."""
+
+def executor_of(kind: Literal["local", "ray"], address: str | None, cpus: int | None) -> Executor:
+    """The executor of this name, not yet started."""
+    if kind == "ray":
+        return ClusterExecutor(WORK, address=address, cpus=cpus)
+    return LocalExecutor(WORK, cpus=cpus)
+
+
+def go_on(
+    root: Path,
+    executor: Executor,
+    *,
+    listener: Listener | None = None,
+    minutes: float | None = None,
+    device: str = "cpu",
+    gpus: float = 0.0,
+    again: bool = False,
+) -> Conclusion:
+    """Do what is left of a study, and conclude.
+
+    Args:
+        root: the study's folder.
+        executor: who does it; is closed afterwards.
+        listener: told what happens.
+        minutes: begin nothing new after so many.
+        device: where models are trained.
+        gpus: share of an accelerator that training and crafting need.
+        again: try failed tasks again.
+
+    Raises:
+        InputError: a case cannot be audited, or another process is at work in the folder.
+        StorageError: the folder cannot be written.
+        KeyboardInterrupt: after everything was stopped cleanly.
+    """
+    study = reopen(root)
+    todo = plan(study, root, device=device, gpus=gpus)
+    note_plan(root, todo)
+    driver = Driver(root, todo.tasks, executor, listener=listener, again=again)
+    tally = driver.run(seconds=None if minutes is None else 60 * minutes)
+    return _conclude(root, study, tally)
+
+
+def standing(root: Path) -> tuple[Tally, list[tuple[str, float]]]:
+    """How a study stands, and what is at work since when (seconds since the epoch); also while it runs."""
+    return status(root)
+
+
+def conclude_now(root: Path) -> Conclusion:
+    """Judge and draw what is finished, without doing anything more."""
+    study = reopen(root)
+    tally, _ = status(root)
+    return _conclude(root, study, tally)
+
+
+def _conclude(root: Path, study: Study, tally: Tally) -> Conclusion:
+    runs = noted_runs(root, study)
+    missing = {}
+    for planned in runs:
+        if not (root / "runs" / planned.folder / "verdict.json").is_file():
+            why, log = tally.reasons.get(
+                planned.task, ("it is not done yet; go on with `encircle study resume`.", None)
+            )
+            missing[planned.task] = Missing(planned.run.case.title, why, log)
+    return conclude(root, study, missing, counts=tally.counts, seconds=tally.seconds)
