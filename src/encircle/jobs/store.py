@@ -20,14 +20,14 @@ _VERSION = 1
 _DAMAGE = ("malformed", "no such column", "not a database")
 _TABLES = """
 CREATE TABLE IF NOT EXISTS tasks (
-  id TEXT PRIMARY KEY, kind TEXT NOT NULL, label TEXT NOT NULL, folder TEXT NOT NULL, kept INTEGER NOT NULL,
+  id TEXT PRIMARY KEY NOT NULL, kind TEXT NOT NULL, label TEXT NOT NULL, folder TEXT NOT NULL, kept INTEGER NOT NULL,
   state TEXT NOT NULL DEFAULT 'waiting', error TEXT NOT NULL DEFAULT '', log TEXT
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS needs (task TEXT NOT NULL, need TEXT NOT NULL, PRIMARY KEY (need, task)) WITHOUT ROWID;
+);
+CREATE TABLE IF NOT EXISTS needs (need TEXT NOT NULL, task TEXT NOT NULL, PRIMARY KEY (need, task));
 CREATE TABLE IF NOT EXISTS attempts (
   task TEXT NOT NULL, number INTEGER NOT NULL, started REAL NOT NULL, ended REAL, outcome TEXT, seconds REAL,
   worker TEXT, error TEXT, log TEXT, PRIMARY KEY (task, number)
-) WITHOUT ROWID;
+);
 """
 _STUCK = """
 WITH RECURSIVE stuck(id, cause) AS (

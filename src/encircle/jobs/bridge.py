@@ -1,0 +1,317 @@
+"""The process that holds Ray for `ClusterExecutor`, and what Ray runs on the nodes. No torch.
+
+It is told what to do, and tells what became of it, over a socket. It ends with the driver, however that ends, and takes
+with it every process that it started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib
+import io
+import logging
+import os
+import queue
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, final
+
+from ..core import RESULTS_VERSION
+from .products import pack, unpack
+from .worker import attempt
+
+Nodes = dict[str, tuple[float, float]]
+"""Processors and accelerators of each living node, by its id."""
+
+CACHE = 2 << 30  # bytes of inputs kept in Ray's memory for the next task that reads them
+LOG = 100_000  # characters of a task's prints that come back
+FETCH = 60.0  # seconds to read a result that has already come to this machine
+TICK = 0.1  # seconds until a task is begun while others run
+
+ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
+"""What every task begins with, so that Ray's nodes count as workers on this machine do; the work itself asks for more."""
+
+LOST = (  # the first that fits; a name that this version of Ray does not have is passed over
+    ("OutOfMemoryError", "its process was killed for want of memory; give it a machine that has more."),
+    ("NodeDiedError", "the machine it ran on went away; see to the machine."),
+    ("WorkerCrashedError", "its process ended under it; see its log."),
+    ("ObjectLostError", "what it read or made went away with a machine; see to the machine."),
+    ("ObjectStoreFullError", "Ray's memory for products is full; give Ray more (--object-store-memory)."),
+    ("OutOfDiskError", "a node's disk is full; free some space."),
+)
+
+
+def end_session(session: int) -> None:
+    """Kill what still runs of a session, and wait until nothing does."""
+    end = time.monotonic() + 5.0
+    while (left := _members(session)) and time.monotonic() < end:
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _members(session: int) -> list[int]:
+    """Processes of a session; without /proc, its leader's group is all that is known."""
+    if not Path("/proc/self/stat").exists():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(session, signal.SIGKILL)
+        return []
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, IndexError):
+            if entry.name.isdecimal():
+                state, _, _, its = (entry / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[:4]
+                if int(its) == session and state not in "ZX" and int(entry.name) != os.getpid():
+                    found.append(int(entry.name))
+    return found
+
+
+@final
+@dataclass
+class Bridge:
+    """Ray's side of the socket; everything here runs in the bridge process."""
+
+    line: Connection
+    work: str
+    scratch: str
+    ray: Any = None
+    queue: queue.SimpleQueue[tuple[Any, ...]] = field(default_factory=queue.SimpleQueue)
+    speak: threading.Lock = field(default_factory=threading.Lock)
+    running: dict[Any, int] = field(default_factory=dict)
+    inputs: dict[int, list[str]] = field(default_factory=dict)
+    store: OrderedDict[str, tuple[Any, int]] = field(default_factory=OrderedDict)
+    remote: dict[tuple[float, float], Any] = field(default_factory=dict)
+
+    def say(self, *words: Any) -> None:
+        """Tell the driver; two threads do."""
+        with self.speak:
+            self.line.send(words)
+
+    def nodes(self) -> Nodes:
+        """The nodes that live."""
+        alive = [node for node in self.ray.nodes() if node["Alive"]]
+        return {n["NodeID"]: (n["Resources"].get("CPU", 0.0), n["Resources"].get("GPU", 0.0)) for n in alive}
+
+    def begin(self, address: str | None, cpus: int | None, paths: list[str]) -> None:
+        """Load Ray and start it, or connect to the given one."""
+        self.ray = importlib.import_module("ray")
+        config = self.ray.job_config.JobConfig()
+        # Nodes on this machine find what the driver finds. Ray puts each before the last; installed ones are the node's.
+        installed = (sys.prefix, sys.base_prefix)
+        config._py_driver_sys_path = [p for p in reversed(paths) if not any(map(Path(p).is_relative_to, installed))]
+        own = {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": self.scratch} if address is None else {}
+        self.ray.init(
+            address=address or "local",
+            job_config=config,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            **own,
+        )
+        if address is None and not self.ray.util.get_node_ip_address().startswith(("127.", "::1")):
+            raise RuntimeError("this version of Ray does not stay on loopback")
+
+    def listen(self) -> None:
+        """Queue what the driver says; once it is gone, end every process that this one started, and itself."""
+        with contextlib.suppress(Exception):  # a driver that ended in the middle of a word, too
+            while True:
+                self.queue.put(self.line.recv())
+        self.vanish()
+
+    def watch(self) -> None:
+        """Once a second tell which nodes there are, or that this machine's own is gone: Ray itself would wait for ever."""
+        mine = self.ray.get_runtime_context().get_node_id()
+        parent = os.getppid()
+        with contextlib.suppress(OSError):
+            while os.getppid() == parent:
+                nodes: Nodes | None = None
+                with contextlib.suppress(self.ray.exceptions.RayError):  # the head may be back in a moment
+                    nodes = self.nodes()
+                if nodes is not None:
+                    self.say("nodes", nodes) if mine in nodes else self.say("gone")
+                time.sleep(1.0)
+        self.vanish()
+
+    def vanish(self) -> None:
+        """End, with everything that this process has started."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        end_session(os.getsid(0))
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        os._exit(1)
+
+    def serve(self) -> None:
+        """Do what the driver says and tell what becomes of it, until it says close."""
+        while True:
+            try:
+                word, *rest = self.queue.get(block=not self.running)
+            except queue.Empty:
+                ready, _ = self.ray.wait(list(self.running), num_returns=1, timeout=TICK)
+                for ref in ready:
+                    serial = self.running.pop(ref)
+                    self.say("outcome", serial, *self.outcome(ref, self.inputs.pop(serial)))
+                continue
+            if word == "close":
+                return
+            if word == "submit":
+                self.submit(*rest)
+            else:
+                self.cancel(*rest)
+
+    def submit(
+        self, serial: int, kind: str, spec: dict[str, Any], inputs: dict[str, str], need: tuple[float, float]
+    ) -> None:
+        """Hand a task to Ray."""
+        cpus, gpus = need
+        try:
+            products = [self.put(name, Path(folder)) for name, folder in inputs.items()]
+            if need not in self.remote:
+                # An accelerator is bound to a process when it is first looked for, and Ray uses its processes again, though
+                # only for tasks that begin with the same environment; where they have accelerators, not at all.
+                begin = ENVIRONMENT | ({"ENCIRCLE_ACCELERATOR": "1"} if gpus else {"CUDA_VISIBLE_DEVICES": ""})
+                self.remote[need] = self.ray.remote(
+                    num_cpus=cpus, num_gpus=gpus, max_retries=0, runtime_env={"env_vars": begin}
+                )(_perform)
+            ref = self.remote[need].remote(RESULTS_VERSION, self.work, kind, spec, list(inputs), *products)
+        except Exception as problem:
+            self.say("outcome", serial, *self.verdict(problem))
+        else:
+            self.running[ref] = serial
+            self.inputs[serial] = list(inputs)
+
+    def put(self, name: str, folder: Path) -> Any:
+        """A product in Ray's memory; the least recently used ones make room."""
+        if name not in self.store:
+            files = pack(folder)
+            self.store[name] = self.ray.put(files), sum(map(len, files.values()))
+        self.store.move_to_end(name)
+        while len(self.store) > 1 and sum(size for _, size in self.store.values()) > CACHE:
+            self.store.popitem(last=False)
+        return self.store[name][0]
+
+    def outcome(self, ref: Any, inputs: list[str]) -> tuple[Any, ...]:
+        """What a task that has ended came to: status, sentence, log, seconds, worker, files."""
+        try:
+            result: tuple[Any, ...] = self.ray.get(ref, timeout=FETCH)
+        except Exception as problem:
+            for name in inputs:  # should one of them be what is lost, the next attempt puts it anew
+                self.store.pop(name, None)
+            return self.verdict(problem)
+        return result
+
+    def verdict(self, problem: Exception) -> tuple[Any, ...]:
+        """What an error of Ray means for the task."""
+        known = self.ray.exceptions
+        cause = getattr(problem, "cause", None)
+        if isinstance(problem, known.RayTaskError) and not isinstance(cause, known.RayError):
+            last = _line(str(problem).strip().splitlines()[-1])
+            why = f"a node could not begin it ({last}); install the same encircle on every node."
+            return "failed", why, str(problem)[-LOG:], 0.0, "", {}
+        for name, why in LOST:
+            if isinstance(problem, getattr(known, name, ())) or isinstance(cause, getattr(known, name, ())):
+                return "lost", why, str(problem)[-LOG:], 0.0, "", {}
+        why = f"Ray did not do it ({type(problem).__name__}: {_line(problem)}); see the logs of Ray."
+        return "lost", why, str(problem)[-LOG:], 0.0, "", {}
+
+    def cancel(self, serial: int) -> None:
+        """End a task, by force."""
+        for ref in [ref for ref, its in self.running.items() if its == serial]:
+            with contextlib.suppress(Exception):
+                self.ray.cancel(ref, force=True)
+            del self.running[ref], self.inputs[serial]
+
+
+def bridge() -> None:
+    """The bridge process: `python -c ... paths descriptor`, started by `ClusterExecutor`."""
+    line = Connection(int(sys.argv[2]))
+    os.set_inheritable(line.fileno(), False)  # else the driver would not see this process end while Ray's live
+    work, address, cpus, scratch, paths = line.recv()
+    held = Bridge(line, work, scratch)
+    threading.Thread(target=held.listen, daemon=True).start()
+    try:
+        held.begin(address, cpus, paths)
+        held.say("ready", held.nodes())
+    except Exception as problem:
+        held.say("refused", _line(problem))
+        held.vanish()
+    threading.Thread(target=held.watch, daemon=True).start()
+    held.serve()
+    for serial in list(held.running.values()):
+        held.cancel(serial)
+    held.ray.shutdown()
+    held.vanish()
+
+
+def _line(problem: object) -> str:
+    return " ".join(str(problem).split())[:300].rstrip(".") or type(problem).__name__
+
+
+def _perform(
+    version: int, work: str, kind: str, spec: dict[str, Any], names: list[str], *products: dict[str, bytes]
+) -> tuple[Any, ...]:
+    """One task, in a process of Ray on some node: its products came along, and what it makes goes back the same way."""
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+    if version != RESULTS_VERSION:
+        why = f"{socket.gethostname()} has another version of encircle than the driver; install the same on every node."
+        return "failed", why, "", 0.0, worker, {}
+    log = _Tail()
+    began = time.monotonic()
+    files: dict[str, bytes] = {}
+    with _folder() as folder, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        inputs = {name: folder / f"input-{number}" for number, name in enumerate(names)}
+        for name, product in zip(names, products, strict=True):
+            inputs[name].mkdir()
+            unpack(product, inputs[name])
+        out = folder / "out"
+        out.mkdir()
+        began = time.monotonic()
+        error = attempt(work, kind, spec, inputs, out, lambda share: None)
+        seconds = time.monotonic() - began
+        if not error:
+            files = pack(out)
+    return "failed" if error else "done", error, log.text(), seconds, worker, files
+
+
+@final
+class _Tail(io.TextIOBase):
+    """Keeps the end of what is printed."""
+
+    def __init__(self) -> None:
+        self._kept = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self._kept = (self._kept + text)[-2 * LOG :] if len(self._kept) + len(text) > 2 * LOG else self._kept + text
+        return len(text)
+
+    def text(self) -> str:
+        return self._kept[-LOG:]
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder that is deleted afterwards; those of processes that were killed are deleted by the next."""
+    for left in Path(tempfile.gettempdir()).glob("encircle-task-*/lock"):
+        with contextlib.suppress(OSError), left.open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left.parent, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="encircle-task-"))
+    try:
+        with (folder / "locking").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            (folder / "locking").rename(folder / "lock")  # nobody sees it unlocked
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
