@@ -58,11 +58,11 @@ def test_the_readme_shows_the_committed_evidence() -> None:
 
 
 def test_the_committed_verdicts_follow_from_the_committed_scores() -> None:
-    import json  # noqa: PLC0415
+    import json
 
-    import polars as pl  # noqa: PLC0415
+    import polars as pl
 
-    from encircle.audit.verdicts import judge  # noqa: PLC0415
+    from encircle.audit.verdicts import judge
 
     folders = sorted((HERE / "results" / "evidence").glob("*/verdict.json"))
     assert len(folders) == 4

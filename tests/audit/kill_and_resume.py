@@ -54,7 +54,7 @@ def main() -> None:
         contents(run_audit(Audit.from_case(case), folder / f"killed-{number}").folder) for number in range(finished + 1)
     ]
     leftovers = [str(path) for path in folder.rglob(".partial-*")]
-    print(  # noqa: T201
+    print(
         json.dumps(
             {
                 "killed": killed,

@@ -129,9 +129,9 @@ def test_a_budget_of_nothing_equals_the_clean_run_bit_for_bit(content: dict[str,
 
 def test_a_zero_budget_trains_for_itself_and_still_equals_clean(tmp_path: Path) -> None:
     # Without the shortcut that reuses the clean victims: an empty poison must not disturb training in any way.
-    from encircle.data import breast_cancer  # noqa: PLC0415
-    from encircle.models import TwoLayerNet  # noqa: PLC0415
-    from encircle.training import Source, fit  # noqa: PLC0415
+    from encircle.data import breast_cancer
+    from encircle.models import TwoLayerNet
+    from encircle.training import Source, fit
 
     data = breast_cancer(seed=1)
     empty = data.train.batch(torch.tensor([0]))[:0]

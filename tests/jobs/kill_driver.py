@@ -45,7 +45,7 @@ def tasks_of(counter: Path, layers: int, seconds: float) -> list[Task]:
 def executor_of(kind: str) -> Executor:
     if kind == "local":
         return LocalExecutor(WORK, cpus=2)
-    from encircle.jobs.cluster import ClusterExecutor  # noqa: PLC0415
+    from encircle.jobs.cluster import ClusterExecutor
 
     return ClusterExecutor(WORK, cpus=2)
 
@@ -132,7 +132,7 @@ def main() -> None:
         wrong += [str(path.relative_to(folder)) for path in root.iterdir() if path.name not in EXPECTED]
         wrong += [str(path.relative_to(folder)) for path in [*root.glob("pieces/*"), *root.glob("logs/*")]]
         studies += 1
-    print(  # noqa: T201
+    print(
         json.dumps(
             {
                 "executor": kind,

@@ -116,6 +116,9 @@ class Driver:
         shutil.rmtree(self._folder / "scratch", ignore_errors=True)
         for name in sorted({task.folder.partition("/")[0] for task in self._tasks.values()}):
             sweep(self._folder / name)
+        for log in (self._folder / "logs").glob("*.log"):
+            if log.stat().st_size == 0:  # of an attempt that was cut off
+                log.unlink()
 
     def _agree(self, store: Store) -> None:
         """Make the database and the disk agree, and find what is left: what unfinished results need, and is not there."""
