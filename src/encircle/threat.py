@@ -106,6 +106,10 @@ class Column:
     step: float = 1.0
     values: Sequence[float] = ()
 
+    def __post_init__(self) -> None:
+        """A list and a tuple of the same values are the same column, in a run's id too."""
+        object.__setattr__(self, "values", tuple(self.values))
+
 
 @final
 @plain_dataclass(frozen=True)

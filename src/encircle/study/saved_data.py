@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from ..core import StorageError
+from ..core import InputError, StorageError
 from ..data import DataSet, Samples, TensorSamples
 from ..storage import read_json, replacing, write_json
 from ..threat import Column
@@ -78,7 +78,7 @@ def load_data(folder: Path) -> DataSet:
             boxes={int(row): (box[0], box[1], box[2], box[3]) for row, box in facts["boxes"].items()},
             columns=_COLUMNS.validate_python(facts["columns"]),
         )
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except (InputError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
         raise StorageError(
             f"the data set in {folder} is missing or damaged; delete the folder and run again."
         ) from None

@@ -1,0 +1,151 @@
+"""Worker processes: what they share, what they print, and that they leave with whoever started them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from encircle.jobs.local import LocalExecutor
+from encircle.jobs.task import Order, Outcome, Task
+
+from .stubs import WORK, task
+
+HERE = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def executor() -> Iterator[LocalExecutor]:
+    found = LocalExecutor(WORK, cpus=3)
+    found.start()
+    yield found
+    found.close()
+
+
+def order(folder: Path, one: Task) -> Order:
+    out = folder / "out" / one.label
+    out.mkdir(parents=True)
+    return Order(one, 1, {}, out, folder / f"{one.label}.log")
+
+
+def outcome(executor: LocalExecutor, seconds: float = 20.0) -> Outcome:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := executor.wait(1.0):
+            return found[0]
+    raise AssertionError("nothing came in")
+
+
+def test_threads_are_a_budget(executor: LocalExecutor, tmp_path: Path) -> None:
+    for number, cpus in enumerate((2, 1)):
+        one = task(number, seconds=0.5, cpus=cpus)
+        assert executor.has_room(one)
+        executor.submit(order(tmp_path, one))
+    assert not executor.has_room(task(9))
+    for _ in range(2):
+        assert outcome(executor).status == "done"
+    assert executor.has_room(task(9, cpus=99))
+    assert LocalExecutor(WORK).threads == len(os.sched_getaffinity(0))
+
+
+def test_a_worker_is_used_again_and_a_dead_one_replaced(executor: LocalExecutor, tmp_path: Path) -> None:
+    names = []
+    for number in range(2):
+        executor.submit(order(tmp_path, task(number)))
+        names.append(outcome(executor).worker)
+    assert names[0] == names[1]
+    os.kill(int(names[0].removeprefix("process ")), signal.SIGKILL)
+    executor.submit(order(tmp_path, task(2, seconds=0.2)))
+    found = outcome(executor)
+    if found.status == "lost":  # it may have died with the order or before it
+        executor.submit(order(tmp_path, task(3)))
+        found = outcome(executor)
+    assert found.status == "done"
+    assert found.worker != names[0]
+
+
+def test_how_far_it_is(executor: LocalExecutor, tmp_path: Path) -> None:
+    shares: list[float] = []
+    one = task(0, kind="hang", seconds=0.4, times=9, times_file=str(tmp_path / "times"))
+    executor.submit(order(tmp_path, one))
+    deadline = time.monotonic() + 20
+    while not shares and time.monotonic() < deadline:
+        executor.wait(0.2)
+        shares += executor.shares().values()
+    assert shares == [0.5]
+    executor.cancel(one.id)
+    executor.cancel("unknown")
+    assert executor.shares() == {}
+    assert executor.wait(0.1) == []
+    assert executor.has_room(task(1, cpus=3))
+
+
+@pytest.mark.parametrize("spec", [{"how": "input"}, {"how": "bug"}])
+def test_what_was_printed_is_kept(spec: dict[str, Any], executor: LocalExecutor, tmp_path: Path) -> None:
+    executor.submit(order(tmp_path, task(0, kind="raise", **spec)))
+    assert outcome(executor).status == "failed"
+    text = (tmp_path / "task 0.log").read_text()
+    assert text.index("library") >= 0
+    assert "Traceback" in text
+
+
+def test_a_work_function_that_is_not_there_fails_its_tasks(tmp_path: Path) -> None:
+    executor = LocalExecutor("tests.jobs.nowhere:work", cpus=1)
+    executor.submit(order(tmp_path, task(0)))
+    found = outcome(executor)
+    executor.close()
+    assert found.status == "failed"
+    assert "ModuleNotFoundError" in found.error
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_workers_leave_when_the_driver_is_killed(busy: bool, tmp_path: Path) -> None:
+    """Also in the middle of work that never lets go of the interpreter's lock."""
+    script = (
+        "import sys, time; from pathlib import Path; from tests.jobs.test_local import order;"
+        "from tests.jobs.stubs import task; from encircle.jobs.local import LocalExecutor;"
+        "executor = LocalExecutor('tests.jobs.test_local:hold', cpus=2);"
+        f"executor.submit(order(Path(sys.argv[1]), task(0, kind={'busy' if busy else 'idle'!r})));"
+        "time.sleep(1.5); print('begun', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=HERE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    [worker] = [int(line) for line in subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()]
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def hold(kind: str, *_: Any) -> None:
+    """Work that takes for ever, with or without the interpreter's lock."""
+    if kind == "busy":
+        sum(iter(int, 1))
+    time.sleep(3600)
+
+
+def test_nothing_listens(executor: LocalExecutor, tmp_path: Path) -> None:
+    """No server is opened: neither this process nor a worker has a listening socket."""
+    executor.submit(order(tmp_path, task(0, seconds=0.5)))
+    time.sleep(0.3)
+    worker = int(outcome(executor).worker.removeprefix("process "))
+    listening = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                listening.add(f"socket:[{fields[9]}]")
+    held = {str(path.readlink()) for path in Path(f"/proc/{worker}/fd").iterdir()}
+    assert not held & listening

@@ -1,0 +1,166 @@
+"""`encircle study`: exit codes, what is said where, and the whole way from a newcomer's first command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from encircle.cli import main
+
+from .audit.tiny_cases import TINY
+
+QUICK = {**TINY, "attack": {"kind": "imf", "models": 1, "epochs": 1}, "targets": 1, "victims": 1}
+HERE = Path(__file__).resolve().parents[1]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["encircle", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def study(folder: Path, **content: Any) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump({"title": "Mine", "case": QUICK, **content}, sort_keys=False))
+    return path
+
+
+@pytest.mark.slow
+def test_run_status_report_retry(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = study(tmp_path, grid={"explainer.kind": ["grad"], "targets": [1, 400]})
+    assert run(monkeypatch, "study", "run", path, "--cpus", 2) == 3
+    shown = capsys.readouterr()
+    assert "ERROR" in shown.out
+    assert "studies/mine/report.html" in shown.out
+    assert "fewer than 400 targets" in shown.err
+    assert run(monkeypatch, "study", "status", "studies/mine") == 0
+    shown = capsys.readouterr()
+    assert "blocked" in shown.out
+    assert "encircle study retry studies/mine" in shown.err
+    assert run(monkeypatch, "study", "status", "studies/mine", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["counts"]["run"] == {"done": 1, "blocked": 1}
+    assert run(monkeypatch, "study", "retry", "studies/mine", "--json", "--cpus", 2) == 3
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {event["event"] for event in events} == {"begin", "start", "failed", "end", "concluded"}
+    assert events[-1]["counts"]["finished"] == 1
+    assert run(monkeypatch, "study", "report", "studies/mine") == 3
+
+
+def test_dry_run_says_what_would_be_done_and_does_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = study(tmp_path, grid={"budget.fraction": [0.02, 0.05], "victims": [1]})
+    assert run(monkeypatch, "study", "run", path, "--dry-run", "--cpus", 3) == 0
+    shown = capsys.readouterr().out
+    assert "2 runs in 2 cells" in shown
+    assert "with 3 workers" in shown
+    assert "clean victims" in shown
+    assert not (tmp_path / "studies").exists()
+
+
+def test_init_writes_a_study_that_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "study", "init") == 0
+    assert "encircle study run study.yaml --dry-run" in capsys.readouterr().out
+    assert run(monkeypatch, "study", "init") == 2
+    assert run(monkeypatch, "list", "studies") == 0
+    assert "how-much" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("study", "run", "nowhere.yaml"), "there is no study file nowhere.yaml"),
+        (("study", "status", "nowhere"), "holds no study"),
+        (("study", "resume", "nowhere"), "holds no study"),
+        (("study", "retry", "nowhere"), "holds no study"),
+        (("study", "report", "nowhere"), "holds no study"),
+    ],
+)
+def test_what_is_not_there_is_one_sentence(
+    arguments: tuple[str, ...],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *arguments) == 2
+    shown = capsys.readouterr().err
+    assert words in shown.replace("\n", " ")
+    assert "Traceback" not in shown
+
+
+def test_report_before_anything_was_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "study.yaml").write_text(yaml.safe_dump({"case": QUICK}))
+    assert run(monkeypatch, "study", "report", "empty") == 2
+    assert "nothing was run in empty yet" in capsys.readouterr().err
+
+
+def test_files_elsewhere_are_refused_for_cases_and_studies(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "case.yaml").write_text(
+        yaml.safe_dump({**QUICK, "goal": {"kind": "from-file", "path": "/etc/hostname"}})
+    )
+    assert run(monkeypatch, "audit", tmp_path / "case.yaml", "--dry-run") == 2
+    assert "--allow-outside" in capsys.readouterr().err
+    path = study(tmp_path, set={"goal": {"kind": "from-file", "path": "../../etc/hostname"}})
+    assert run(monkeypatch, "study", "run", path, "--dry-run") == 2
+    assert "--allow-outside" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_cleanly_and_says_how_to_go_on(number: signal.Signals, tmp_path: Path) -> None:
+    path = study(tmp_path, set={"recipe.epochs": 400})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "encircle", "study", "run", str(path), "--folder", "here", "--json", "--cpus", "2"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(HERE / "src")},
+    )
+    assert process.stdout is not None
+    events = [json.loads(process.stdout.readline())["event"] for _ in range(4)]
+    assert events[:2] == ["begin", "start"]
+    workers = [int(line) for line in subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()]
+    assert workers
+    # Another terminal asks meanwhile.
+    asked = subprocess.run(
+        [sys.executable, "-m", "encircle", "study", "status", "here", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(asked.stdout)["running"]
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "go on with: encircle study resume here" in errors.replace("\n", " ")
+    deadline = time.monotonic() + 5
+    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
