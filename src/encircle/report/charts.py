@@ -93,7 +93,7 @@ def forest(intervals: Sequence[Interval], band: tuple[float, float] | None, thre
     ]
     low, high = min(known), max(known)
     pad = 0.06 * (high - low) or 0.1
-    axis = _Axis(low - pad, high + pad, _EDGE, WIDTH - _EDGE)
+    axis = Axis(low - pad, high + pad, _EDGE, WIDTH - _EDGE)
     rows = [
         IntervalRow(
             y=_INTERVAL_ROW * index,
@@ -155,7 +155,7 @@ class Entry:
 
 def bars(entries: Sequence[Entry]) -> Bars:
     """Place one row an entry."""
-    axis = _Axis(0.0, 1.0, _NAMES, WIDTH - _EDGE)
+    axis = Axis(0.0, 1.0, _NAMES, WIDTH - _EDGE)
     rows = [
         BarRow(
             y=_BAR_ROW * index,
@@ -200,7 +200,7 @@ class Changes:
 def changes(features: Sequence[tuple[str, float, float]]) -> Changes:
     """Place one row a feature: its name, its value in the base and in the poison."""
     reach = max((abs(after - before) for _, before, after in features), default=0.0) or 0.1
-    axis = _Axis(-reach, reach, _NAMES, WIDTH - 92.0)
+    axis = Axis(-reach, reach, _NAMES, WIDTH - 92.0)
     rows = []
     for index, (name, before, after) in enumerate(features):
         ends = sorted((axis.at(0.0), axis.at(after - before)))
@@ -237,8 +237,8 @@ def lines(epochs: Sequence[float], members: Sequence[Sequence[float | None]], me
     values = [value for line in (*members, mean) for value in line if value is not None] or [0.0]
     pad = 0.05 * (max(values) - min(values)) or 0.1
     bottom = _LINES_HEIGHT - _AXIS - 8.0
-    across = _Axis(min(epochs), max(epochs), _LINES_LEFT, WIDTH - _EDGE)
-    up = _Axis(min(values) - pad, max(values) + pad, bottom, _EDGE)
+    across = Axis(min(epochs), max(epochs), _LINES_LEFT, WIDTH - _EDGE)
+    up = Axis(min(values) - pad, max(values) + pad, bottom, _EDGE)
     return Lines(
         height=_LINES_HEIGHT,
         left=_LINES_LEFT,
@@ -258,7 +258,7 @@ def shortened(name: str, letters: int) -> str:
     return f"{name[: letters - 1 - tail].rstrip()}…{name[-tail:].lstrip()}"
 
 
-def _path(across: _Axis, up: _Axis, xs: Sequence[float], ys: Sequence[float | None]) -> str:
+def _path(across: Axis, up: Axis, xs: Sequence[float], ys: Sequence[float | None]) -> str:
     parts: list[str] = []
     drawing = False
     for x, y in zip(xs, ys, strict=True):
@@ -270,23 +270,29 @@ def _path(across: _Axis, up: _Axis, xs: Sequence[float], ys: Sequence[float | No
 
 @final
 @dataclass(frozen=True)
-class _Axis:
+class Axis:
+    """A scale: values from `low` to `high` lie between `start` and `end` in a chart's own units."""
+
     low: float
     high: float
     start: float
     end: float
 
     def at(self, value: float) -> float:
+        """Where a value lies."""
         share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
         return round(self.start + share * (self.end - self.start), 1)
 
     def place(self, value: float | None) -> float | None:
+        """Where a value lies, if there is one."""
         return None if value is None else self.at(value)
 
     def length(self, value: float | None) -> float:
+        """How far a value lies from the start."""
         return 0.0 if value is None else round(self.at(value) - self.start, 1)
 
     def ticks(self, count: int) -> list[Tick]:
+        """About so many round numbers along the scale."""
         found = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(self.low, self.high)
         inside = [float(value) for value in found if self.low - 1e-9 <= value <= self.high + 1e-9]
         return [Tick(self.at(value), f"{value:.4g}".replace("-", "−")) for value in inside]

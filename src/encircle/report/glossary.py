@@ -57,3 +57,34 @@ def glossary(arm_titles: Mapping[str, str]) -> list[tuple[str, list[tuple[str, s
     """Headed lists of words and meanings; of the arms, those that appear in the report."""
     arms = [(title, _ARMS.get(name, "The audited attack.")) for name, title in arm_titles.items()]
     return [("Verdicts", [*_VERDICTS.items()]), ("Arms", arms), ("Scores and words", [*_TERMS.items()])]
+
+
+_STUDY_TERMS = {
+    "Cell": "One combination of what the study varies. Runs that differ only in their seed are pooled into one cell.",
+    "Shift": "How far the attack moved the explanation towards the desired map (Jaccard), beyond what another training seed does.",
+    "Dose–response": "The shift against how much the attacker controls. A real effect usually grows with it.",
+    "Seed drift band": "What a mere change of training seed does, clean against clean. A shift inside it is no news.",
+    "Adjusted p": "The probability of so large a shift if there were none, corrected by Holm’s procedure for all comparisons of the study: "
+    "claiming wherever it is at most 0.05 makes any false claim at all in one study of twenty.",
+    "Would have been claimed from": "The smallest shift that this cell would have claimed with 80\u00a0% probability, after the correction. "
+    "“No shift found” says little where this number is large.",
+    "Strongest control": "The arm without an attack, or with the paper’s baseline, that may have moved the explanation furthest.",
+}
+
+
+def study_glossary() -> list[tuple[str, list[tuple[str, str]]]]:
+    """Headed lists of the words of a study's page."""
+    shared = (
+        "Target",
+        "Victim",
+        "Map",
+        "Desired map",
+        "Jaccard",
+        "L1",
+        "Undefined",
+        "Interval",
+        "Label kept",
+        "Accuracy change",
+    )
+    terms = {**_STUDY_TERMS, **{name: _TERMS[name] for name in shared}}
+    return [("Verdicts", [*_VERDICTS.items()]), ("Words", [*terms.items()])]

@@ -20,7 +20,7 @@ from ..core import InputError
 
 _T = TypeVar("_T")
 
-_REMEDY = "run `encircle audit` on its case again to resume the run and write it anew."
+_REMEDY = "run what wrote it again (`encircle audit`, `encircle study resume`), which resumes it and writes it anew."
 
 _SCORES = (
     *("target", "arm", "seed", "victim_class", "jaccard", "jaccard_soft", "l1", "cosine", "spearman", "ssim"),
@@ -29,9 +29,9 @@ _SCORES = (
 _POISONS = ("target", "arm", "count", "share_of_set", "share_of_class", "linf", "l2", "psnr", "bounded")
 _HISTORY = ("target", "iteration", "epoch", "member", "upper", "distance", "label", "lower")
 
-_NUMBER = (int, float)
-_MAYBE = (int, float, type(None))
-_ESTIMATE = {"mean": _MAYBE, "low": _MAYBE, "high": _MAYBE}
+NUMBER = (int, float)
+MAYBE = (int, float, type(None))
+ESTIMATE = {"mean": MAYBE, "low": MAYBE, "high": MAYBE}
 _ESTIMATES = (
     *("jaccard", "l1", "jaccard_change", "l1_change"),
     *("label_kept", "accuracy", "accuracy_change", "drift"),
@@ -42,13 +42,13 @@ _VERDICT = {
     "advice": [str],
     "demonstration": bool,
     "attack": str,
-    "threshold": _NUMBER,
+    "threshold": NUMBER,
     "targets": int,
     "victims": int,
-    "label_kept": _MAYBE,
-    "smallest_detectable_shift": _MAYBE,
+    "label_kept": MAYBE,
+    "smallest_detectable_shift": MAYBE,
     "case": {"data": str, "model": str, "explainer": str, "goal": str, "budget": str, "start": str},
-    "arms": [{"arm": str, "title": str, **dict.fromkeys(_ESTIMATES, _ESTIMATE)}],
+    "arms": [{"arm": str, "title": str, **dict.fromkeys(_ESTIMATES, ESTIMATE)}],
     "accuracy_resolvable": bool,
     "held_out": int,
 }
@@ -132,8 +132,8 @@ def load_run(folder: Path) -> SavedRun:
         raise InputError(f"{folder} is not a run folder; run `encircle audit` first, or give the folder it wrote.")
     case = _read(folder / "case.yaml", lambda path: yaml.safe_load(path.read_text(encoding="utf-8")))
     _check(folder / "case.yaml", case, dict)
-    environment = _read_json(folder / "environment.json", _ENVIRONMENT)
-    verdict = _read_json(folder / "verdict.json", _VERDICT)
+    environment = read_checked(folder / "environment.json", _ENVIRONMENT)
+    verdict = read_checked(folder / "verdict.json", _VERDICT)
     run = SavedRun(
         folder=folder,
         case=case,
@@ -159,7 +159,12 @@ def _read(path: Path, reader: Callable[[Path], _T]) -> _T:
         raise _unusable(path, f"cannot be read ({error.strerror or error})") from None
 
 
-def _read_json(path: Path, schema: Mapping[str, Any]) -> dict[str, Any]:
+def read_checked(path: Path, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON file of this shape: a type, several types, `{key: schema}` or `[schema]`.
+
+    Raises:
+        InputError: it is missing, damaged, or of another shape.
+    """
     value: dict[str, Any] = _read(path, lambda file: json.loads(file.read_text(encoding="utf-8")))
     _check(path, value, schema)
     return value

@@ -1,0 +1,196 @@
+"""Dose-response curves as coordinates: one panel a combination of the other axes, one line a value of the series."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from .charts import WIDTH, Axis, Tick
+from .formats import decimal, estimate, known
+
+_HEIGHT = 230.0
+_LEFT = 46.0
+_RIGHT = 14.0
+_TOP = 10.0
+_BOTTOM = 44.0
+_APART = 7.0
+"""Between the whiskers of two lines at the same dose, so that neither hides the other."""
+
+MOST_PANELS = 24
+"""More are not drawn; the table has all cells."""
+
+MARKERS = ("circle", "square", "triangle", "diamond", "cross", "ring")
+
+
+@final
+@dataclass(frozen=True)
+class Point:
+    """One cell on a line: its place, and the ends of its interval where one is claimed."""
+
+    x: float
+    y: float
+    top: float | None
+    bottom: float | None
+    words: str
+
+
+@final
+@dataclass(frozen=True)
+class Line:
+    """One value of the series."""
+
+    number: int
+    marker: str
+    path: str
+    points: list[Point]
+
+
+@final
+@dataclass(frozen=True)
+class Panel:
+    """One combination of the axes that are neither dose nor series."""
+
+    title: str
+    alt: str
+    lines: list[Line]
+    band: str
+
+
+@final
+@dataclass(frozen=True)
+class Curves:
+    """All panels, on the same axes."""
+
+    height: float
+    left: float
+    right: float
+    floor: float
+    zero: float
+    threshold: float | None
+    across: list[Tick]
+    up: list[Tick]
+    dose: str
+    series: str
+    legend: list[tuple[int, str, str]]
+    panels: list[Panel]
+    hidden: int
+
+
+def curves(
+    axes: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]], dose: str, threshold: float
+) -> Curves | None:
+    """Place the curves; None where no cell on the dose's axis has a shift.
+
+    Args:
+        axes: the study's axes.
+        cells: the study's cells.
+        dose: the name of the axis to draw along x; it has numbers.
+        threshold: the change from which an explanation counts as bent.
+    """
+    along = next(place for place, axis in enumerate(axes) if axis["name"] == dose)
+    series = _series(axes, along)
+    others = [place for place in range(len(axes)) if place not in {along, series}]
+    shown = [cell for cell in cells if known(cell["shift"]["mean"]) is not None]
+    if not shown:
+        return None
+    values = [float(value) for value in axes[along]["values"]]
+    reach = [known(cell[name][end]) for cell in shown for name in ("shift", "drift") for end in ("mean", "low", "high")]
+    bounds = [value for value in (*reach, 0.0, threshold) if value is not None]
+    pad = 0.06 * (max(bounds) - min(bounds)) or 0.1
+    across = Axis(min(values), max(values), _LEFT + 18, WIDTH - _RIGHT - 12)
+    up = Axis(min(bounds) - pad, max(bounds) + pad, _HEIGHT - _BOTTOM, _TOP)
+    names = [""] if series is None else axes[series]["labels"]
+    combinations = list(itertools.product(*(range(len(axes[place]["labels"])) for place in others)))
+    panels = []
+    for at in combinations:
+        inside = [
+            cell for cell in shown if all(cell["at"][place] == here for place, here in zip(others, at, strict=True))
+        ]
+        if inside:
+            title = " · ".join(axes[place]["labels"][here] for place, here in zip(others, at, strict=True))
+            panels.append(_panel(title, inside, along, series, names, values, across, up))
+    return Curves(
+        height=_HEIGHT,
+        left=_LEFT,
+        right=WIDTH - _RIGHT,
+        floor=_HEIGHT - _BOTTOM,
+        zero=up.at(0.0),
+        threshold=up.at(threshold),
+        across=[Tick(across.at(value), label) for value, label in _sparse(values, axes[along]["labels"], across)],
+        up=up.ticks(5),
+        dose=axes[along]["title"],
+        series="" if series is None else axes[series]["title"],
+        legend=[(number, MARKERS[number % len(MARKERS)], name) for number, name in enumerate(names) if name],
+        panels=panels[:MOST_PANELS],
+        hidden=max(len(panels) - MOST_PANELS, 0),
+    )
+
+
+def _series(axes: Sequence[Mapping[str, Any]], along: int) -> int | None:
+    """The axis whose values are lines of one panel: the attack's, else the last other one of few values."""
+    others = [place for place in range(len(axes)) if place != along and 2 <= len(axes[place]["labels"]) <= len(MARKERS)]
+    attacks = [place for place in others if str(axes[place]["name"]).partition(".")[0] == "attack"]
+    return next(iter([*attacks, *reversed(others)]), None)
+
+
+def _panel(
+    title: str,
+    cells: Sequence[Mapping[str, Any]],
+    along: int,
+    series: int | None,
+    names: Sequence[str],
+    values: Sequence[float],
+    across: Axis,
+    up: Axis,
+) -> Panel:
+    lines, words = [], []
+    for number, name in enumerate(names):
+        mine = [cell for cell in cells if series is None or cell["at"][series] == number]
+        if not mine:
+            continue
+        mine.sort(key=lambda cell: values[cell["at"][along]])
+        aside = _APART * (number - (len(names) - 1) / 2)
+        points = [_point(cell, values[cell["at"][along]], aside, across, up) for cell in mine]
+        path = "M" + "L".join(f"{point.x:g} {point.y:g}" for point in points)
+        lines.append(Line(number, MARKERS[number % len(MARKERS)], path, points))
+        said = ", ".join(point.words for point in points)
+        words.append(f"{name}: {said}" if name else said)
+    return Panel(title, f"Shift against dose. {'; '.join(words)}.", lines, _band(cells, along, values, across, up))
+
+
+def _point(cell: Mapping[str, Any], value: float, aside: float, across: Axis, up: Axis) -> Point:
+    shift = cell["shift"]
+    return Point(
+        x=round(across.at(value) + aside, 1),
+        y=up.at(float(shift["mean"])),
+        top=up.place(known(shift["high"])),
+        bottom=up.place(known(shift["low"])),
+        words=f"{decimal(value, 3).rstrip('0').rstrip('.')}: {estimate(shift, signed=True)}",
+    )
+
+
+def _band(cells: Sequence[Mapping[str, Any]], along: int, values: Sequence[float], across: Axis, up: Axis) -> str:
+    """The seed drift's intervals over the doses, as wide as the widest of the panel's lines."""
+    ends: dict[float, tuple[float, float]] = {}
+    for cell in cells:
+        low, high = known(cell["drift"]["low"]), known(cell["drift"]["high"])
+        if low is not None and high is not None:
+            value = values[cell["at"][along]]
+            before = ends.get(value, (low, high))
+            ends[value] = (min(before[0], low), max(before[1], high))
+    if len(ends) < 2:
+        return ""
+    there = [f"{across.at(value):g} {up.at(ends[value][1]):g}" for value in sorted(ends)]
+    back = [f"{across.at(value):g} {up.at(ends[value][0]):g}" for value in sorted(ends, reverse=True)]
+    return f"M{'L'.join([*there, *back])}Z"
+
+
+def _sparse(values: Sequence[float], labels: Sequence[str], across: Axis) -> list[tuple[float, str]]:
+    """Values and labels for the axis, without those that would run into the one before."""
+    kept: list[tuple[float, str]] = []
+    for value, label in sorted(zip(values, labels, strict=True)):
+        if not kept or across.at(value) - across.at(kept[-1][0]) > 3.5 * (len(label) + len(kept[-1][1])) + 4:
+            kept.append((value, label))
+    return kept

@@ -1,0 +1,277 @@
+"""The page of a study: the answer, the table of all cells, curves, what stays open; every number in words."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ..storage import write_text
+from .formats import decimal, duration, estimate, known, percent
+from .glossary import study_glossary
+from .study_charts import Curves, curves
+from .study_load import SavedStudy, load_study
+from .study_table import Table, table
+from .study_thumbnails import Thumbnail, thumbnails
+
+_MOST_NAMED = 40
+"""Of one reason why cells stay open; the list of all cells has the rest."""
+
+
+@final
+@dataclass(frozen=True)
+class RunLink:
+    """A run of a cell."""
+
+    href: str
+    folder: str
+    seed: int
+    verdict: str
+
+
+@final
+@dataclass(frozen=True)
+class CellEntry:
+    """A cell in the list of all cells."""
+
+    number: int
+    title: str
+    verdict: str
+    sentence: str
+    shift: str
+    facts: list[tuple[str, str]]
+    thumbnails: list[Thumbnail]
+    runs: list[RunLink]
+    missing: list[tuple[str, str, str | None]]
+    words: str
+
+
+@final
+@dataclass(frozen=True)
+class Open:
+    """Cells that stay open, or that found nothing, for one reason."""
+
+    reason: str
+    meaning: str
+    cells: list[tuple[int, str, str]]
+    more: int
+
+
+def render_study(folder: Path, destination: Path | None = None, *, title: str | None = None) -> Path:
+    """Draw a saved study as one HTML file; an earlier file is replaced only by a whole new one.
+
+    Args:
+        folder: the study's folder.
+        destination: the HTML file; by default `report.html` in the folder. Its links to the runs' reports are relative.
+        title: heading of the page; by default the study's own.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: `study.json` is missing, damaged or incomplete.
+        StorageError: the file could not be written.
+    """
+    place = Path(destination) if destination is not None else Path(folder) / "report.html"
+    write_text(place, study_to_html(load_study(folder), place.parent, title=title))
+    return place
+
+
+def study_to_html(study: SavedStudy, home: Path, *, title: str | None = None) -> str:
+    """The page as text: the same study gives the same text, byte for byte.
+
+    Args:
+        study: the study.
+        home: the folder the page will lie in; links are relative to it.
+        title: heading of the page; by default the study's own.
+    """
+    facts, cells = study.facts, study.cells
+    base = quote(Path(os.path.relpath(study.folder, home)).as_posix())
+    templates = Environment(
+        loader=PackageLoader("encircle.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = templates.get_template("study.js").render()
+    counts = Counter(cell["verdict"] for cell in cells)
+    entries = [_entry(study, number, base) for number in range(len(cells))]
+    links = [entry.runs[0].href if len(entry.runs) == 1 else f"#cell-{entry.number}" for entry in entries]
+    heat: Table = table(study.axes, cells, facts["dose"], links)
+    drawn: Curves | None = (
+        None if facts["dose"] is None else curves(study.axes, cells, facts["dose"], float(facts["threshold"]))
+    )
+    return templates.get_template("study.html.j2").render(
+        title=title or facts["title"],
+        facts=facts,
+        counts=[(verdict, counts[verdict]) for verdict in ("FAIL", "WARN", "PASS", "ERROR") if counts[verdict]],
+        unfinished=facts["counts"]["runs"] - facts["counts"]["finished"],
+        demonstration=any(cell["demonstration"] for cell in cells),
+        heat=heat,
+        curves=drawn,
+        threshold=decimal(facts["threshold"]),
+        opened=_open(cells),
+        quiet=_quiet(cells),
+        entries=entries,
+        provenance=_provenance(study),
+        work=_work(study),
+        glossary=study_glossary(),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+    )
+
+
+def _entry(study: SavedStudy, number: int, base: str) -> CellEntry:
+    cell = study.cells[number]
+    runs = [
+        RunLink(f"{base}/runs/{quote(run['folder'])}/report.html", run["folder"], run["seed"], run["verdict"])
+        for run in cell["runs"]
+    ]
+    logs = [
+        (one["title"], one["why"], None if one["log"] is None else f"{base}/{quote(one['log'])}")
+        for one in cell["missing"]
+    ]
+    return CellEntry(
+        number=number + 1,
+        title=cell["title"],
+        verdict=cell["verdict"],
+        sentence=cell["sentence"],
+        shift="" if cell["verdict"] == "ERROR" else estimate(cell["shift"], signed=True),
+        facts=[] if cell["verdict"] == "ERROR" else _numbers(cell),
+        thumbnails=thumbnails(study.folder / "runs" / runs[0].folder) if runs else [],
+        runs=runs,
+        missing=logs,
+        words=f"{cell['title']} {cell['verdict']}".lower(),
+    )
+
+
+def _numbers(cell: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = [
+        ("Shift beyond the seed drift", estimate(cell["shift"], signed=True)),
+        ("Adjusted p (p by itself)", f"{_p(cell['p_adjusted'])} ({_p(cell['p'])})"),
+        ("Would have been claimed from", _at_least(cell["smallest_detectable_shift"])),
+        ("Seed drift: clean against clean", estimate(cell["drift"], signed=True)),
+    ]
+    if cell["control"] is not None:
+        rows.append(
+            (f"Strongest control: {cell['control']['title']}", estimate(cell["control"]["change"], signed=True))
+        )
+    accuracy = estimate(cell["accuracy_change"], signed=True, scale=100, digits=1)
+    return [
+        *rows,
+        ("Jaccard: clean, attacked", f"{estimate(cell['jaccard_clean'])}, {estimate(cell['jaccard_attack'])}"),
+        ("L1: clean, attacked", f"{estimate(cell['l1_clean'])}, {estimate(cell['l1_attack'])}"),
+        ("Label kept", percent(cell["label_kept"])),
+        ("Accuracy change (points)", accuracy if cell["accuracy_resolvable"] else f"{accuracy}, too few rows to tell"),
+        ("Evidence", f"{cell['targets']} targets, {cell['victims']} victims each"),
+    ]
+
+
+def _p(value: Any) -> str:
+    number = known(value)
+    if number is None:
+        return "none"
+    return "< 0.001" if number < 0.001 else decimal(number, 3)
+
+
+def _at_least(value: Any) -> str:
+    return "not known" if known(value) is None else decimal(value)
+
+
+def _open(cells: Sequence[Mapping[str, Any]]) -> list[Open]:
+    """Cells of which no claim can be made, by reason, the gravest first."""
+    by_reason: dict[tuple[str, str], list[tuple[int, str, str]]] = {}
+    for number, cell in enumerate(cells, start=1):
+        if cell["verdict"] in {"WARN", "ERROR"}:
+            note = cell["missing"][0]["why"] if cell["missing"] else _note(cell)
+            by_reason.setdefault(_reason(cell), []).append((number, cell["title"], note))
+    order = list(_REASONS.values())
+    ranked = sorted(by_reason.items(), key=lambda item: order.index(item[0]))
+    return [
+        Open(reason, meaning, found[:_MOST_NAMED], max(len(found) - _MOST_NAMED, 0))
+        for (reason, meaning), found in ranked
+    ]
+
+
+_REASONS = {
+    "error": ("Did not finish", "Nothing is known about these; `encircle study retry` tries them again."),
+    "few": ("Too few targets for a claim", "These are demonstrations; raise the number of targets."),
+    "undefined": ("Undefined explanations", "The map was constant for too many targets to say anything."),
+    "chance": (
+        "May be chance",
+        "The interval excludes zero, but among all comparisons of the study such a shift may be chance. More targets would tell.",
+    ),
+    "label": ("The attack gave itself away", "The explanation moved, but too many victims changed their prediction."),
+    "small": ("A shift smaller than the threshold", "It is there, and smaller than what was set to count."),
+    "away": ("Moved, but away from the attacker’s map", "Not steered, but not stable either."),
+    "weak": (
+        "Too little evidence to call it nothing",
+        "No shift was found, but one of the threshold’s size might have been missed. More targets would tell.",
+    ),
+}
+
+
+def _reason(cell: Mapping[str, Any]) -> tuple[str, str]:
+    low, high, adjusted = known(cell["shift"]["low"]), known(cell["shift"]["high"]), known(cell["p_adjusted"])
+    rules = [
+        (cell["verdict"] == "ERROR", "error"),
+        (bool(cell["demonstration"]), "few"),
+        (low is None or high is None, "undefined"),
+        (low is not None and low > 0 and adjusted is not None and adjusted > 0.05, "chance"),
+        (low is not None and low > 0 and "silent" in cell["sentence"], "label"),
+        (low is not None and low > 0, "small"),
+        (high is not None and high < 0, "away"),
+        (True, "weak"),
+    ]
+    return _REASONS[next(name for holds, name in rules if holds)]
+
+
+def _note(cell: Mapping[str, Any]) -> str:
+    smallest = known(cell["smallest_detectable_shift"])
+    seen = "" if smallest is None else f"; one of {decimal(smallest)} or more would have been claimed"
+    return f"{estimate(cell['shift'], signed=True)}{seen}"
+
+
+def _quiet(cells: Sequence[Mapping[str, Any]]) -> list[tuple[int, str, str]]:
+    """Cells where nothing was found, and what would have been."""
+    return [
+        (number, cell["title"], _note(cell)) for number, cell in enumerate(cells, start=1) if cell["verdict"] == "PASS"
+    ]
+
+
+def _provenance(study: SavedStudy) -> list[tuple[str, str]]:
+    facts = study.facts
+    some: Mapping[str, Any] = facts["environment"] or {}
+    versions = some.get("versions", {})
+    rows = [
+        ("Runs", f"{facts['counts']['finished']} of {facts['counts']['runs']} finished"),
+        ("Cells", f"{len(facts['cells'])}, of which {facts['family']} make a claim that is corrected for (Holm)"),
+        ("Machine", ", ".join(str(some[name]) for name in ("platform", "device") if some.get(name))),
+        ("Commit", str(some.get("commit") or "")),
+        ("Python", str(some.get("python") or "")),
+        (
+            "Versions",
+            ", ".join(f"{name} {version}" for name, version in versions.items()) if isinstance(versions, dict) else "",
+        ),
+        ("Results version", str(some.get("results_version") or "")),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _work(study: SavedStudy) -> list[tuple[str, str, str, str]]:
+    """Kinds of task: how many are done, how many are not, and what they took."""
+    rows = []
+    for kind, states in study.facts["counts"]["tasks"].items():
+        done = int(states.get("done", 0))
+        left = sum(int(number) for number in states.values()) - done
+        seconds = study.facts["seconds"].get(kind)
+        rows.append((str(kind), str(done), str(left), "" if seconds is None else duration(seconds)))
+    return sorted(rows)

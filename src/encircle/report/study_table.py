@@ -1,0 +1,103 @@
+"""The heat table of a study: a column a dose, a row a combination of everything else."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from .formats import decimal, known
+
+_DEEPEST = 46.0
+"""Per cent of the accent colour in the deepest cell: text stays readable on it in light and dark."""
+
+_LEAST = 0.2
+"""A shift of so much is drawn in the deepest colour unless a larger one is there."""
+
+
+@final
+@dataclass(frozen=True)
+class HeatCell:
+    """A cell of the table; None stands for a combination that the study leaves out."""
+
+    href: str
+    verdict: str
+    mean: str
+    interval: str
+    direction: str
+    depth: str
+    words: str
+
+
+@final
+@dataclass(frozen=True)
+class Row:
+    """A row and what it is a combination of."""
+
+    labels: list[str]
+    cells: list[HeatCell | None]
+
+
+@final
+@dataclass(frozen=True)
+class Table:
+    """The table, its headings, and the largest shift of its scale."""
+
+    heads: list[str]
+    across: str
+    columns: list[str]
+    rows: list[Row]
+    deepest: str
+
+
+def table(
+    axes: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]], dose: str | None, links: Sequence[str]
+) -> Table:
+    """Lay the cells out.
+
+    Args:
+        axes: the study's axes.
+        cells: its cells.
+        dose: the axis of the columns; without one it is the last.
+        links: what each cell opens.
+    """
+    found = {tuple(cell["at"]): (cell, link) for cell, link in zip(cells, links, strict=True)}
+    names = [axis["name"] for axis in axes]
+    along = names.index(dose) if dose in names else len(axes) - 1
+    down = [place for place in range(len(axes)) if place != along]
+    reach = max([_LEAST, *(abs(known(cell["shift"]["mean"]) or 0.0) for cell in cells)])
+    columns = list(range(len(axes[along]["labels"]))) if axes else [0]
+    rows = []
+    for at in itertools.product(*(range(len(axes[place]["labels"])) for place in down)):
+        line: list[HeatCell | None] = []
+        for column in columns:
+            whole = dict(zip(down, at, strict=True)) | ({along: column} if axes else {})
+            hit = found.get(tuple(whole[place] for place in range(len(axes))))
+            line.append(None if hit is None else _cell(*hit, reach))
+        if any(line):
+            rows.append(Row([axes[place]["labels"][here] for place, here in zip(down, at, strict=True)], line))
+    return Table(
+        heads=[axes[place]["title"] for place in down],
+        across=axes[along]["title"] if axes else "",
+        columns=list(axes[along]["labels"]) if axes else [""],
+        rows=rows,
+        deepest=decimal(reach),
+    )
+
+
+def _cell(cell: Mapping[str, Any], href: str, reach: float) -> HeatCell:
+    mean, low, high = (known(cell["shift"][end]) for end in ("mean", "low", "high"))
+    if mean is None:
+        shown = "" if cell["verdict"] == "ERROR" else "undefined"
+        return HeatCell(href, cell["verdict"], shown, "", "none", "0", f"{cell['title']}: {cell['sentence']}")
+    interval = "" if low is None or high is None else f"{decimal(low, signed=True)} to {decimal(high, signed=True)}"
+    return HeatCell(
+        href=href,
+        verdict=cell["verdict"],
+        mean=decimal(mean, signed=True),
+        interval=interval,
+        direction="up" if mean >= 0 else "down",
+        depth=f"{_DEEPEST * min(abs(mean) / reach, 1.0):.0f}",
+        words=f"{cell['title']}: {cell['sentence']}",
+    )

@@ -1,0 +1,53 @@
+"""Small pictures of a run's first target: the input, the clean map, the attacked map and the desired map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from ..core import InputError
+from .load import LazyMaps, read_checked
+from .pictures import Picture, heat, photograph
+
+SIDE = 48
+"""Pixels of a thumbnail's longer side, at most."""
+
+
+@final
+@dataclass(frozen=True)
+class Thumbnail:
+    """A picture and what it shows."""
+
+    picture: Picture
+    caption: str
+
+
+def thumbnails(run: Path) -> list[Thumbnail]:
+    """The first target of a run in four small pictures; none for tables, and none where the run cannot be read."""
+    try:
+        row = read_checked(run / "environment.json", {"targets": [{"row": int}]})["targets"][0]["row"]
+        attack = read_checked(run / "verdict.json", {"attack": str})["attack"]
+        maps = LazyMaps(run / "maps.safetensors")
+        sample, goal = maps[f"{row}/input"], maps[f"{row}/goal"]
+        if sample.ndim != 3 or goal.ndim != 2:
+            return []
+        everything = np.ones_like(goal)
+        return [
+            Thumbnail(photograph(_small(sample)), "input"),
+            Thumbnail(heat(_small(maps[f"{row}/clean/0"]), everything), "clean"),
+            Thumbnail(heat(_small(maps[f"{row}/{attack}/0"]), everything), "attacked"),
+            Thumbnail(heat(_small(goal), everything), "desired"),
+        ]
+    except (InputError, OSError, KeyError, IndexError, ValueError, SafetensorError):
+        return []
+
+
+def _small(values: NDArray[np.float32]) -> NDArray[Any]:
+    """Every so many-th row and column, so that a side has at most `SIDE` of them."""
+    step = max(1, -(-max(values.shape[-2:]) // SIDE))
+    return values[..., ::step, ::step]
