@@ -98,3 +98,87 @@ def test_nothing_of_the_place_it_was_made_in() -> None:
         *HERE.glob("results/**/*.json"),
     ]:
         assert not local.search(path.read_text(encoding="utf-8")), path
+
+
+def test_the_readme_shows_the_committed_study() -> None:
+    import json
+
+    study = tool("study")
+    summary = json.loads((HERE / "results" / "how-much" / "study.json").read_text(encoding="utf-8"))
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    assert text.split(study.BEGIN)[1].split(study.END)[0].strip() == study.table(summary).strip()
+
+
+@pytest.mark.slow
+def test_the_committed_study_follows_from_the_committed_scores(tmp_path: Path) -> None:
+    import json
+
+    import polars as pl
+
+    from encircle.audit.verdicts import judge
+    from encircle.storage import write_json
+    from encircle.study.grid import expand
+    from encircle.study.judge import answer, judge_cells
+    from encircle.study.plan import Planned
+    from encircle.study.study_file import parse_study_file
+
+    folder = HERE / "results" / "how-much"
+    kept = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    study = expand(parse_study_file((folder / "study.yaml").read_text(encoding="utf-8"), "study.yaml"), "study.yaml")
+    scores = pl.read_parquet(folder / "scores.parquet")
+    runs = []
+    for run, cell in zip(study.runs, kept["cells"], strict=True):
+        [one] = cell["runs"]
+        summary = judge(
+            scores.filter(pl.col("run") == one["folder"]),
+            attack=cell["attack"],
+            titles={"clean": "no poison", "base": "unperturbed bases", "noise": "random noise"}
+            | {
+                "watermark": "WM (unbounded)",
+                "watermark-projected": "WM (projected)",
+                cell["attack"]: cell["attack_title"],
+            },
+            victims=cell["victims"],
+            held_out=kept_held_out(study.runs[0].case),
+            threshold=0.1,
+            label_kept=0.9,
+            minimum_targets=5,
+        )
+        write_json(tmp_path / "runs" / one["folder"] / "verdict.json", summary)
+        runs.append(Planned(run, one["folder"], one["folder"]))
+    again = judge_cells(study, runs, tmp_path, {})
+    for mine, theirs in zip(again, kept["cells"], strict=True):
+        assert {name: mine[name] for name in ("title", "verdict", "sentence")} == {
+            name: theirs[name] for name in ("title", "verdict", "sentence")
+        }
+        assert mine["p_adjusted"] == pytest.approx(theirs["p_adjusted"])
+        for name in ("shift", "drift", "jaccard_attack", "l1_attack", "accuracy_change"):
+            assert mine[name] == pytest.approx(theirs[name])
+    assert list(answer(study, again)) == [kept["verdict"], kept["sentence"]]
+
+
+def kept_held_out(case: object) -> int:
+    data = case.data.load(case.seed)  # type: ignore[attr-defined]
+    return len(data.validation) + len(data.test) - 1
+
+
+def test_the_study_page_shows_studies_that_expand() -> None:
+    from encircle.study.grid import expand
+    from encircle.study.study_file import embedded_studies, read_study_file
+
+    text = (HERE / "docs" / "study.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```yaml\n(.*?)```", text, flags=re.S)
+    assert len(expand(read_study_file(block, "docs/study.md"), "docs/study.md").runs) == 10
+    assert {
+        name: len(expand(read_study_file(study, name), name).runs) for name, study in embedded_studies().items()
+    } == {"how-much": 12}
+
+
+def test_the_committed_kills_lost_nothing() -> None:
+    import json
+
+    found = json.loads((HERE / "results" / "kill.json").read_text(encoding="utf-8"))["runs"]
+    assert {one["executor"]: one["kills"] for one in found} == {"local": 50, "cluster": 10}
+    for one in found:
+        assert one["wrong or left over"] == []
+        assert one["done again after being recorded"] == one["processes left"] == 0

@@ -58,7 +58,7 @@ def table(summary: dict[str, Any]) -> str:
             "| cell | verdict | change beyond the seed drift | adjusted p | would have been claimed from | seed drift |\n"
             "|---|---|---|---|---|---|\n" + "\n".join(rows),
             f"{counts['runs']} runs of {some['targets']} targets x {some['victims']} fresh-seed victims an arm; p is adjusted for "
-            f"{summary['family']} comparisons (Holm). {minutes:.0f} minutes of one core in all, with two cores about half of that. "
+            f"{summary['family']} comparisons (Holm). The tasks took {minutes:.0f} minutes of one core in all. "
             "Every score: [results/how-much](results/how-much).",
         ]
     )
@@ -78,7 +78,8 @@ def picture(summary: dict[str, Any], path: Path) -> None:
         ax.set_title(panel, loc="left", fontsize=11, fontweight="bold")
         ax.set_xlabel("poisoned share of the training set")
     axes[0].set_ylabel("change of Jaccard\nbeyond the seed drift")
-    axes[0].legend(frameon=False, fontsize=8, loc="upper left")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=9, ncols=len(labels), loc="outside lower center")
     figure.savefig(path)
 
 
