@@ -18,6 +18,7 @@ from .plan import plan
 WORK = "encircle.study.work:perform"
 """What workers do; named here and nowhere in a file of a study."""
 
+
 def executor_of(kind: Literal["local", "ray"], address: str | None, cpus: int | None) -> Executor:
     """The executor of this name, not yet started."""
     if kind == "ray":

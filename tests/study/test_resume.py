@@ -1,0 +1,92 @@
+"""A real study whose driver and workers are killed at random moments ends with the files of an undisturbed one."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+from ..audit.tiny_cases import TINY
+
+HERE = Path(__file__).resolve().parents[2]
+STUDY = {
+    "title": "Killed",
+    "case": TINY,
+    "grid": {
+        "budget.fraction": [0.03, 0.05],
+        "attack": {"IMF": {"kind": "imf", "models": 2, "epochs": 3}, "WM": {"kind": "watermark-projected"}},
+        "seed": [1, 2],
+    },
+}
+
+
+def command(folder: Path, study: Path, name: str) -> list[str]:
+    return [sys.executable, "-m", "encircle", "study", "run", str(study), "--folder", str(folder / name), "--cpus", "2"]
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Everything of the runs that must not depend on how often the study was killed."""
+    names = ("scores.parquet", "poisons.parquet", "history.parquet", "maps.safetensors", "verdict.json", "case.yaml")
+    files = [path for name in names for path in root.glob(f"runs/*/{name}")]
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes() for path in [*files, *root.glob("runs/*/poison/*/*/*")]
+    }
+
+
+def workers_of(driver: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(driver)], capture_output=True, text=True, check=False).stdout
+    return [int(line) for line in found.split()]
+
+
+@pytest.mark.slow
+def test_killed_drivers_and_workers_change_nothing(tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    environment = {**os.environ, "PYTHONPATH": str(HERE / "src")}
+    started = time.monotonic()
+    plain = subprocess.run(command(tmp_path, study, "plain"), env=environment, capture_output=True, check=False)
+    whole = time.monotonic() - started
+    assert plain.returncode in {0, 1}, plain.stderr.decode()
+    undisturbed = contents(tmp_path / "plain")
+    assert len({name.split("/")[1] for name in undisturbed}) == 8
+
+    choose, kills = random.Random(3), 0
+    while True:
+        process = subprocess.Popen(
+            command(tmp_path, study, "killed"), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        try:
+            process.communicate(timeout=choose.uniform(0.3, 0.6) * whole if kills < 4 else 300)
+            break
+        except subprocess.TimeoutExpired:
+            kills += 1
+            children = workers_of(process.pid)
+            if kills % 2 and children:  # a worker first: the driver goes on with another one
+                os.kill(choose.choice(children), signal.SIGKILL)
+                time.sleep(1.0)
+                children = workers_of(process.pid)
+            process.kill()
+            process.communicate()
+            deadline = time.monotonic() + 5
+            while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert kills >= 2
+    assert contents(tmp_path / "killed") == undisturbed
+    for name in ("cells", "scores"):
+        mine, theirs = (pl.read_parquet(tmp_path / folder / f"{name}.parquet") for folder in ("killed", "plain"))
+        assert mine.equals(theirs)
+    judged = [json.loads((tmp_path / folder / "study.json").read_text())["cells"] for folder in ("killed", "plain")]
+    assert judged[0] == judged[1]
+    assert not list((tmp_path / "killed").rglob(".partial-*"))
+    assert not list((tmp_path / "killed" / "pieces").iterdir())
+    assert not list((tmp_path / "killed" / "shared").iterdir())
