@@ -287,17 +287,22 @@ class _Tail(io.TextIOBase):
     """Keeps the end of what is printed."""
 
     def __init__(self) -> None:
-        self._kept = ""
+        self._pieces: list[str] = []
+        self._length = 0
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
-        self._kept = (self._kept + text)[-2 * LOG :] if len(self._kept) + len(text) > 2 * LOG else self._kept + text
+        self._pieces.append(text)
+        self._length += len(text)
+        if self._length > 2 * LOG:
+            self._pieces = [self.text()]
+            self._length = LOG
         return len(text)
 
     def text(self) -> str:
-        return self._kept[-LOG:]
+        return "".join(self._pieces)[-LOG:]
 
 
 @contextlib.contextmanager

@@ -159,9 +159,9 @@ class ClusterExecutor:
         self._here.clear()
         self._local.close()
         if self._bridge is not None:
+            end = time.monotonic() + (END if self._heard > 0 else 0.0)  # one that never was in, or has gone, cannot end
             with contextlib.suppress(EncircleError):
                 self._say("close")
-            end = time.monotonic() + END
             while self._bridge.poll() is None and time.monotonic() < end:
                 with contextlib.suppress(OSError):  # it cannot end while it has something to tell that nobody takes
                     if self._line is not None and self._line.poll(TICK):
