@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from .core import InputError, StorageError
 
 _TEMPORARY = ".partial-"
+_PATIENCE = 4
 
 
 def _temporary_name(path: Path) -> Path:
@@ -137,11 +139,27 @@ def only_one(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise StorageError(_cannot_write(path, error)) from error
     with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"another process is at work in {folder}; wait for it or stop it.") from None
+        for patience in range(_PATIENCE, -1, -1):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if not patience:
+                    raise InputError(f"another process is at work in {folder}; wait for it or stop it.") from None
+                time.sleep(0.05)  # it may only be asking, as `is_held` does
         yield
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process is at work in a folder, that is, holds the lock of `only_one`."""
+    try:
+        with (folder / ".lock").open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -323,6 +323,19 @@ def test_status_while_it_runs_and_after(tmp_path: Path) -> None:
         status(tmp_path)
 
 
+def test_status_after_a_driver_was_cut_off(tmp_path: Path) -> None:
+    run(tmp_path, [task(0)])
+    store = Store(tmp_path)
+    store.register([task(0), task(1)])
+    store.begin(task(1).id, 1)  # and nothing more is heard of it
+    store.close()
+    assert status(tmp_path) == (Tally({"add": {"done": 1, "waiting": 1}}, seconds=status(tmp_path)[0].seconds), [])
+    with only_one(tmp_path):
+        tally, at_work = status(tmp_path)
+    assert tally.counts == {"add": {"done": 1, "running": 1}}
+    assert [label for label, _ in at_work] == ["task 1"]
+
+
 def test_an_interrupt_leaves_no_process_and_nothing_running(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from tests.jobs.stubs import WORK, task;"

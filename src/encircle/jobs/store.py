@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ..core import InputError, StorageError
+from ..storage import is_held
 from .task import Outcome, Tally, Task
 
 DATABASE = "study.db"
@@ -209,6 +210,8 @@ def status(folder: Path) -> tuple[Tally, list[tuple[str, float]]]:
         try:
             connection = sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=10)
             try:
+                if not is_held(folder):
+                    return _tally(connection, cut_off=True), []
                 running = connection.execute(
                     "SELECT label, started FROM tasks JOIN attempts ON task = id WHERE state = 'running' AND ended IS NULL "
                     "ORDER BY started"
@@ -221,13 +224,15 @@ def status(folder: Path) -> tuple[Tally, list[tuple[str, float]]]:
     raise InputError(f"{path} is damaged ({last}); `encircle study resume {folder}` makes it anew.")
 
 
-def _tally(connection: sqlite3.Connection) -> Tally:
+def _tally(connection: sqlite3.Connection, *, cut_off: bool = False) -> Tally:
+    """The tally; where a driver was cut off, what it had at work waits."""
     tally = Tally()
     stuck = dict(connection.execute(_STUCK))
     facts: Mapping[str, tuple[Any, ...]] = {
         row[0]: row[1:] for row in connection.execute("SELECT id, kind, label, kept, state, error, log FROM tasks")
     }
     for task, (kind, label, kept, state, error, log) in facts.items():
+        state = "waiting" if cut_off and state == "running" else state  # noqa: PLW2901
         shown = "blocked" if state == "waiting" and task in stuck else state
         by_state = tally.counts.setdefault(kind, {})
         by_state[shown] = by_state.get(shown, 0) + 1
