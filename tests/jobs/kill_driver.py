@@ -18,6 +18,7 @@ from pathlib import Path
 
 from encircle.jobs.driver import Driver
 from encircle.jobs.local import LocalExecutor
+from encircle.jobs.products import is_whole
 from encircle.jobs.store import DATABASE, Store
 from encircle.jobs.task import Executor, Task
 
@@ -35,7 +36,7 @@ def tasks_of(counter: Path, layers: int, seconds: float) -> list[Task]:
     tasks: list[Task] = []
     for layer in range(layers):
         first = 15 * layer
-        common = {"count": str(counter), "seconds": seconds, "size": 500}
+        common = {"count": str(counter), "seconds": seconds, "size": 40_000}
         tasks += [task(first + number, kept=False, **common) for number in range(3)]
         tasks += [task(first + 3 + n, (first + n % 3,), kept=False, **common) for n in range(8)]
         tasks += [task(first + 11 + n, (first + 3 + 2 * n, first + 4 + 2 * n), **common) for n in range(4)]
@@ -89,7 +90,7 @@ def main() -> None:
     started = time.monotonic()
     while killed < kills:
         root, counter = folder / f"study-{studies}", folder / f"count-{studies}"
-        finished = False
+        finished, tasks = False, tasks_of(counter, layers, seconds)
         while not finished and killed < kills:
             done_before, ran_before = recorded(root) if root.is_dir() else set(), lines(counter)
             mark = f"{os.getpid()}-{studies}-{killed}-{time.monotonic_ns()}"
@@ -113,11 +114,13 @@ def main() -> None:
             try:
                 finished = child.wait(choose.uniform(0.2, longest)) == 0
             except subprocess.TimeoutExpired:
-                phases["scratch"] += (root / "scratch").is_dir()
-                phases["half a product"] += bool(list(root.glob("*/.partial-*")))
                 os.kill(child.pid, signal.SIGKILL)
                 child.wait()
                 killed += 1
+                phases["scratch"] += (root / "scratch").is_dir()
+                phases["half a product"] += bool([*root.glob("*/.partial-*"), *root.glob("scratch/*/product.json")])
+                whole = {one.label.removeprefix("task ") for one in tasks if is_whole(root / one.folder, one.id)}
+                phases["unrecorded"] += bool(whole - recorded(root)) if root.is_dir() else False
             deadline = time.monotonic() + (3.0 if kind == "local" else 20.0)
             while (left := outliving(mark)) and time.monotonic() < deadline:
                 time.sleep(0.05)
@@ -125,7 +128,6 @@ def main() -> None:
             ran = lines(counter) - ran_before
             again += sum(ran[label] for label in done_before)
         drive(root, counter, kind, layers, seconds)
-        tasks = tasks_of(counter, layers, seconds)
         if scores_of(root, tasks) != reference(tasks):
             wrong.append(root.name)
         wrong += [str(path.relative_to(folder)) for path in root.rglob(".partial-*")]
@@ -141,7 +143,8 @@ def main() -> None:
                 "studies": studies,
                 "tasks in a study": 15 * layers,
                 "killed with an attempt at work": phases["scratch"],
-                "killed with half a product on disk": phases["half a product"],
+                "killed while committing a product": phases["half a product"],
+                "killed between committing and recording": phases["unrecorded"],
                 "done again after being recorded": again,
                 "processes left": orphans,
                 "wrong or left over": wrong,

@@ -362,3 +362,48 @@ def test_an_interrupt_leaves_no_process_and_nothing_running(tmp_path: Path) -> N
     assert at_work == []
     assert tally.counts == {"sleep" if "sleep" in tally.counts else "add": {"waiting": 4}}
     assert not (tmp_path / "scratch").exists()
+
+
+MOMENTS = {
+    "before an attempt is recorded": "Store.begin = lambda *a: os._exit(9)",
+    "after an attempt is recorded": "begin = Store.begin; Store.begin = lambda *a: (begin(*a), os._exit(9))",
+    "before a product is sealed": "driver.seal = lambda *a: os._exit(9)",
+    "before a product is moved": "driver.commit = lambda *a: os._exit(9)",
+    "while a product is moved": "driver.commit = lambda out, place: (place.parent.mkdir(parents=True, exist_ok=True), "
+    "out.replace(place.with_name('.partial-1-' + place.name)), os._exit(9))",
+    "before it is recorded": "commit = driver.commit; driver.commit = lambda *a: (commit(*a), os._exit(9))",
+    "after it is recorded": "end = Store.end; Store.end = lambda *a: (end(*a), os._exit(9))",
+    "before a piece is deleted": "driver.remove = lambda *a: os._exit(9)",
+    "while a piece is deleted": "driver.remove = lambda place: (place.replace(place.with_name('.partial-1-x')), os._exit(9))",
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ending_at_the_worst_moment_of_every_task_loses_nothing(moment: str, tmp_path: Path) -> None:
+    """The driver ends by itself at that moment, again and again; each start gets one step further or none."""
+    counter = tmp_path / "count"
+    script = (
+        "import os, sys; from pathlib import Path; from encircle.jobs import driver; from encircle.jobs.store import Store\n"
+        "from tests.jobs.test_driver import InProcess, chain\n"
+        f"{MOMENTS[moment]}\n"
+        "driver.Driver(Path(sys.argv[1]), chain(Path(sys.argv[2])), InProcess()).run()"
+    )
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path / "study"), str(counter)], cwd=HERE, check=False
+        )
+        assert done.returncode in {0, 9}
+    store = Store(tmp_path / "study")
+    recorded = {
+        label for label, state in store._connection.execute("SELECT label, state FROM tasks") if state == "done"
+    }
+    store.close()
+    before = executions(counter)
+    assert run(tmp_path / "study", chain(counter)).counts == {"add": {"done": 8}}
+    again = executions(counter) - before
+    assert not {f"task {number}" for number in again} & recorded
+    assert scores_of(tmp_path / "study", chain()) == reference(chain())
+    assert not list((tmp_path / "study").rglob(".partial-*"))
+    assert not list((tmp_path / "study" / "pieces").iterdir())
+    if moment == "before it is recorded":
+        assert set((before + again).values()) == {1}
