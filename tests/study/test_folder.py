@@ -106,8 +106,13 @@ def test_a_folder_of_another_study_or_of_something_else_is_refused(tmp_path: Pat
         begun(root, title="Other")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("precious")
+    np.save(tmp_path / "map.npy", np.zeros(30))
     with pytest.raises(InputError, match="is not empty and holds no study"):
-        begun(tmp_path / "mine")
+        begun(tmp_path / "mine", tmp_path, set={"goal": {"kind": "from-file", "path": "map.npy"}})
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / ".partial-7-study.yaml").write_text("tit")
+    begun(tmp_path / "half")
     for folder in (tmp_path / "nowhere", tmp_path / "mine"):
         with pytest.raises(InputError, match="holds no study"):
             reopen(folder)

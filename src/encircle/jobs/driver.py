@@ -26,6 +26,9 @@ Listener = Callable[[str, Mapping[str, Any]], None]
 _LOOK = 32
 """How many ready tasks are looked at for one that the executor has room for."""
 
+_STALE = 60.0
+"""Seconds after which a file under a temporary name is thought to be of a process that was killed."""
+
 _PAUSE = 1.0
 """Seconds between looks at limits and progress while nothing comes in."""
 
@@ -116,6 +119,9 @@ class Driver:
         shutil.rmtree(self._folder / "scratch", ignore_errors=True)
         for name in sorted({task.folder.partition("/")[0] for task in self._tasks.values()}):
             sweep(self._folder / name)
+        for leftover in self._folder.glob(".partial-*"):
+            if time.time() - leftover.stat().st_mtime > _STALE:  # a report may be written just now
+                leftover.unlink()
         for log in (self._folder / "logs").glob("*.log"):
             if log.stat().st_size == 0:  # of an attempt that was cut off
                 log.unlink()

@@ -29,15 +29,19 @@ def begin(file: StudyFile, root: Path) -> Study:
         StorageError: it cannot be written.
     """
     path = root / "study.yaml"
-    study = expand(gather_files(file, root), str(path))
-    if path.is_file():
-        if path.read_text(encoding="utf-8") != study.text:
-            raise InputError(f"{root} holds another study; choose another folder with --folder, or delete it.")
-        return study
-    if root.is_dir() and any(entry.name != "files" for entry in root.iterdir()):
+    if not path.is_file() and root.is_dir() and any(not _ours(entry.name) for entry in root.iterdir()):
         raise InputError(f"{root} is not empty and holds no study; choose another folder with --folder.")
-    write_text(path, study.text)
+    study = expand(gather_files(file, root), str(path))
+    if not path.is_file():
+        write_text(path, study.text)
+    elif path.read_text(encoding="utf-8") != study.text:
+        raise InputError(f"{root} holds another study; choose another folder with --folder, or delete it.")
     return study
+
+
+def _ours(name: str) -> bool:
+    """Whether a study that was killed while it began may have left this."""
+    return name == "files" or name.startswith(".partial-")
 
 
 def reopen(root: Path) -> Study:
