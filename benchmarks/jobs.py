@@ -104,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="of a task")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--tasks", type=int, default=6, help="of the throughput")
+    parser.add_argument("--tasks", type=int, default=4, help="of the throughput")
     parser.add_argument("--idle", type=int, default=500, help="tasks that do nothing")
     parser.add_argument("--cluster", action="store_true", help="Ray too")
     wanted = parser.parse_args()

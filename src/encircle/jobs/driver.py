@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import shutil
 import time
@@ -120,8 +121,9 @@ class Driver:
         for name in sorted({task.folder.partition("/")[0] for task in self._tasks.values()}):
             sweep(self._folder / name)
         for leftover in self._folder.glob(".partial-*"):
-            if time.time() - leftover.stat().st_mtime > _STALE:  # a report may be written just now
-                leftover.unlink()
+            with contextlib.suppress(OSError):  # whoever writes it may just be done
+                if time.time() - leftover.stat().st_mtime > _STALE:
+                    leftover.unlink()
         for log in (self._folder / "logs").glob("*.log"):
             if log.stat().st_size == 0:  # of an attempt that was cut off
                 log.unlink()
