@@ -1,0 +1,324 @@
+"""The page of a study: what it says, what it refuses, and that it stays small, offline and harmless."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+from saved_study import NOTHING, Axes, estimate, failed, write_study
+
+from encircle.core import InputError
+from encircle.report import render_study
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(2)> javascript:alert(3) & " \''
+
+
+def page_of(root: Path, **settings: Any) -> str:
+    return render_study(root, **settings).read_text(encoding="utf-8")
+
+
+def test_the_answer_comes_first_and_every_cell_is_there(tmp_path: Path) -> None:
+    page = page_of(write_study(tmp_path / "study"))
+    body = page[page.index("<body>") :]
+    assert body.index("The explanation can be bent in some cells.") < body.index("<table")
+    assert 'badge fail">FAIL</span> 4 cells' in body
+    assert 'badge warn">WARN</span> 2 cells' in body
+    assert 'badge pass">PASS</span> 6 cells' in body
+    table = body[body.index('<table class="heat">') : body.index("</table>")]
+    assert len(re.findall(r'<td class="(?:up|down)"', table)) == 12
+    assert "+0.24" in table
+    assert "+0.19 to +0.29" in table
+    for number in range(12):
+        assert f'href="./runs/run-{number}/report.html"' in table
+        assert f"The sentence of cell {number}." in body
+        assert f'id="cell-{number + 1}"' in body
+    assert body.count("data:image/png;base64,") == 12 * 4
+    assert "would have been claimed" in body
+    assert "abc" in body
+    assert "title: How much is enough?" in body
+
+
+def test_curves_have_a_panel_an_explainer_and_a_line_an_attack(tmp_path: Path) -> None:
+    page = page_of(write_study(tmp_path / "study"))
+    section = page[page.index('id="curves"') : page.index('id="open"')]
+    assert section.count("<figcaption>") == 2
+    assert section.count('class="drift"') == 2
+    assert section.count('class="threshold"') == 2
+    assert len(re.findall(r'<g class="s\d">', section)) == 4
+    assert len(re.findall(r'class="whisker-of"', section)) == 12
+    [first, _] = re.findall(r'aria-label="(Shift against dose[^"]*)"', section)
+    assert first.startswith("Shift against dose. IMF: 0.02: +0.08 [0.03,\xa00.13], 0.05: +0.16 ")
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        (),
+        (("victims", ["3"], [3.0]),),
+        (("goal", ["left", "right"], None),),
+        (("budget.fraction", ["1%", "50%"], [0.01, 0.5]),),
+        (("goal", ["a", "b"], None), ("model", ["small", "large"], None)),
+        (("budget.fraction", ["1%", "2%"], [0.01, 0.02]), ("goal", [f"goal {n}" for n in range(30)], None)),
+    ],
+)
+def test_grids_of_every_shape(axes: Axes, tmp_path: Path) -> None:
+    page = page_of(write_study(tmp_path / "study", axes))
+    cells = 1
+    for _, labels, _ in axes:
+        cells *= len(labels)
+    assert page.count('<details class="cell-entry"') == cells
+    assert ('id="curves"' in page) == any(values and len(labels) > 1 for _, labels, values in axes)
+
+
+def test_more_panels_than_anyone_looks_at_are_counted(tmp_path: Path) -> None:
+    axes: Axes = (
+        ("budget.fraction", ["1%", "2%"], [0.01, 0.02]),
+        ("goal", [f"goal {n}" for n in range(10)], None),
+        ("model", [f"model {n}" for n in range(10)], None),
+    )
+    page = page_of(write_study(tmp_path / "study", axes))
+    assert "76 more panels are not drawn" in page
+    assert page.count('role="img"') == 24
+
+
+def test_what_is_left_out_failed_or_undefined_says_so(tmp_path: Path) -> None:
+    def change(number: int, at: tuple[int, ...]) -> dict[str, Any] | None:
+        special: dict[int, dict[str, Any] | None] = {
+            0: None,
+            1: failed("5% · CAM · WM"),
+            2: {"shift": NOTHING, "verdict": "WARN"},
+            3: {"demonstration": True, "verdict": "WARN", "shift": estimate(0.2, None)},
+            4: {"p_adjusted": 0.2, "verdict": "WARN", "shift": estimate(0.2)},
+            5: {"verdict": "WARN", "shift": estimate(0.0)},
+            6: {"verdict": "WARN", "shift": estimate(-0.3)},
+        }
+        return special.get(number, {})
+
+    page = page_of(write_study(tmp_path / "study", change=change))
+    assert "left out" in page
+    assert "did not finish" in page
+    assert 'href="logs/attack-1.log"' in page or "/logs/attack-1.log" in page
+    opened = page[page.index('id="open"') : page.index('id="advice"')]
+    for reason in (
+        "Did not finish",
+        "Undefined explanations",
+        "Too few targets",
+        "May be chance",
+        "Too little evidence",
+        "away",
+    ):
+        assert reason in opened, reason
+    assert "the disk was full." in opened
+    assert "encircle study retry" in page
+    assert "undefined" in page
+
+
+def test_everything_may_have_failed(tmp_path: Path) -> None:
+    page = page_of(
+        write_study(
+            tmp_path / "study",
+            change=lambda number, at: failed(f"run {number}", log=None),
+            verdict="ERROR",
+            advice=[],
+            environment=None,
+        )
+    )
+    assert 'badge error">ERROR</span> 12 cells' in page
+    assert 'id="curves"' not in page
+
+
+def test_pooled_seeds_are_listed_under_their_cell(tmp_path: Path) -> None:
+    runs = [{"folder": f"seed-{seed}", "seed": seed, "verdict": "WARN"} for seed in (3, 4)]
+    page = page_of(write_study(tmp_path / "study", (), change=lambda number, at: {"runs": runs}))
+    assert 'href="#cell-1" title' in page
+    for seed in (3, 4):
+        assert f"Report of seed {seed}" in page
+        assert f"runs/seed-{seed}/report.html" in page
+
+
+def test_links_follow_the_page(tmp_path: Path) -> None:
+    root = write_study(tmp_path / "a study", ())
+    page = page_of(root, destination=tmp_path / "pages" / "page.html")
+    assert 'href="../a%20study/runs/run-0/report.html"' in page
+    assert "<h1>Mine</h1>" in page_of(root, title="Mine")
+
+
+def test_nothing_from_the_data_gets_out_as_markup(tmp_path: Path) -> None:
+    axes: Axes = (("budget.fraction", [HOSTILE, "b"], [0.1, 0.2]), ("attack", [HOSTILE, "y"], None))
+
+    def change(number: int, at: tuple[int, ...]) -> dict[str, Any]:
+        if number == 3:
+            return {**failed(HOSTILE, why=HOSTILE), "title": HOSTILE}
+        return {
+            "title": HOSTILE,
+            "sentence": HOSTILE,
+            "attack_title": HOSTILE,
+            "control": {"title": HOSTILE, "change": estimate(0.0)},
+        }
+
+    page = page_of(
+        write_study(
+            tmp_path / "study",
+            axes,
+            change=change,
+            title=HOSTILE,
+            sentence=HOSTILE,
+            advice=[HOSTILE],
+            study=HOSTILE,
+            environment={"platform": HOSTILE, "versions": {HOSTILE: HOSTILE}, "commit": HOSTILE},
+            counts={"runs": 4, "finished": 3, "tasks": {HOSTILE: {"done": 1}}},
+            seconds={HOSTILE: 1.0},
+        )
+    )
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
+    assert page.count("<script>") == 1
+    assert not re.search(r'(?:href|src)="(?!#|data:|[^":]*"|\./)', page)
+    assert "javascript:" not in "".join(re.findall(r'(?:href|src)="[^"]*"', page))
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "..", ".hidden", "a\\b", "a\x00b", ""])
+def test_run_folders_elsewhere_are_refused(name: str, tmp_path: Path) -> None:
+    root = write_study(tmp_path / "study", ())
+    facts = json.loads((root / "study.json").read_text())
+    facts["cells"][0]["runs"][0]["folder"] = name
+    (root / "study.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match="not of this study"):
+        render_study(root)
+
+
+@pytest.mark.parametrize("log", ["../logs/x", "/etc/passwd", "logs/../../x", "javascript:alert(1)", "logs/"])
+def test_logs_elsewhere_are_refused(log: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not of this study"):
+        render_study(write_study(tmp_path / "study", (), change=lambda number, at: failed("x", log=log)))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda facts: facts.pop("cells"),
+        lambda facts: facts.update(cells=[]),
+        lambda facts: facts["cells"][0].update(at=[9, 9, 9]),
+        lambda facts: facts["cells"][0].update(verdict="GOOD"),
+        lambda facts: facts["cells"][0].pop("shift"),
+        lambda facts: facts["cells"][0].update(shift={"mean": "x", "low": None, "high": None}),
+        lambda facts: facts["axes"][0].update(values=["x", "y", "z"]),
+        lambda facts: facts.update(axes=3),
+    ],
+)
+def test_a_damaged_study_is_named_in_one_sentence(damage: Any, tmp_path: Path) -> None:
+    root = write_study(tmp_path / "study")
+    facts = json.loads((root / "study.json").read_text())
+    damage(facts)
+    (root / "study.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match=r"study\.json .*(resume|anew)"):
+        render_study(root)
+    for content in ("", "{", "[]"):
+        (root / "study.json").write_text(content)
+        with pytest.raises(InputError, match=r"study\.json"):
+            render_study(root)
+    (root / "study.json").unlink()
+    with pytest.raises(InputError, match="is missing"):
+        render_study(root)
+
+
+def test_a_run_that_is_gone_or_damaged_has_no_thumbnails(tmp_path: Path) -> None:
+    root = write_study(tmp_path / "study")
+    shutil.rmtree(root / "runs" / "run-0")
+    (root / "runs" / "run-1" / "maps.safetensors").unlink()
+    (root / "runs" / "run-1" / "maps.safetensors").write_bytes(b"garbage")
+    assert page_of(root).count("data:image/png;base64,") == 10 * 4
+    assert page_of(write_study(tmp_path / "table", (), kind="table")).count("data:image/png") == 0
+
+
+def test_the_same_study_gives_the_same_page_and_nothing_else_runs(tmp_path: Path) -> None:
+    root = write_study(tmp_path / "study")
+    page = page_of(root)
+    assert page == page_of(root)
+    [script] = re.findall(r"<script>(.*?)</script>", page, flags=re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src &#39;sha256-{digest}&#39;" in page or f"script-src 'sha256-{digest}'" in page
+    assert "default-src 'none'" in page
+    assert "http:" not in page
+    assert "https:" not in page
+
+
+@pytest.mark.slow
+def test_a_thousand_runs_fit(tmp_path: Path) -> None:
+    axes: Axes = (
+        ("budget.fraction", [f"{n}%" for n in range(1, 11)], [n / 100 for n in range(1, 11)]),
+        ("goal", [f"goal {n}" for n in range(10)], None),
+        ("attack.epochs", [f"{n}" for n in range(1, 11)], None),
+    )
+    root = write_study(tmp_path / "study", axes)
+    started = time.monotonic()
+    size = render_study(root).stat().st_size
+    print(f"1,000 runs: {time.monotonic() - started:.1f} s, {size / 2**20:.1f} MB")
+    assert size < 15 * 2**20
+    assert page_of(root).count('<details class="cell-entry"') == 1000
+
+
+@pytest.fixture
+def browser_page(request: pytest.FixtureRequest) -> Iterator[tuple[Page, list[str]]]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": request.param, "height": 900})
+        trouble: list[str] = []
+        page.on("console", lambda message: trouble.append(message.text))
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on(
+            "request", lambda sent: trouble.append(sent.url) if not sent.url.startswith(("file:", "data:")) else None
+        )
+        yield page, trouble
+        browser.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs an installed Chromium; `apt-get install chromium` or the like")
+@pytest.mark.parametrize("browser_page", [1280, 390], indirect=True)
+def test_clicking_through(browser_page: tuple[Page, list[str]], tmp_path: Path) -> None:
+    page, trouble = browser_page
+    root = write_study(tmp_path / "study", change=lambda number, at: failed("5% · CAM · WM") if number == 1 else {})
+    page.goto(render_study(root).as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.locator(".cell-entry").count() == 12
+    assert page.locator(".filter output").inner_text() == "12 of 12 cells"
+
+    page.locator(".heat td a").nth(5).click()
+    assert page.locator("h1").inner_text() == "A run's own report"
+    page.go_back()
+
+    page.locator(".filter input").fill("cam imf")
+    assert page.locator(".cell-entry:visible").count() == 3
+    page.locator(".filter select").select_option("FAIL")
+    assert page.locator(".filter output").inner_text() == "2 of 12 cells"
+    page.locator(".filter input").fill("nothing of the kind")
+    assert page.locator(".cell-entry:visible").count() == 0
+    page.locator(".filter input").fill("")
+    page.locator(".filter select").select_option("")
+
+    entry = page.locator("#cell-12")
+    entry.locator("summary").click()
+    assert entry.get_by_text("Report of the run").is_visible()
+    page.locator("#open a").first.click()
+    opened = page.evaluate("document.querySelector(location.hash).open")
+    assert opened
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+    page.locator(".heat td a").first.focus()
+    assert page.evaluate("document.activeElement.closest('.heat') !== null")
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    assert page.locator("h1").inner_text() == "A run's own report"
+    assert trouble == []
