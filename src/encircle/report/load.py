@@ -20,7 +20,8 @@ from ..core import InputError
 
 _T = TypeVar("_T")
 
-_REMEDY = "run what wrote it again (`encircle audit`, `encircle study resume`), which resumes it and writes it anew."
+_REMEDY = "run `encircle audit` on its case again to resume the run and write it anew."
+_REMEDIES = {"study.json": "run `encircle study resume` on its folder to write it anew."}
 
 _SCORES = (
     *("target", "arm", "seed", "victim_class", "jaccard", "jaccard_soft", "l1", "cosine", "spearman", "ssim"),
@@ -212,4 +213,4 @@ def _check_maps(run: SavedRun) -> None:
 
 
 def _unusable(path: Path, trouble: str) -> InputError:
-    return InputError(f"{path} {trouble}; {_REMEDY}")
+    return InputError(f"{path} {trouble}; {_REMEDIES.get(path.name, _REMEDY)}")
