@@ -407,3 +407,8 @@ def test_ending_at_the_worst_moment_of_every_task_loses_nothing(moment: str, tmp
     assert not list((tmp_path / "study" / "pieces").iterdir())
     if moment == "before it is recorded":
         assert set((before + again).values()) == {1}
+
+
+def test_scheduling_needs_no_torch() -> None:
+    script = "import sys, encircle.jobs.driver, encircle.jobs.cluster; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

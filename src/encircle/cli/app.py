@@ -6,12 +6,13 @@ Exit codes: 0 every verdict PASS or WARN, 1 some verdict FAIL, 2 bad input, 3 so
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import typer
 from rich.console import Console
 
-from ..core import EncircleError
+from ..core import EncircleError, InputError
 
 app = typer.Typer(
     name="encircle",
@@ -23,6 +24,18 @@ app = typer.Typer(
 )
 messages = Console(stderr=True, highlight=False)
 answers = Console(highlight=False)
+
+
+def read_file(path: Path) -> str:
+    """The text of a file that the user names.
+
+    Raises:
+        InputError: it cannot be read as UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{path} cannot be read as UTF-8 text; give a YAML file.") from None
 
 
 def main() -> NoReturn:

@@ -20,7 +20,7 @@ from ..data.poison import find_marked
 from ..report import render
 from ..storage import write_text
 from ..study.study_file import embedded_studies, parse_study_file
-from .app import answers, app, messages
+from .app import answers, app, messages, read_file
 from .board import Board
 
 
@@ -87,11 +87,7 @@ def audit(
 def _load(name: str, overrides: list[str], *, outside: bool) -> Case:
     path, embedded = Path(name), embedded_cases()
     if path.is_file():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            raise InputError(f"{path} cannot be read as UTF-8 text; give a YAML file.") from None
-        return read_case(text, overrides, str(path), folder=path.parent, outside=outside)
+        return read_case(read_file(path), overrides, str(path), folder=path.parent, outside=outside)
     if name in embedded:
         return read_case(embedded[name], overrides, name)
     raise InputError(

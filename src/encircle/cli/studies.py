@@ -26,7 +26,7 @@ from ..study.plan import KINDS, SHARED, plan
 from ..study.probe import forecast
 from ..study.run import conclude_now, executor_of, go_on, standing
 from ..study.study_file import StudyFile, embedded_studies, read_study_file
-from .app import answers, app, messages
+from .app import answers, app, messages, read_file
 from .board import clock
 from .study_board import StudyBoard
 
@@ -166,11 +166,7 @@ def init(
 def _read(name: str, overrides: list[str], *, outside: bool) -> StudyFile:
     path, embedded = Path(name), embedded_studies()
     if path.is_file():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            raise InputError(f"{path} cannot be read as UTF-8 text; give a YAML file.") from None
-        return read_study_file(text, name, overrides=overrides, folder=path.parent, outside=outside)
+        return read_study_file(read_file(path), name, overrides=overrides, folder=path.parent, outside=outside)
     if name in embedded:
         return read_study_file(embedded[name], name, overrides=overrides)
     raise InputError(

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..core import InputError
 from ..storage import write_text
@@ -17,6 +13,7 @@ from .load import SavedRun, load_run
 from .pictures import scale
 from .sections import Section, section
 from .targets import SHOWN_SEED
+from .templating import script_hash, templates
 
 
 def render(
@@ -52,15 +49,9 @@ def to_html(runs: Sequence[SavedRun], *, title: str | None = None, failures: Seq
         raise InputError("a report needs at least one run; give the folder that `encircle audit` wrote.")
     sections = [section(run, number) for number, run in enumerate(runs, start=1)]
     titles = {name: arm_title for one in sections for name, arm_title in one.arm_titles.items()}
-    templates = Environment(
-        loader=PackageLoader("encircle.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    script = templates.get_template("report.js").render()
-    return templates.get_template("report.html.j2").render(
+    pages = templates()
+    script = pages.get_template("report.js").render()
+    return pages.get_template("report.html.j2").render(
         title=title or (sections[0].title if len(sections) == 1 else f"{len(sections)} audits"),
         question=_question(sections),
         sections=sections,
@@ -68,7 +59,7 @@ def to_html(runs: Sequence[SavedRun], *, title: str | None = None, failures: Seq
         colours=scale(),
         glossary=glossary(titles),
         shown_seed=SHOWN_SEED,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        script_hash=script_hash(script),
     )
 
 

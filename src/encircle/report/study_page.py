@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,8 +10,6 @@ from pathlib import Path
 from typing import Any, final
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from ..storage import write_text
 from .formats import decimal, duration, estimate, known, percent
 from .glossary import study_glossary
@@ -21,6 +17,7 @@ from .study_charts import Curves, curves
 from .study_load import SavedStudy, load_study
 from .study_table import Table, table
 from .study_thumbnails import Thumbnail, thumbnails
+from .templating import script_hash, templates
 
 _MOST_NAMED = 40
 """Of one reason why cells stay open; the list of all cells has the rest."""
@@ -95,14 +92,8 @@ def study_to_html(study: SavedStudy, home: Path, *, title: str | None = None) ->
     """
     facts, cells = study.facts, study.cells
     base = quote(Path(os.path.relpath(study.folder, home)).as_posix())
-    templates = Environment(
-        loader=PackageLoader("encircle.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    script = templates.get_template("study.js").render()
+    pages = templates()
+    script = pages.get_template("study.js").render()
     counts = Counter(cell["verdict"] for cell in cells)
     entries = [_entry(study, number, base) for number in range(len(cells))]
     links = [entry.runs[0].href if len(entry.runs) == 1 else f"#cell-{entry.number}" for entry in entries]
@@ -110,7 +101,7 @@ def study_to_html(study: SavedStudy, home: Path, *, title: str | None = None) ->
     drawn: Curves | None = (
         None if facts["dose"] is None else curves(study.axes, cells, facts["dose"], float(facts["threshold"]))
     )
-    return templates.get_template("study.html.j2").render(
+    return pages.get_template("study.html.j2").render(
         title=title or facts["title"],
         facts=facts,
         counts=[(verdict, counts[verdict]) for verdict in ("FAIL", "WARN", "PASS", "ERROR") if counts[verdict]],
@@ -126,7 +117,7 @@ def study_to_html(study: SavedStudy, home: Path, *, title: str | None = None) ->
         provenance=_provenance(study),
         work=_work(study),
         glossary=study_glossary(),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        script_hash=script_hash(script),
     )
 
 
