@@ -222,3 +222,68 @@ def test_a_bomb_of_aliases_ends_in_a_short_sentence() -> None:
         with pytest.raises(InputError) as caught:
             read_study_file(f"{bomb}{key}: *a11\n", "study.yaml")
         assert len(str(caught.value)) < 1000
+
+
+ODD = [
+    None,
+    3,
+    "x",
+    [],
+    {},
+    [1],
+    {"a": 1},
+    [[1]],
+    [None],
+    True,
+    -1,
+    1e400,
+    {"a": {"b": {}}},
+    [{"kind": "grad"}],
+    {None: 1},
+    [{}],
+]
+KEYS = [
+    "victims",
+    "targets",
+    "budget",
+    "budget.fraction",
+    "explainer",
+    "explainer.kind",
+    "attack",
+    "goal",
+    "seed",
+    "case",
+]
+KEYS += [
+    "judging",
+    "judging.threshold",
+    "threads",
+    "free",
+    "recipe",
+    "checkpoint",
+    "pretraining",
+    "data",
+    "model.widths",
+]
+
+
+@pytest.mark.parametrize("key", ["title", "case", "set", "grid", "exclude", "limit"])
+def test_odd_values_anywhere_end_in_a_short_sentence_or_a_study(key: str) -> None:
+    forms: list[dict[str, Any]] = [{key: odd} for odd in ODD]
+    if key == "grid":
+        for name, odd in itertools.product(KEYS, ODD):
+            forms += [
+                {"grid": {name: odd}},
+                {"set": {name: odd}},
+                {"grid": {name: [odd]}},
+                {"grid": {name: {"n": odd}}},
+            ]
+    refused = 0
+    for form in forms:
+        try:
+            expand(read_study_file(yaml.safe_dump(form), "study.yaml"), "study.yaml")
+        except InputError as error:
+            refused += 1
+            assert len(str(error)) < 500
+            assert "\n" not in str(error)
+    assert refused > len(forms) / 3

@@ -67,7 +67,22 @@ def read_yaml(text: str, origin: str) -> dict[str, Any]:
         raise InputError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{origin} must hold keys and values; `encircle init` writes an example.")
+    if (strange := _strange_key(content, set())) is not None:
+        raise InputError(f"{origin} has the key {strange}, which is no text; put it in quotes.")
     return content
+
+
+def _strange_key(content: Any, seen: set[int]) -> str | None:
+    """A key that is not text, anywhere inside; aliases are looked at once."""
+    if id(content) in seen or not isinstance(content, dict | list):
+        return None
+    seen.add(id(content))
+    if isinstance(content, dict):
+        for key in content:
+            if not isinstance(key, str):
+                return reprlib.repr(key)
+    inner = content.values() if isinstance(content, dict) else content
+    return next((found for item in inner if (found := _strange_key(item, seen)) is not None), None)
 
 
 def case_of(content: dict[str, Any], origin: str) -> Case:

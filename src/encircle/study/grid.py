@@ -6,7 +6,8 @@ import copy
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Any, final
 
 import yaml
@@ -158,7 +159,7 @@ def _axis(name: str, values: list[Any] | dict[str, Any], origin: str) -> Axis:
     known = _is_key(name)
     if isinstance(values, list):
         if not known:
-            raise unknown_name("key in the grid", name, _keys())
+            raise _unknown("in the grid", name)
         labels, contents = [_label(name, value) for value in values], list(values)
     else:
         labels, contents = [str(label) for label in values], list(values.values())
@@ -172,11 +173,11 @@ def _axis(name: str, values: list[Any] | dict[str, Any], origin: str) -> Axis:
         if known:
             changes.append({name: content})
         elif not isinstance(content, dict):
-            raise unknown_name("key in the grid", name, _keys())
+            raise _unknown("in the grid", name)
         else:
             for key in content:
                 if not _is_key(key):
-                    raise unknown_name(f"key under grid.{name}", key, _keys())
+                    raise _unknown(f"under grid.{name}", key)
             changes.append(dict(content))
     numeric = known and all(isinstance(value, int | float) and not isinstance(value, bool) for value in contents)
     return Axis(
@@ -268,6 +269,12 @@ def _cells(axes: Sequence[Axis], runs: Sequence[Run], title: str) -> Iterator[Ce
         yield Cell(at, " · ".join(labels) or title, tuple(members))
 
 
+def _unknown(where: str, name: str) -> InputError:
+    near = get_close_matches(name, _keys(), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "docs/case.md lists the keys of a case."
+    return InputError(f"unknown key {name!r} {where}; {hint}")
+
+
 def _is_key(name: str) -> bool:
     first, _, rest = name.partition(".")
     if first == CASE:
@@ -283,7 +290,7 @@ def _keys() -> list[str]:
     parts: dict[str, list[Any]] = {name: list(options(union).values()) for name, union in UNIONS.items()}
     parts |= {"recipe": [Recipe], "pretraining": [Recipe], "budget": [Budget], "judging": [Judging]}
     for name, members in parts.items():
-        found += dict.fromkeys(f"{name}.{key}" for member in members for key in member.__dataclass_fields__)
+        found += dict.fromkeys(f"{name}.{field.name}" for member in members for field in fields(member))
     return found
 
 

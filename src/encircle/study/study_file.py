@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import reprlib
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -180,6 +181,13 @@ def _whole(case: str | dict[str, Any], place: Callable[[str], str], origin: str)
 
 def _by_name(cases: list[Any] | dict[str, Any], place: Callable[[str], str], origin: str) -> dict[str, Any]:
     """Whole cases by name."""
+    wrong = next(
+        (case for case in (cases.values() if isinstance(cases, dict) else ()) if not isinstance(case, str | dict)), None
+    )
+    if wrong is not None:
+        raise InputError(
+            f"{origin}: grid.case holds {reprlib.repr(wrong)}, which is neither a name nor a case written out; correct it."
+        )
     if isinstance(cases, dict):
         return {str(label): _whole(case, place, origin) for label, case in cases.items()}
     if not all(isinstance(case, str) for case in cases):
