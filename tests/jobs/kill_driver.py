@@ -6,12 +6,16 @@ others. The tasks are stubs, short enough that kills fall into every phase: star
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,7 +23,7 @@ from pathlib import Path
 from encircle.jobs.driver import Driver
 from encircle.jobs.local import LocalExecutor
 from encircle.jobs.products import is_whole
-from encircle.jobs.store import DATABASE, Store
+from encircle.jobs.store import DATABASE
 from encircle.jobs.task import Executor, Task
 
 from .stubs import WORK, reference, scores_of, task
@@ -69,14 +73,17 @@ def outliving(mark: str) -> list[str]:
 
 
 def recorded(root: Path) -> set[str]:
-    """Labels of the tasks that are recorded as done."""
+    """Labels of the tasks that are recorded as done, read from a copy: what the driver left is what it goes on with."""
     if not (root / DATABASE).is_file():
         return set()
-    store = Store(root)  # nobody else is at work: the driver is dead
-    try:
-        rows = store._connection.execute("SELECT label FROM tasks WHERE state = 'done'").fetchall()
-    finally:
-        store.close()
+    with tempfile.TemporaryDirectory() as folder:
+        for path in root.glob(f"{DATABASE}*"):
+            shutil.copyfile(path, Path(folder) / path.name)
+        with contextlib.closing(sqlite3.connect(Path(folder) / DATABASE)) as connection:
+            try:
+                rows = connection.execute("SELECT label FROM tasks WHERE state = 'done'").fetchall()
+            except sqlite3.OperationalError:  # killed before there were tables
+                return set()
     return {label.removeprefix("task ") for (label,) in rows}
 
 

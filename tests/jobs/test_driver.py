@@ -321,6 +321,9 @@ def test_status_while_it_runs_and_after(tmp_path: Path) -> None:
     (tmp_path / DATABASE).write_bytes(b"garbage" * 1000)
     with pytest.raises(InputError, match="is damaged"):
         status(tmp_path)
+    (tmp_path / DATABASE).write_bytes(b"")
+    with pytest.raises(InputError, match="nothing was run"):
+        status(tmp_path)
 
 
 def test_status_after_a_driver_was_cut_off(tmp_path: Path) -> None:
@@ -412,3 +415,53 @@ def test_ending_at_the_worst_moment_of_every_task_loses_nothing(moment: str, tmp
 def test_scheduling_needs_no_torch() -> None:
     script = "import sys, encircle.jobs.driver, encircle.jobs.cluster; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_files_that_may_not_grow_stop_the_study_and_it_goes_on_where_they_may(tmp_path: Path) -> None:
+    """A real failure to write: no file of the driver may exceed so many bytes, so its database fills up."""
+    counter, count = tmp_path / "count", 120
+    script = (
+        "import resource, sys; from pathlib import Path; from tests.jobs.stubs import WORK, task;"
+        "from encircle.jobs.driver import Driver; from tests.jobs.test_driver import InProcess;"
+        "from encircle.core import StorageError;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000));"
+        f"tasks = [task(n, count=sys.argv[2]) for n in range({count})]\n"
+        "try: Driver(Path(sys.argv[1]), tasks, InProcess()).run()\n"
+        "except StorageError as error: sys.exit(str(error))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "study"), str(counter)],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "study.db" in done.stderr
+    assert "free some space" in done.stderr
+    assert "Traceback" not in done.stderr
+    tasks = [task(number, count=str(counter)) for number in range(count)]
+    before = executions(counter)
+    assert 0 < len(before) < count
+    assert run(tmp_path / "study", tasks).counts == {"add": {"done": count}}
+    assert sum((executions(counter) - before).values()) <= count - len(before) + 1
+    assert scores_of(tmp_path / "study", tasks) == reference(tasks)
+
+
+def test_a_log_of_the_database_that_is_damaged_loses_nothing(tmp_path: Path) -> None:
+    counter = tmp_path / "count"
+    script = (
+        "import os, sys; from pathlib import Path; from encircle.jobs import driver; from encircle.jobs.store import Store\n"
+        "from tests.jobs.test_driver import InProcess, chain\n"
+        "end = Store.end; Store.end = lambda *a: (end(*a), os._exit(9) if a[1].task == chain()[5].id else None)\n"
+        "driver.Driver(Path(sys.argv[1]), chain(Path(sys.argv[2])), InProcess()).run()"
+    )
+    root = tmp_path / "study"
+    done = subprocess.run([sys.executable, "-c", script, str(root), str(counter)], cwd=HERE, check=False)
+    assert done.returncode == 9
+    log = root / f"{DATABASE}-wal"
+    assert log.stat().st_size > 1000
+    log.write_bytes(os.urandom(log.stat().st_size))
+    assert run(root, chain(counter)).counts == {"add": {"done": 8}}
+    assert set(executions(counter).values()) == {1}
+    assert scores_of(root, chain()) == reference(chain())

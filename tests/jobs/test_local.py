@@ -133,8 +133,24 @@ def test_workers_leave_when_the_driver_is_killed(busy: bool, tmp_path: Path) -> 
     assert not Path(f"/proc/{worker}").exists()
 
 
+def test_a_worker_that_ends_is_noticed_though_a_child_of_its_work_lives_on(tmp_path: Path) -> None:
+    executor = LocalExecutor("tests.jobs.test_local:hold", cpus=1)
+    executor.submit(order(tmp_path, task(0, kind="fork")))
+    began = time.monotonic()
+    found = outcome(executor)
+    executor.close()
+    assert found.status == "lost"
+    assert "ended with code 3" in found.error
+    assert time.monotonic() - began < 15
+
+
 def hold(kind: str, *_: Any) -> None:
-    """Work that takes for ever, with or without the interpreter's lock."""
+    """Work that takes for ever, with or without the interpreter's lock, or leaves a child behind."""
+    if kind == "fork":
+        if os.fork() == 0:
+            time.sleep(30)
+            os._exit(0)
+        os._exit(3)
     if kind == "busy":
         sum(iter(int, 1))
     time.sleep(3600)

@@ -125,8 +125,9 @@ class Driver:
                 if time.time() - leftover.stat().st_mtime > _STALE:
                     leftover.unlink()
         for log in (self._folder / "logs").glob("*.log"):
-            if log.stat().st_size == 0:  # of an attempt that was cut off
-                log.unlink()
+            with contextlib.suppress(OSError):
+                if log.stat().st_size == 0:  # of an attempt that was cut off
+                    log.unlink()
 
     def _agree(self, store: Store) -> None:
         """Make the database and the disk agree, and find what is left: what unfinished results need, and is not there."""
@@ -254,7 +255,8 @@ class Driver:
             self._fail(store, Outcome(task.id, "failed", outcome.seconds, outcome.worker, str(error)), order.attempt)
             return
         store.end(outcome, order.attempt, "done", None)
-        order.log.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            order.log.unlink()
         self._clear(order)
         self._tell("done", {**self._facts(order), "seconds": outcome.seconds})
         for dependent in self._dependents.pop(task.id, []):
@@ -291,12 +293,11 @@ class Driver:
 
     def _kept_log(self, order: Order) -> str | None:
         """The log of a failed attempt, by its name in the study's folder; an empty one is deleted."""
-        if not order.log.is_file():
-            return None
-        if order.log.stat().st_size == 0:
-            order.log.unlink(missing_ok=True)
-            return None
-        return order.log.relative_to(self._folder).as_posix()
+        with contextlib.suppress(OSError):
+            if order.log.stat().st_size:
+                return order.log.relative_to(self._folder).as_posix()
+            order.log.unlink()
+        return None
 
     def _facts(self, order: Order) -> dict[str, Any]:
         task = order.task

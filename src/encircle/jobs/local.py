@@ -26,6 +26,7 @@ class _Worker:
 
     process: subprocess.Popen[bytes]
     words: int
+    end: int | None
     order: Order | None = None
     started: float = 0.0
     heard: bytes = b""
@@ -87,8 +88,8 @@ class LocalExecutor:
         while not outcomes:
             left = deadline - time.monotonic()
             events = self._selector.select(max(left, 0.0))
-            for key, _ in events:
-                outcomes += self._hear(key.data)
+            for worker in {id(key.data): key.data for key, _ in events}.values():
+                outcomes += self._hear(worker)
             if left <= 0 or not self._workers:
                 break
         return outcomes
@@ -128,9 +129,11 @@ class LocalExecutor:
         )
         os.close(writing)
         os.set_blocking(reading, False)
-        worker = _Worker(process, reading)
+        worker = _Worker(process, reading, _ending(process.pid))
         self._workers.append(worker)
-        self._selector.register(reading, selectors.EVENT_READ, worker)
+        for descriptor in (worker.words, worker.end):
+            if descriptor is not None:
+                self._selector.register(descriptor, selectors.EVENT_READ, worker)
         return worker
 
     def _dismiss(self, worker: _Worker) -> None:
@@ -138,8 +141,10 @@ class LocalExecutor:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(worker.process.pid, signal.SIGKILL)
         worker.process.wait()
-        self._selector.unregister(worker.words)
-        os.close(worker.words)
+        for descriptor in (worker.words, worker.end):
+            if descriptor is not None:
+                self._selector.unregister(descriptor)
+                os.close(descriptor)
         if worker.process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 worker.process.stdin.close()
@@ -150,8 +155,8 @@ class LocalExecutor:
     def _hear(self, worker: _Worker) -> list[Outcome]:
         try:
             words = os.read(worker.words, 1 << 16)
-        except BlockingIOError:
-            return []
+        except BlockingIOError:  # it has not spoken: it may have ended, and a child of its work still hold the pipe
+            return [] if worker.process.poll() is None else self._gone(worker)
         if not words:
             return self._gone(worker)
         *lines, worker.heard = (worker.heard + words).split(b"\n")
@@ -180,6 +185,13 @@ class LocalExecutor:
 
     def _name(self, worker: _Worker) -> str:
         return f"process {worker.process.pid}"
+
+
+def _ending(process: int) -> int | None:
+    """A descriptor that becomes readable when the process ends, where the system has them."""
+    with contextlib.suppress(OSError, AttributeError):
+        return os.pidfd_open(process)
+    return None
 
 
 def _why(code: int) -> str:

@@ -221,6 +221,8 @@ def status(folder: Path) -> tuple[Tally, list[tuple[str, float]]]:
                 connection.close()
         except sqlite3.Error as error:
             last = error
+    if "no such table" in str(last):  # a driver was killed as it began
+        raise InputError(f"nothing was run in {folder} yet; start with `encircle study run`.")
     raise InputError(f"{path} is damaged ({last}); `encircle study resume {folder}` makes it anew.")
 
 

@@ -86,6 +86,8 @@ def _listen(orders: queue.SimpleQueue[dict[str, Any]]) -> None:
     with contextlib.suppress(ValueError, OSError):
         for line in sys.stdin:
             orders.put(json.loads(line))
+    with contextlib.suppress(OSError):  # with whatever the work has started
+        os.killpg(0, signal.SIGKILL)
     os._exit(0)
 
 
