@@ -14,6 +14,7 @@ import yaml
 
 from encircle.core import InputError
 from encircle.jobs.local import LocalExecutor
+from encircle.storage import only_one
 from encircle.study.folder import Conclusion, begin, reopen
 from encircle.study.run import WORK, conclude_now, go_on, standing
 from encircle.study.study_file import read_study_file
@@ -97,6 +98,13 @@ def test_a_slice_leaves_the_rest_unknown_and_a_run_that_fails_is_an_error(tmp_pa
     assert running == []
     assert tally.failures
     assert conclude_now(root).summary == conclusion.summary
+
+
+def test_a_second_driver_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    root = begun(tmp_path / "study")
+    with only_one(root), pytest.raises(InputError, match="another process is at work"):
+        done(root)
+    assert {path.name for path in root.iterdir()} == {"study.yaml", ".lock"}
 
 
 def test_a_folder_of_another_study_or_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 from .charts import WIDTH, Axis, Tick
-from .formats import decimal, estimate, known
+from .formats import estimate, known
 
 _HEIGHT = 230.0
 _LEFT = 46.0
@@ -16,12 +17,46 @@ _RIGHT = 14.0
 _TOP = 10.0
 _BOTTOM = 44.0
 _APART = 7.0
-"""Between the whiskers of two lines at the same dose, so that neither hides the other."""
+"""Between the whiskers of two lines at the same dose, so that neither hides the other; less where doses are close."""
+
+_ROOM = 24.0
+"""Between two doses; where they would be closer, they are placed by their logarithms if that sets them further apart."""
 
 MOST_PANELS = 24
 """More are not drawn; the table has all cells."""
 
 MARKERS = ("circle", "square", "triangle", "diamond", "cross", "ring")
+
+
+@final
+@dataclass(frozen=True)
+class Doses:
+    """Where the doses of a panel lie, and how far its lines are moved apart there."""
+
+    axis: Axis
+    logarithmic: bool
+    apart: float
+
+    @classmethod
+    def of(cls, values: Sequence[float], lines: int) -> Doses:
+        """Evenly by value, or by its logarithm where doses would run into one another."""
+        margin = max(12.0, 8 + _APART * (lines - 1) / 2)
+        ends = _LEFT + margin, WIDTH - _RIGHT - margin
+        even = cls(Axis(min(values), max(values), *ends), False, _APART)
+        if min(values) <= 0 or even.gap(values) >= _ROOM:
+            return cls(even.axis, False, min(_APART, even.gap(values) / lines))
+        spread = cls(Axis(math.log10(min(values)), math.log10(max(values)), *ends), True, _APART)
+        best = max(even, spread, key=lambda doses: doses.gap(values))
+        return cls(best.axis, best.logarithmic, min(_APART, best.gap(values) / lines))
+
+    def at(self, value: float) -> float:
+        """Where a dose lies."""
+        return self.axis.at(math.log10(value) if self.logarithmic else value)
+
+    def gap(self, values: Sequence[float]) -> float:
+        """The least distance between two doses."""
+        places = [self.at(value) for value in sorted(set(values))]
+        return min((after - before for before, after in itertools.pairwise(places)), default=WIDTH)
 
 
 @final
@@ -99,9 +134,9 @@ def curves(
     reach = [known(cell[name][end]) for cell in shown for name in ("shift", "drift") for end in ("mean", "low", "high")]
     bounds = [value for value in (*reach, 0.0, threshold) if value is not None]
     pad = 0.06 * (max(bounds) - min(bounds)) or 0.1
-    across = Axis(min(values), max(values), _LEFT + 18, WIDTH - _RIGHT - 12)
     up = Axis(min(bounds) - pad, max(bounds) + pad, _HEIGHT - _BOTTOM, _TOP)
     names = [""] if series is None else axes[series]["labels"]
+    across = Doses.of(values, len(names))
     combinations = list(itertools.product(*(range(len(axes[place]["labels"])) for place in others)))
     panels = []
     for at in combinations:
@@ -110,7 +145,7 @@ def curves(
         ]
         if inside:
             title = " · ".join(axes[place]["labels"][here] for place, here in zip(others, at, strict=True))
-            panels.append(_panel(title, inside, along, series, names, values, across, up))
+            panels.append(_panel(title, inside, axes[along]["labels"], along, series, names, values, across, up))
     return Curves(
         height=_HEIGHT,
         left=_LEFT,
@@ -120,7 +155,7 @@ def curves(
         threshold=up.at(threshold),
         across=[Tick(across.at(value), label) for value, label in _sparse(values, axes[along]["labels"], across)],
         up=up.ticks(5),
-        dose=axes[along]["title"],
+        dose=axes[along]["title"] + (", logarithmic" if across.logarithmic else ""),
         series="" if series is None else axes[series]["title"],
         legend=[(number, MARKERS[number % len(MARKERS)], name) for number, name in enumerate(names) if name],
         panels=panels[:MOST_PANELS],
@@ -138,11 +173,12 @@ def _series(axes: Sequence[Mapping[str, Any]], along: int) -> int | None:
 def _panel(
     title: str,
     cells: Sequence[Mapping[str, Any]],
+    labels: Sequence[str],
     along: int,
     series: int | None,
     names: Sequence[str],
     values: Sequence[float],
-    across: Axis,
+    across: Doses,
     up: Axis,
 ) -> Panel:
     lines, words = [], []
@@ -151,8 +187,10 @@ def _panel(
         if not mine:
             continue
         mine.sort(key=lambda cell: values[cell["at"][along]])
-        aside = _APART * (number - (len(names) - 1) / 2)
-        points = [_point(cell, values[cell["at"][along]], aside, across, up) for cell in mine]
+        aside = across.apart * (number - (len(names) - 1) / 2)
+        points = [
+            _point(cell, labels[at], across.at(values[at]) + aside, up) for cell in mine for at in [cell["at"][along]]
+        ]
         path = "M" + "L".join(f"{point.x:g} {point.y:g}" for point in points)
         lines.append(Line(number, MARKERS[number % len(MARKERS)], path, points))
         said = ", ".join(point.words for point in points)
@@ -160,18 +198,18 @@ def _panel(
     return Panel(title, f"Shift against dose. {'; '.join(words)}.", lines, _band(cells, along, values, across, up))
 
 
-def _point(cell: Mapping[str, Any], value: float, aside: float, across: Axis, up: Axis) -> Point:
+def _point(cell: Mapping[str, Any], label: str, x: float, up: Axis) -> Point:
     shift = cell["shift"]
     return Point(
-        x=round(across.at(value) + aside, 1),
+        x=round(x, 1),
         y=up.at(float(shift["mean"])),
         top=up.place(known(shift["high"])),
         bottom=up.place(known(shift["low"])),
-        words=f"{decimal(value, 3).rstrip('0').rstrip('.')}: {estimate(shift, signed=True)}",
+        words=f"{label}: {estimate(shift, signed=True)}",
     )
 
 
-def _band(cells: Sequence[Mapping[str, Any]], along: int, values: Sequence[float], across: Axis, up: Axis) -> str:
+def _band(cells: Sequence[Mapping[str, Any]], along: int, values: Sequence[float], across: Doses, up: Axis) -> str:
     """The seed drift's intervals over the doses, as wide as the widest of the panel's lines."""
     ends: dict[float, tuple[float, float]] = {}
     for cell in cells:
@@ -187,7 +225,7 @@ def _band(cells: Sequence[Mapping[str, Any]], along: int, values: Sequence[float
     return f"M{'L'.join([*there, *back])}Z"
 
 
-def _sparse(values: Sequence[float], labels: Sequence[str], across: Axis) -> list[tuple[float, str]]:
+def _sparse(values: Sequence[float], labels: Sequence[str], across: Doses) -> list[tuple[float, str]]:
     """Values and labels for the axis, without those that would run into the one before."""
     kept: list[tuple[float, str]] = []
     for value, label in sorted(zip(values, labels, strict=True)):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -50,8 +52,10 @@ _STUDY = {
     "study": str,
 }
 _VERDICTS = ("FAIL", "ERROR", "WARN", "PASS")
-_NAME = re.compile(r"[^\\/.\x00-\x1f][^\\/\x00-\x1f]*")
-_LOG = re.compile(r"logs/[^\\/.\x00-\x1f][^\\/\x00-\x1f]*")
+_NAME = re.compile(r"[^\\/.\x00-\x1f\x7f-\x9f][^\\/\x00-\x1f\x7f-\x9f]*")
+_LOG = re.compile(rf"logs/{_NAME.pattern}")
+_LARGEST = 1e30
+"""Larger numbers than seeds have come from no audit."""
 
 
 @final
@@ -81,25 +85,64 @@ def load_study(folder: Path) -> SavedStudy:
     """
     path = Path(folder) / "study.json"
     facts = read_checked(path, _STUDY)
-    if not facts["cells"]:
-        raise InputError(f"{path} holds no cell; run `encircle study resume {folder}` to write it anew.")
-    sizes = [len(axis["labels"]) for axis in facts["axes"]]
-    for cell in facts["cells"]:
-        inside = len(cell["at"]) == len(sizes) and all(
-            0 <= at < size for at, size in zip(cell["at"], sizes, strict=True)
-        )
-        names = all(_NAME.fullmatch(run["folder"]) for run in cell["runs"])
-        logs = all(missing["log"] is None or _LOG.fullmatch(missing["log"]) for missing in cell["missing"])
-        if not (inside and names and logs and cell["verdict"] in _VERDICTS):
-            raise InputError(
-                f"{path} holds a cell that is not of this study ({cell['title'][:80]!r}); run `encircle study resume` to write it anew."
-            )
-    for axis in facts["axes"]:
-        values = axis["values"]
-        if values is not None and not (
-            len(values) == len(axis["labels"]) and all(isinstance(v, int | float) for v in values)
-        ):
-            raise InputError(
-                f"{path} has values of the axis {axis['name']!r} that are no numbers; run `encircle study resume`."
-            )
+    for trouble in _troubles(facts):
+        raise InputError(f"{path} {trouble}; run `encircle study resume {folder}` to write it anew.")
     return SavedStudy(Path(folder), facts)
+
+
+def _troubles(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What `facts` hold that no study writes, although every entry is there and of its kind."""
+    if not _is_sane(facts):
+        yield "holds text or a number that cannot be shown"
+    if not facts["cells"]:
+        yield "holds no cell"
+    if facts["verdict"] not in _VERDICTS or math.isnan(facts["threshold"]):
+        yield "has a verdict or a threshold that is none"
+    axes = {axis["name"]: axis for axis in facts["axes"]}
+    for axis in facts["axes"]:
+        if axis["values"] is not None and not _are_numbers(axis["values"], len(axis["labels"])):
+            yield f"has values of the axis {axis['name'][:80]!r} that are no numbers"
+    if facts["dose"] is not None and (facts["dose"] not in axes or axes[facts["dose"]]["values"] is None):
+        yield f"has a dose {facts['dose'][:80]!r} that is no axis of numbers"
+    sizes = [len(axis["labels"]) for axis in facts["axes"]]
+    seen: set[tuple[int, ...]] = set()
+    for cell in facts["cells"]:
+        if not _belongs(cell, sizes) or tuple(cell["at"]) in seen:
+            yield f"holds a cell that is not of this study ({cell['title'][:80]!r})"
+        seen.add(tuple(cell["at"]))
+    states = [dict.values(one) if isinstance(one, dict) else [None] for one in facts["counts"]["tasks"].values()]
+    if not _are_numbers([*itertools.chain(*states), *facts["seconds"].values()]):
+        yield "has tasks or seconds that are no numbers"
+
+
+def _belongs(cell: Mapping[str, Any], sizes: list[int]) -> bool:
+    """Whether a cell lies on the grid and names only files of its study."""
+    control = cell["control"]
+    change = {} if control is None else control.get("change")
+    return (
+        cell["verdict"] in _VERDICTS
+        and len(cell["at"]) == len(sizes)
+        and all(0 <= at < size for at, size in zip(cell["at"], sizes, strict=True))
+        and all(_NAME.fullmatch(run["folder"]) for run in cell["runs"])
+        and all(missing["log"] is None or _LOG.fullmatch(missing["log"]) for missing in cell["missing"])
+        and (control is None or isinstance(control.get("title"), str))
+        and isinstance(change, dict)
+        and (control is None or all(isinstance(change.get(end, ""), MAYBE) for end in ESTIMATE))
+    )
+
+
+def _are_numbers(values: Any, count: int | None = None) -> bool:
+    return (count is None or len(values) == count) and all(
+        isinstance(value, NUMBER) and not isinstance(value, bool) and not math.isnan(value) for value in values
+    )
+
+
+def _is_sane(value: Any) -> bool:
+    """Whether every text in it is Unicode and every number is finite (or NaN, which stands for null) and not vast."""
+    if isinstance(value, str):
+        return not any("\ud800" <= letter <= "\udfff" for letter in value)
+    if isinstance(value, Mapping):
+        return all(_is_sane(key) and _is_sane(inner) for key, inner in value.items())
+    if isinstance(value, list):
+        return all(_is_sane(inner) for inner in value)
+    return not isinstance(value, NUMBER) or abs(value) <= _LARGEST or (isinstance(value, float) and math.isnan(value))

@@ -32,10 +32,20 @@ class HeatCell:
 
 @final
 @dataclass(frozen=True)
-class Row:
-    """A row and what it is a combination of."""
+class Heading:
+    """What a row stands for on one axis, over so many rows: the next ones that share it and all left of it."""
 
-    labels: list[str]
+    text: str
+    rows: int
+
+
+@final
+@dataclass(frozen=True)
+class Row:
+    """A row: the headings that begin at it, those of the axes before the last in one line, and its cells."""
+
+    headings: list[Heading]
+    before: str
     cells: list[HeatCell | None]
 
 
@@ -68,7 +78,7 @@ def table(
     down = [place for place in range(len(axes)) if place != along]
     reach = max([_LEAST, *(abs(known(cell["shift"]["mean"]) or 0.0) for cell in cells)])
     columns = list(range(len(axes[along]["labels"]))) if axes else [0]
-    rows = []
+    lines: list[tuple[list[str], list[HeatCell | None]]] = []
     for at in itertools.product(*(range(len(axes[place]["labels"])) for place in down)):
         line: list[HeatCell | None] = []
         for column in columns:
@@ -76,22 +86,37 @@ def table(
             hit = found.get(tuple(whole[place] for place in range(len(axes))))
             line.append(None if hit is None else _cell(*hit, reach))
         if any(line):
-            rows.append(Row([axes[place]["labels"][here] for place, here in zip(down, at, strict=True)], line))
+            lines.append(([axes[place]["labels"][here] for place, here in zip(down, at, strict=True)], line))
     return Table(
         heads=[axes[place]["title"] for place in down],
         across=axes[along]["title"] if axes else "",
         columns=list(axes[along]["labels"]) if axes else [""],
-        rows=rows,
+        rows=_rows(lines),
         deepest=decimal(reach),
     )
+
+
+def _rows(lines: Sequence[tuple[list[str], list[HeatCell | None]]]) -> list[Row]:
+    """The lines as rows in which a label that stays the same is written once."""
+    rows = []
+    for number, (labels, cells) in enumerate(lines):
+        headings = []
+        for depth, text in enumerate(labels, start=1):
+            alike = [other[:depth] == labels[:depth] for other, _ in lines[number:]] + [False]
+            if depth == len(labels) or not number or lines[number - 1][0][:depth] != labels[:depth]:
+                headings.append(Heading(text, 1 if depth == len(labels) else alike.index(False)))
+        rows.append(Row(headings, "".join(f"{text} · " for text in labels[:-1]), cells))
+    return rows
 
 
 def _cell(cell: Mapping[str, Any], href: str, reach: float) -> HeatCell:
     mean, low, high = (known(cell["shift"][end]) for end in ("mean", "low", "high"))
     if mean is None:
         shown = "" if cell["verdict"] == "ERROR" else "undefined"
-        return HeatCell(href, cell["verdict"], shown, "", "none", "0", f"{cell['title']}: {cell['sentence']}")
-    interval = "" if low is None or high is None else f"{decimal(low, signed=True)} to {decimal(high, signed=True)}"
+        below = "did not finish" if cell["verdict"] == "ERROR" else "no interval"
+        return HeatCell(href, cell["verdict"], shown, below, "none", "0", f"{cell['title']}: {cell['sentence']}")
+    claimed = low is not None and high is not None
+    interval = f"{decimal(low, signed=True)} to {decimal(high, signed=True)}" if claimed else "no interval"
     return HeatCell(
         href=href,
         verdict=cell["verdict"],

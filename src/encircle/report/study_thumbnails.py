@@ -36,14 +36,13 @@ def thumbnails(run: Path) -> list[Thumbnail]:
         sample, goal = maps[f"{row}/input"], maps[f"{row}/goal"]
         if sample.ndim != 3 or goal.ndim != 2:
             return []
+        shown = {"clean": maps[f"{row}/clean/0"], "attacked": maps[f"{row}/{attack}/0"], "desired": goal}
+        if any(values.shape != goal.shape for values in shown.values()):
+            return []
         everything = np.ones_like(goal)
-        return [
-            Thumbnail(photograph(_small(sample)), "input"),
-            Thumbnail(heat(_small(maps[f"{row}/clean/0"]), everything), "clean"),
-            Thumbnail(heat(_small(maps[f"{row}/{attack}/0"]), everything), "attacked"),
-            Thumbnail(heat(_small(goal), everything), "desired"),
-        ]
-    except (InputError, OSError, KeyError, IndexError, ValueError, SafetensorError):
+        drawn = [Thumbnail(heat(_small(values), everything), caption) for caption, values in shown.items()]
+        return [Thumbnail(photograph(_small(sample)), "input"), *drawn]
+    except (InputError, OSError, KeyError, IndexError, TypeError, ValueError, SafetensorError):
         return []
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..jobs.cluster import ClusterExecutor
 from ..jobs.driver import Driver, Listener
@@ -54,8 +55,14 @@ def go_on(
     """
     study = reopen(root)
     todo = plan(study, root, device=device, gpus=gpus)
-    note_plan(root, todo)
-    driver = Driver(root, todo.tasks, executor, listener=listener, again=again)
+
+    def hear(name: str, facts: Mapping[str, Any]) -> None:
+        if name == "begin":  # from here on the folder is ours alone
+            note_plan(root, todo)
+        if listener is not None:
+            listener(name, facts)
+
+    driver = Driver(root, todo.tasks, executor, listener=hear, again=again)
     tally = driver.run(seconds=None if minutes is None else 60 * minutes)
     return _conclude(root, study, tally)
 
