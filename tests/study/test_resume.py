@@ -90,3 +90,18 @@ def test_killed_drivers_and_workers_change_nothing(tmp_path: Path) -> None:
     assert not list((tmp_path / "killed").rglob(".partial-*"))
     assert not list((tmp_path / "killed" / "pieces").iterdir())
     assert not list((tmp_path / "killed" / "shared").iterdir())
+
+
+@pytest.mark.slow
+def test_a_study_on_ray_equals_one_on_worker_processes(tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    few = {**STUDY, "grid": {"budget.fraction": [0.03, 0.05]}, "set": {"targets": 1}}
+    study.write_text(yaml.safe_dump(few, sort_keys=False))
+    environment = {**os.environ, "PYTHONPATH": str(HERE / "src")}
+    for name, more in (("local", []), ("ray", ["--executor", "ray"])):
+        done = subprocess.run(
+            [*command(tmp_path, study, name), *more], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode in {0, 1}, done.stderr
+        assert done.stderr == ""
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")

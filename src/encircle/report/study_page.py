@@ -194,7 +194,7 @@ def _open(cells: Sequence[Mapping[str, Any]]) -> list[Open]:
 
 
 _REASONS = {
-    "error": ("Did not finish", "Nothing is known about these; `encircle study retry` tries them again."),
+    "error": ("Did not finish", "Nothing is known about these; “encircle study retry” tries them again."),
     "few": ("Too few targets for a claim", "These are demonstrations; raise the number of targets."),
     "undefined": ("Undefined explanations", "The map was constant for too many targets to say anything."),
     "chance": (

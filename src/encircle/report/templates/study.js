@@ -16,7 +16,10 @@ const sift = () => {
 const open = () => {
   const entry = location.hash && document.getElementById(location.hash.slice(1));
   if (entry && entry.matches(".cell-entry")) {
-    entry.hidden = false;
+    if (entry.hidden) {
+      words.value = verdict.value = "";
+      sift();
+    }
     entry.open = true;
     entry.scrollIntoView();
   }
@@ -25,5 +28,6 @@ filter.hidden = false;
 words.addEventListener("input", sift);
 verdict.addEventListener("input", sift);
 window.addEventListener("hashchange", open);
+document.addEventListener("click", (event) => event.target.closest('a[href^="#cell-"]') && setTimeout(open));
 sift();
 open();
