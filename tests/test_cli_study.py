@@ -107,6 +107,27 @@ def test_what_is_not_there_is_one_sentence(
     assert "Traceback" not in shown
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--address", "127.0.0.1:1"), "say --executor ray too"),
+        (("--executor", "ray", "--address", "127.0.0.1:1"), "no Ray cluster answers at 127.0.0.1:1"),
+        (("--executor", "ray", "--address", "nonsense"), "write host:port"),
+        (("--device", "toaster"), "there is no device 'toaster'"),
+    ],
+)
+def test_where_it_cannot_run_is_one_sentence(
+    arguments: tuple[str, ...],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "study", "run", study(tmp_path), *arguments) == 2
+    assert words in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_report_before_anything_was_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

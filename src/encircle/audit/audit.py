@@ -90,7 +90,7 @@ class Audit:
         self.threads = threads
         self.judging = judging or Judging()
         self.title = title
-        self.device = torch.device(device)
+        self.device = _device(device)
         self._described = described
         self._check_settings()
 
@@ -330,6 +330,16 @@ class Audit:
             "control": targets * (poisons - 1),
             "victim": targets * poisons * self.victims,
         }
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"there is no device {name!r}; choose cpu, cuda or the like.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"torch finds no accelerator for the device {name!r}; choose cpu, or a machine that has one.")
+    return device
 
 
 def settings_of(piece: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from ..core import InputError
 from ..jobs.cluster import ClusterExecutor
 from ..jobs.driver import Driver, Listener
 from ..jobs.local import LocalExecutor
@@ -21,9 +22,15 @@ WORK = "encircle.study.work:perform"
 
 
 def executor_of(kind: Literal["local", "ray"], address: str | None, cpus: int | None) -> Executor:
-    """The executor of this name, not yet started."""
+    """The executor of this name, not yet started.
+
+    Raises:
+        InputError: an address for worker processes on this machine.
+    """
     if kind == "ray":
         return ClusterExecutor(WORK, address=address, cpus=cpus)
+    if address is not None:
+        raise InputError("--address is that of a Ray cluster; say --executor ray too, or leave it out.")
     return LocalExecutor(WORK, cpus=cpus)
 
 
