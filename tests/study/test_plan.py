@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from encircle.audit import Audit, run_audit
@@ -138,3 +139,20 @@ def test_a_run_that_cannot_be_audited_is_named(tmp_path: Path) -> None:
     study = study_of(TINY, grid={"goal": [{"kind": "features", "count": 3}, {"kind": "region", "name": "mid-left"}]})
     with pytest.raises(InputError, match=r"^Tiny · region"):
         plan(study, tmp_path)
+
+
+def test_planning_for_an_accelerator_needs_none(tmp_path: Path) -> None:
+    here, there = plan(study_of(TINY), tmp_path), plan(study_of(TINY), tmp_path, device="cuda", gpus=0.5)
+    assert not {task.id for task in here.tasks} & {
+        task.id for task in there.tasks if task.kind not in {"data", "files"}
+    }
+    for task in there.tasks:
+        assert task.gpus == (0.0 if task.here else 0.5)
+        assert task.here == (task.kind in {"data", "files", "run"})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without an accelerator")
+def test_training_where_there_is_no_accelerator_says_so(tmp_path: Path) -> None:
+    todo = plan(study_of(TINY), tmp_path, device="cuda")
+    with pytest.raises(InputError, match="finds no accelerator"):
+        do(todo, tmp_path)

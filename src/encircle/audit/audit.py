@@ -334,12 +334,9 @@ class Audit:
 
 def _device(name: str) -> torch.device:
     try:
-        device = torch.device(name)
+        return torch.device(name)  # which only machines that train need to have
     except RuntimeError:
         raise InputError(f"there is no device {name!r}; choose cpu, cuda or the like.") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"torch finds no accelerator for the device {name!r}; choose cpu, or a machine that has one.")
-    return device
 
 
 def settings_of(piece: Any) -> Any:

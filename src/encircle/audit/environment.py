@@ -22,10 +22,16 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}, {_processor()}",
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": _device(device),
         "commit": _commit(),
         "results_version": RESULTS_VERSION,
     }
+
+
+def _device(device: torch.device) -> str:
+    """The accelerator's name, where this machine is the one that has it."""
+    here = device.type == "cuda" and torch.cuda.is_available()
+    return torch.cuda.get_device_name(device) if here else device.type
 
 
 def _processor() -> str:

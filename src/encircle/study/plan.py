@@ -124,8 +124,8 @@ class _Planner:
         self._loading = case = located(run.case, self.root)
         data, fingerprint = self._data(repr(case.data), case.seed)
         described = run.case.model_dump(mode="json")
+        rehearse(Audit.from_case(case, data=data, described=described))  # this machine may have no accelerator
         audit = Audit.from_case(case, self.device, data=data, described=described)
-        rehearse(audit)
         return _RunTasks(self, run, audit, fingerprint).all()
 
     def task(self, kind: str, identity: str, label: str, spec: dict[str, Any], **more: Any) -> str:

@@ -33,6 +33,9 @@ class Source:
         build: makes the network with fresh weights; called with torch's global generator seeded.
         checkpoint: weights by name, or None.
         device: where models live.
+
+    Raises:
+        InputError: this machine has no such device.
     """
 
     def __init__(
@@ -44,6 +47,10 @@ class Source:
         self.build = build
         self.checkpoint = checkpoint
         self.device = torch.device(device)
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise InputError(
+                f"torch finds no accelerator for the device {device}; choose cpu, or a machine that has one."
+            )
 
     def model(self, recipe: Recipe, role: str, seed: int) -> nn.Module:
         """A model at the start of this recipe, its early stages frozen, in eval mode.
