@@ -52,6 +52,7 @@ def cell(at: tuple[int, ...], title: str, number: int) -> dict[str, Any]:
         "l1_clean": estimate(0.4),
         "l1_attack": estimate(0.4 - shift),
         "label_kept": 1.0,
+        "label_lost": False,
         "accuracy_change": estimate(-0.003, 0.002),
         "accuracy_resolvable": False,
         "targets": 8,

@@ -164,6 +164,8 @@ def test_what_is_left_out_failed_or_undefined_says_so(tmp_path: Path) -> None:
             4: {"p_adjusted": 0.2, "verdict": "WARN", "shift": estimate(0.2)},
             5: {"verdict": "WARN", "shift": estimate(0.0)},
             6: {"verdict": "WARN", "shift": estimate(-0.3)},
+            7: {"verdict": "WARN", "shift": estimate(0.3), "label_kept": 0.4, "label_lost": True},
+            8: {"verdict": "WARN", "shift": estimate(0.07, 0.02)},
         }
         return special.get(number, {})
 
@@ -178,7 +180,9 @@ def test_what_is_left_out_failed_or_undefined_says_so(tmp_path: Path) -> None:
         "Too few targets",
         "May be chance",
         "Too little evidence",
-        "away",
+        "away from the attacker",
+        "gave itself away",
+        "smaller than the threshold",
     ):
         assert reason in opened, reason
     assert "the disk was full." in opened

@@ -74,6 +74,7 @@ def test_verdicts_of_plain_cases(tmp_path: Path) -> None:
     assert [cell["verdict"] for cell in cells] == ["PASS", "WARN", "FAIL", "WARN"]
     assert "among the study's 4 comparisons" in cells[0]["sentence"]
     assert cells[2]["control"]["title"] == "random noise"
+    assert not any(cell["label_lost"] for cell in cells)
     assert [cell["runs"] for cell in cells] == [
         [{"folder": f"run-{number}", "seed": 0, "verdict": verdict}]
         for number, verdict in enumerate(["PASS", "WARN", "FAIL", "WARN"])

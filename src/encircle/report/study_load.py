@@ -29,6 +29,7 @@ _CELL = {
     "accuracy_change": ESTIMATE,
     "control": (dict, type(None)),
     "label_kept": MAYBE,
+    "label_lost": bool,
     "accuracy_resolvable": bool,
     "targets": int,
     "victims": int,

@@ -218,7 +218,7 @@ def _reason(cell: Mapping[str, Any]) -> tuple[str, str]:
         (bool(cell["demonstration"]), "few"),
         (low is None or high is None, "undefined"),
         (low is not None and low > 0 and adjusted is not None and adjusted > 0.05, "chance"),
-        (low is not None and low > 0 and "silent" in cell["sentence"], "label"),
+        (low is not None and low > 0 and bool(cell["label_lost"]), "label"),
         (low is not None and low > 0, "small"),
         (high is not None and high < 0, "away"),
         (True, "weak"),

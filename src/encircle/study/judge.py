@@ -182,6 +182,7 @@ def _judged_cell(
         "l1_clean": clean["l1"],
         "l1_attack": mine["l1"],
         "label_kept": summary["label_kept"],
+        "label_lost": evidence.kept < evidence.label_kept,
         "accuracy_change": mine["accuracy_change"],
         "accuracy_resolvable": summary["accuracy_resolvable"],
         "targets": summary["targets"],
@@ -207,6 +208,7 @@ def _missing_cell(cell: Cell, runs: Sequence[Planned], root: Path, missing: Mapp
         **dict.fromkeys(
             ("shift", "drift", "jaccard_clean", "jaccard_attack", "l1_clean", "l1_attack", "accuracy_change"), _NOTHING
         ),
+        "label_lost": False,
         "accuracy_resolvable": False,
         "targets": 0,
         "victims": runs[cell.runs[0]].run.case.victims,
