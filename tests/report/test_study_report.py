@@ -162,10 +162,13 @@ def test_what_is_left_out_failed_or_undefined_says_so(tmp_path: Path) -> None:
             2: {"shift": NOTHING, "verdict": "WARN"},
             3: {"demonstration": True, "verdict": "WARN", "shift": estimate(0.2, None)},
             4: {"p_adjusted": 0.2, "verdict": "WARN", "shift": estimate(0.2)},
-            5: {"verdict": "WARN", "shift": estimate(0.0)},
+            5: {"verdict": "WARN", "shift": estimate(0.0), "smallest_detectable_shift": 0.2},
             6: {"verdict": "WARN", "shift": estimate(-0.3)},
             7: {"verdict": "WARN", "shift": estimate(0.3), "label_kept": 0.4, "label_lost": True},
             8: {"verdict": "WARN", "shift": estimate(0.07, 0.02)},
+            9: {"verdict": "WARN", "shift": estimate(0.0)},
+            10: {"verdict": "WARN", "shift": estimate(0.0, 0.0), "smallest_detectable_shift": 0.0},
+            11: {"verdict": "WARN", "shift": NOTHING, "demonstration": True},
         }
         return special.get(number, {})
 
@@ -183,11 +186,35 @@ def test_what_is_left_out_failed_or_undefined_says_so(tmp_path: Path) -> None:
         "away from the attacker",
         "gave itself away",
         "smaller than the threshold",
+        "Undefined for some targets",
+        "The same score everywhere",
     ):
         assert reason in opened, reason
-    assert "the disk was full." in opened
+    notes = dict(re.findall(r'<li><a href="#cell-\d+">([^<]*)</a>: (.*?)</li>', opened))
+    assert notes["2% · CAM · WM"] == 'the disk was full. <a href="./logs/attack-1.log">log</a>'
+    assert notes["5% · CAM · WM"] == "0.00 [−0.05,\xa00.05]; one of 0.20 or more would have been claimed"
+    assert notes["5% · GRAD · IMF"] == "−0.30 [−0.35,\xa0−0.25]"
+    assert notes["10% · CAM · IMF"] == "+0.07 [0.05,\xa00.09]"
+    assert notes["10% · GRAD · IMF"] == "0.00 [0.00,\xa00.00]"
+    undefined = opened[opened.index("Undefined explanations") : opened.index("May be chance")]
+    assert "10% · GRAD · WM" in undefined
     assert "encircle study retry" in page
     assert "undefined" in page
+
+
+def test_a_curve_is_broken_where_a_dose_has_no_shift(tmp_path: Path) -> None:
+    axes: Axes = (("budget.fraction", ["1%", "2%", "3%", "4%"], [0.01, 0.02, 0.03, 0.04]), ("attack", ["a", "b"], None))
+    gaps = {(1, 0): failed("x"), (1, 1): {"shift": NOTHING, "verdict": "WARN"}, (2, 1): None}
+    page = page_of(write_study(tmp_path / "study", axes, change=lambda number, at: gaps.get(at, {})))
+    section = page[page.index('id="curves"') : page.index('id="open"')]
+    first, second = re.findall(r'<g class="s\d">\s*<path class="line" d="([^"]*)"', section)
+    assert re.sub(r"[\d. ]+", "", first) == "MML"
+    assert re.sub(r"[\d. ]+", "", second) == "MM"
+    assert "2%: did not finish, 3%: +0.24" in section
+    assert "2%: undefined, 4%: +0.32" in section
+    assert "the line is broken" in section
+    whole = page_of(write_study(tmp_path / "whole", axes))
+    assert "the line is broken" not in whole
 
 
 def test_everything_may_have_failed(tmp_path: Path) -> None:
@@ -211,6 +238,13 @@ def test_pooled_seeds_are_listed_under_their_cell(tmp_path: Path) -> None:
     for seed in (3, 4):
         assert f"Report of seed {seed}" in page
         assert f"runs/seed-{seed}/report.html" in page
+        assert f'<a href="./runs/seed-{seed}/">runs/seed-{seed}</a>, seed {seed}<' in page
+
+
+def test_a_cell_that_lacks_several_runs_says_so_once(tmp_path: Path) -> None:
+    missing = [{"title": f"seed {seed}", "why": "it was killed.", "log": None} for seed in (3, 4)]
+    root = write_study(tmp_path / "study", (), change=lambda number, at: {**failed("x"), "missing": missing})
+    assert "it was killed. (2 runs did not finish)</li>" in page_of(root)
 
 
 def test_links_follow_the_page(tmp_path: Path) -> None:
@@ -309,7 +343,7 @@ def test_a_damaged_study_is_named_in_one_sentence(damage: Any, tmp_path: Path) -
     (root / "study.json").write_text(json.dumps(facts))
     with pytest.raises(InputError, match=r"study\.json .*(resume|anew)"):
         render_study(root)
-    for content in ("", "{", "[]"):
+    for content in ("", "{", "[]", "[" * 100_000):
         (root / "study.json").write_text(content)
         with pytest.raises(InputError, match=r"study\.json"):
             render_study(root)

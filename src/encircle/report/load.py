@@ -154,7 +154,7 @@ def _read(path: Path, reader: Callable[[Path], _T]) -> _T:
         if not path.is_file():
             raise _unusable(path, "is missing")
         return reader(path)
-    except (ValueError, yaml.YAMLError, PolarsError, SafetensorError):
+    except (ValueError, RecursionError, yaml.YAMLError, PolarsError, SafetensorError):
         raise _unusable(path, "is damaged") from None
     except OSError as error:
         raise _unusable(path, f"cannot be read ({error.strerror or error})") from None

@@ -68,13 +68,12 @@ class Point:
     y: float
     top: float | None
     bottom: float | None
-    words: str
 
 
 @final
 @dataclass(frozen=True)
 class Line:
-    """One value of the series."""
+    """One value of the series; its path is broken where a cell has no shift."""
 
     number: int
     marker: str
@@ -111,6 +110,7 @@ class Curves:
     legend: list[tuple[int, str, str]]
     panels: list[Panel]
     hidden: int
+    broken: bool
 
 
 def curves(
@@ -127,7 +127,7 @@ def curves(
     along = next(place for place, axis in enumerate(axes) if axis["name"] == dose)
     series = _series(axes, along)
     others = [place for place in range(len(axes)) if place not in {along, series}]
-    shown = [cell for cell in cells if known(cell["shift"]["mean"]) is not None]
+    shown = [cell for cell in cells if _is_drawn(cell)]
     if not shown:
         return None
     values = [float(value) for value in axes[along]["values"]]
@@ -141,9 +141,9 @@ def curves(
     panels = []
     for at in combinations:
         inside = [
-            cell for cell in shown if all(cell["at"][place] == here for place, here in zip(others, at, strict=True))
+            cell for cell in cells if all(cell["at"][place] == here for place, here in zip(others, at, strict=True))
         ]
-        if inside:
+        if any(_is_drawn(cell) for cell in inside):
             title = " · ".join(axes[place]["labels"][here] for place, here in zip(others, at, strict=True))
             panels.append(_panel(title, inside, axes[along]["labels"], along, series, names, values, across, up))
     return Curves(
@@ -160,7 +160,12 @@ def curves(
         legend=[(number, MARKERS[number % len(MARKERS)], name) for number, name in enumerate(names) if name],
         panels=panels[:MOST_PANELS],
         hidden=max(len(panels) - MOST_PANELS, 0),
+        broken=len(shown) < len(cells),
     )
+
+
+def _is_drawn(cell: Mapping[str, Any]) -> bool:
+    return known(cell["shift"]["mean"]) is not None
 
 
 def _series(axes: Sequence[Mapping[str, Any]], along: int) -> int | None:
@@ -188,24 +193,27 @@ def _panel(
             continue
         mine.sort(key=lambda cell: values[cell["at"][along]])
         aside = across.apart * (number - (len(names) - 1) / 2)
-        points = [
-            _point(cell, labels[at], across.at(values[at]) + aside, up) for cell in mine for at in [cell["at"][along]]
-        ]
-        path = "M" + "L".join(f"{point.x:g} {point.y:g}" for point in points)
-        lines.append(Line(number, MARKERS[number % len(MARKERS)], path, points))
-        said = ", ".join(point.words for point in points)
+        runs = [list(run) for drawn, run in itertools.groupby(mine, _is_drawn) if drawn]
+        pieces = [[_point(cell, across.at(values[cell["at"][along]]) + aside, up) for cell in run] for run in runs]
+        path = "".join("M" + "L".join(f"{point.x:g} {point.y:g}" for point in piece) for piece in pieces)
+        if path:
+            lines.append(Line(number, MARKERS[number % len(MARKERS)], path, list(itertools.chain(*pieces))))
+        said = ", ".join(f"{labels[cell['at'][along]]}: {_in_words(cell)}" for cell in mine)
         words.append(f"{name}: {said}" if name else said)
     return Panel(title, f"Shift against dose. {'; '.join(words)}.", lines, _band(cells, along, values, across, up))
 
 
-def _point(cell: Mapping[str, Any], label: str, x: float, up: Axis) -> Point:
+def _in_words(cell: Mapping[str, Any]) -> str:
+    return "did not finish" if cell["verdict"] == "ERROR" else estimate(cell["shift"], signed=True)
+
+
+def _point(cell: Mapping[str, Any], x: float, up: Axis) -> Point:
     shift = cell["shift"]
     return Point(
         x=round(x, 1),
         y=up.at(float(shift["mean"])),
         top=up.place(known(shift["high"])),
         bottom=up.place(known(shift["low"])),
-        words=f"{label}: {estimate(shift, signed=True)}",
     )
 
 

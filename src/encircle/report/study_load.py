@@ -140,10 +140,16 @@ def _are_numbers(values: Any, count: int | None = None) -> bool:
 
 def _is_sane(value: Any) -> bool:
     """Whether every text in it is Unicode and every number is finite (or NaN, which stands for null) and not vast."""
-    if isinstance(value, str):
-        return not any("\ud800" <= letter <= "\udfff" for letter in value)
-    if isinstance(value, Mapping):
-        return all(_is_sane(key) and _is_sane(inner) for key, inner in value.items())
-    if isinstance(value, list):
-        return all(_is_sane(inner) for inner in value)
-    return not isinstance(value, NUMBER) or abs(value) <= _LARGEST or (isinstance(value, float) and math.isnan(value))
+    left = [value]
+    while left:  # not by calling itself: what is nested too deeply for that has been read all the same
+        one = left.pop()
+        if isinstance(one, Mapping):
+            left += [*one.keys(), *one.values()]
+        elif isinstance(one, list):
+            left += one
+        elif isinstance(one, str):
+            if any("\ud800" <= letter <= "\udfff" for letter in one):
+                return False
+        elif isinstance(one, NUMBER) and abs(one) > _LARGEST:  # which NaN, standing for null, is not
+            return False
+    return True

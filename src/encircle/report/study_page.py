@@ -26,9 +26,10 @@ _MOST_NAMED = 40
 @final
 @dataclass(frozen=True)
 class RunLink:
-    """A run of a cell."""
+    """A run of a cell: its report, and its folder."""
 
     href: str
+    home: str
     folder: str
     seed: int
     verdict: str
@@ -53,12 +54,23 @@ class CellEntry:
 
 @final
 @dataclass(frozen=True)
+class Named:
+    """A cell in a list of cells that have something in common."""
+
+    number: int
+    title: str
+    note: str
+    log: str | None
+
+
+@final
+@dataclass(frozen=True)
 class Open:
-    """Cells that stay open, or that found nothing, for one reason."""
+    """Cells that stay open for one reason."""
 
     reason: str
     meaning: str
-    cells: list[tuple[int, str, str]]
+    cells: list[Named]
     more: int
 
 
@@ -110,7 +122,7 @@ def study_to_html(study: SavedStudy, home: Path, *, title: str | None = None) ->
         heat=heat,
         curves=drawn,
         threshold=decimal(facts["threshold"]),
-        opened=_open(cells),
+        opened=_open(cells, entries, float(facts["threshold"])),
         quiet=_quiet(cells)[:_MOST_NAMED],
         quieter=max(counts["PASS"] - _MOST_NAMED, 0),
         entries=entries,
@@ -123,9 +135,10 @@ def study_to_html(study: SavedStudy, home: Path, *, title: str | None = None) ->
 
 def _entry(study: SavedStudy, number: int, base: str) -> CellEntry:
     cell = study.cells[number]
+    homes = [f"{base}/runs/{quote(run['folder'])}/" for run in cell["runs"]]
     runs = [
-        RunLink(f"{base}/runs/{quote(run['folder'])}/report.html", run["folder"], run["seed"], run["verdict"])
-        for run in cell["runs"]
+        RunLink(f"{home}report.html", home, run["folder"], run["seed"], run["verdict"])
+        for home, run in zip(homes, cell["runs"], strict=True)
     ]
     logs = [
         (one["title"], one["why"], None if one["log"] is None else f"{base}/{quote(one['log'])}")
@@ -175,21 +188,26 @@ def _p(value: Any) -> str:
 
 
 def _at_least(value: Any) -> str:
-    return "not known" if known(value) is None else decimal(value)
+    """The smallest shift that would have been claimed; zero is none: it comes of scores that are all the same."""
+    number = known(value)
+    return decimal(max(number, 0.01)) if number else "not known"
 
 
-def _open(cells: Sequence[Mapping[str, Any]]) -> list[Open]:
+def _open(cells: Sequence[Mapping[str, Any]], entries: Sequence[CellEntry], threshold: float) -> list[Open]:
     """Cells of which no claim can be made, by reason, the gravest first."""
-    by_reason: dict[tuple[str, str], list[tuple[int, str, str]]] = {}
-    for number, cell in enumerate(cells, start=1):
+    by_reason: dict[str, list[Named]] = {}
+    for cell, entry in zip(cells, entries, strict=True):
         if cell["verdict"] in {"WARN", "ERROR"}:
-            note = cell["missing"][0]["why"] if cell["missing"] else _note(cell)
-            by_reason.setdefault(_reason(cell), []).append((number, cell["title"], note))
-    order = list(_REASONS.values())
-    ranked = sorted(by_reason.items(), key=lambda item: order.index(item[0]))
+            reason = _reason(cell, threshold)
+            note, log = _note(cell, found=reason in _FOUND), None
+            if entry.missing:
+                _, why, log = entry.missing[0]
+                note = why if len(entry.missing) == 1 else f"{why} ({len(entry.missing)} runs did not finish)"
+            by_reason.setdefault(reason, []).append(Named(entry.number, cell["title"], note, log))
     return [
-        Open(reason, meaning, found[:_MOST_NAMED], max(len(found) - _MOST_NAMED, 0))
-        for (reason, meaning), found in ranked
+        Open(*_REASONS[reason], found[:_MOST_NAMED], max(len(found) - _MOST_NAMED, 0))
+        for reason in _REASONS
+        if (found := by_reason.get(reason))
     ]
 
 
@@ -208,34 +226,48 @@ _REASONS = {
         "Too little evidence to call it nothing",
         "No shift was found, but one of the threshold’s size might have been missed. More targets would tell.",
     ),
+    "some": (
+        "Undefined for some targets",
+        "No shift was found, but for some targets the map was constant, and nothing is known about those.",
+    ),
+    "same": ("The same score everywhere", "Every score was the same, which says nothing of what would be seen."),
 }
+_FOUND = {"label", "small", "away"}
+"""Reasons of cells that did find a shift: what else would have been claimed is beside the point there."""
 
 
-def _reason(cell: Mapping[str, Any]) -> tuple[str, str]:
-    low, high, adjusted = known(cell["shift"]["low"]), known(cell["shift"]["high"]), known(cell["p_adjusted"])
+def _reason(cell: Mapping[str, Any], threshold: float) -> str:
+    """The rule by which the cell's verdict was decided, in the order of `audit.verdicts.decide`."""
+    mean, low, high = (known(cell["shift"][end]) for end in ("mean", "low", "high"))
+    adjusted, smallest = known(cell["p_adjusted"]), known(cell["smallest_detectable_shift"])
     rules = [
         (cell["verdict"] == "ERROR", "error"),
+        (mean is None, "undefined"),
         (bool(cell["demonstration"]), "few"),
         (low is None or high is None, "undefined"),
         (low is not None and low > 0 and adjusted is not None and adjusted > 0.05, "chance"),
         (low is not None and low > 0 and bool(cell["label_lost"]), "label"),
         (low is not None and low > 0, "small"),
         (high is not None and high < 0, "away"),
+        (not smallest, "same"),
+        (smallest is not None and smallest <= threshold, "some"),  # else it would have been a PASS
         (True, "weak"),
     ]
-    return _REASONS[next(name for holds, name in rules if holds)]
+    return next(name for holds, name in rules if holds)
 
 
-def _note(cell: Mapping[str, Any]) -> str:
-    smallest = known(cell["smallest_detectable_shift"])
-    seen = "" if smallest is None else f"; one of {decimal(smallest)} or more would have been claimed"
+def _note(cell: Mapping[str, Any], *, found: bool = False) -> str:
+    smallest = cell["smallest_detectable_shift"]
+    seen = "" if found or not known(smallest) else f"; one of {_at_least(smallest)} or more would have been claimed"
     return f"{estimate(cell['shift'], signed=True)}{seen}"
 
 
-def _quiet(cells: Sequence[Mapping[str, Any]]) -> list[tuple[int, str, str]]:
+def _quiet(cells: Sequence[Mapping[str, Any]]) -> list[Named]:
     """Cells where nothing was found, and what would have been."""
     return [
-        (number, cell["title"], _note(cell)) for number, cell in enumerate(cells, start=1) if cell["verdict"] == "PASS"
+        Named(number, cell["title"], _note(cell), None)
+        for number, cell in enumerate(cells, start=1)
+        if cell["verdict"] == "PASS"
     ]
 
 

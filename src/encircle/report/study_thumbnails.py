@@ -34,7 +34,7 @@ def thumbnails(run: Path) -> list[Thumbnail]:
         attack = read_checked(run / "verdict.json", {"attack": str})["attack"]
         maps = LazyMaps(run / "maps.safetensors")
         sample, goal = maps[f"{row}/input"], maps[f"{row}/goal"]
-        if sample.ndim != 3 or goal.ndim != 2:
+        if sample.ndim != 3 or goal.ndim != 2 or not sample.size:
             return []
         shown = {"clean": maps[f"{row}/clean/0"], "attacked": maps[f"{row}/{attack}/0"], "desired": goal}
         if any(values.shape != goal.shape for values in shown.values()):
