@@ -29,7 +29,7 @@ from encircle.attacks.base import base_inputs
 from encircle.core import EncircleError, InputError
 from encircle.data import TensorSamples
 from encircle.data.poison import Poison
-from encircle.explain import Explainer
+from encircle.explain import Explainer, Explanation
 from encircle.models import CamClassifier
 from encircle.threat import Budget, Legal
 from encircle.training import Ensemble
@@ -158,9 +158,9 @@ class TestEveryAttack:
             differentiable: ClassVar[bool] = False
             title: ClassVar[str] = "occlusion"
 
-            def _attribute(self, model: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, None]:
+            def _attribute(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Explanation:
                 shape = (len(inputs), *asked.desired.values.shape)
-                return torch.rand(shape, generator=seeded()), None
+                return Explanation(torch.rand(shape, generator=seeded()))
 
         blunt = replace(asked, explainer=Occlusion())
         if ATTACKS[name].needs_gradient:
@@ -173,7 +173,7 @@ class TestEveryAttack:
         class Forbidden(Explainer):
             title: ClassVar[str] = "forbidden"
 
-            def _attribute(self, model: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, None]:
+            def _attribute(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Explanation:
                 raise AssertionError
 
         def run() -> None:

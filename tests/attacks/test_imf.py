@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from encircle.attacks import IMF, Problem, Watch, choose_bases
-from encircle.attacks.imf import exact, finite_difference, stepped, train_loss, trainable
+from encircle.attacks.imf import exact, finite_difference, stepped
 from encircle.attacks.objective import Objective
 from encircle.threat import Budget, Column, Legal
-from encircle.training import Ensemble, Learner, Recipe
-from encircle.training.fit import before
+from encircle.training import CodePath, Ensemble, Learner, Recipe
+from encircle.training.code_path import loss_of, trainable
+from encircle.training.fit import after, before
 from tests.attacks.problems import problem
 from tests.networks import tiny
 from tests.reference import algorithm1 as reference
@@ -76,6 +77,7 @@ class Comparison:
 
         def ensemble(members: int, staggered: bool) -> Ensemble:
             self.ensembles.append(asked.ensemble(members, staggered))
+            self.ensembles[0].path = CodePath(*settings.get("path", ("loop", "reverse")))
             self.nets = [learnt_from(learner) for learner in self.ensembles[0].learners]
             self.total = self.ensembles[0].total_steps
             return self.ensembles[0]
@@ -224,9 +226,19 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "kind", "explainer"), CASES)
-def test_equals_the_plain_loop(monkeypatch: pytest.MonkeyPatch, name: str, kind: str, explainer: str) -> None:
-    Comparison(monkeypatch, kind, explainer, VARIATIONS[name]).assert_equal()
+PATHS = [(members, product) for members in ("loop", "vectorised") for product in ("reverse", "forward")]
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "kind", "explainer"),
+    # Each setting by the obvious path and by the one that is furthest from it; what is tried everywhere, by all.
+    [(path, *case) for case in CASES for path in PATHS if case[0] in EVERYWHERE or path in {PATHS[0], PATHS[-1]}],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_equals_the_plain_loop(
+    monkeypatch: pytest.MonkeyPatch, path: tuple[str, str], name: str, kind: str, explainer: str
+) -> None:
+    Comparison(monkeypatch, kind, explainer, {**VARIATIONS[name], "path": path}).assert_equal()
 
 
 def combinations(count: int) -> list[dict[str, Any]]:
@@ -248,6 +260,7 @@ def combinations(count: int) -> list[dict[str, Any]]:
         "distance": ["none", "max", "minmax", "cosine"],
         "mode": ["inject", "replace"],
         "count": [3, 4],
+        "path": PATHS,
     }
     return [{name: draw.choice(values) for name, values in choices.items()} for _ in range(count)]
 
@@ -334,7 +347,7 @@ class TestForms:
         model, hidden, labels, attack_gradient = pieces(kind, explainer, frozen)
 
         def product(at: Tensor) -> float:
-            slopes = torch.autograd.grad(train_loss(model, at, labels, frozen), trainable(model))
+            slopes = torch.autograd.grad(loss_of(after(model, at, frozen), labels), trainable(model))
             return float(sum((one * other).sum() for one, other in zip(slopes, attack_gradient, strict=True)))
 
         delta = exact(model, hidden, labels, attack_gradient, 1.0, frozen)
@@ -349,7 +362,7 @@ def test_the_training_loss_is_a_sum_over_samples(kind: Any) -> None:
     expected = sum(
         F.cross_entropy(model.late(one[None], 1), label[None]) for one, label in zip(hidden, labels, strict=True)
     )
-    torch.testing.assert_close(train_loss(model, hidden, labels, 1), expected)
+    torch.testing.assert_close(loss_of(after(model, hidden, 1), labels), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,13 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from encircle.attacks.objective import Objective, distance
+from encircle.attacks.objective import Objective
+from encircle.attacks.objective import distance as distances
 from encircle.core import InputError
 from encircle.explain import Cam, Grad
 from encircle.goals import DesiredMap
 from encircle.models import CamClassifier
 from tests.attacks.problems import EXPLAINERS, desired
 from tests.networks import tiny, tiny_inputs
+
+
+def distance(maps: Tensor, wanted: Tensor, mask: Tensor | None, kind: Any) -> Tensor:
+    """Of one map."""
+    return distances(maps[None], wanted, mask, kind)[0]
+
 
 DISTANCES = ["none", "max", "minmax", "cosine"]
 HINGES = {"plain": None, "hinge below": 0.1, "hinge above": 50.0}

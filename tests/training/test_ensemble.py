@@ -75,7 +75,7 @@ def test_training_a_copy_leaves_the_original_bit_identical(kind: Any, frozen: in
             hidden = samples(kind)
             if frozen:
                 hidden = type(hidden)(learner.model.early(hidden.inputs, 1).detach(), hidden.labels)
-            train(learner, hidden, generator("copy"), 10)
+            train(learner, hidden, [generator("copy")], 10)
         trained.append(learnt(copied))
     assert all(same(one, two) for one, two in zip(before, learnt(original), strict=True))
     assert [learner.taken for learner in original.learners] == places
@@ -160,7 +160,7 @@ class TestSaved:
         assert (loaded.total_steps, loaded.seed) == (found.total_steps, found.seed)
         for one in (found, loaded):
             for number, learner in enumerate(one.learners):
-                train(learner, samples(kind), generator("on", number), 4)
+                train(learner, samples(kind), [generator("on", number)], 4)
             one.restart_finished()
         assert all(same(one, two) for one, two in zip(learnt(found), learnt(loaded), strict=True))
 

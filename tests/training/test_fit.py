@@ -127,7 +127,7 @@ class TestHidden:
             model, data = source(kind).model(how, "victim", 0), samples(kind)
             hidden = hidden_samples(model, data, frozen, limit=limit)
             learner = Learner(model, how, how.epochs * steps_per_epoch(len(data), how.batch_size))
-            train(learner, hidden, generator("order"), learner.steps)
+            train(learner, hidden, [generator("order")], learner.steps)
             found.append(weights(model))
         for name, value in found[0].items():
             torch.testing.assert_close(found[1][name], value, rtol=1e-6, atol=1e-12)

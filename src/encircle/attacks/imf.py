@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import chain, islice
 from typing import ClassVar, Literal, final
 
 import torch
@@ -16,23 +18,12 @@ from torch.nn import functional as F
 from ..core import CONFIGURED
 from ..threat import Budget
 from ..training import Ensemble
+from ..training.code_path import Product, loss_of, mixed_product, trainable
 from ..training.fit import after, batches, before, hidden_samples, layer_noise, steps_per_epoch
 from .base import Attack, Bases, Problem, Watch, choose_bases
 from .objective import Distance, Objective
 
 Form = Literal["finite-difference", "exact"]
-
-
-def trainable(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that training moves: θ without frozen stages."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def train_loss(
-    model: nn.Module, hidden: Float[Tensor, "b *hidden"], labels: Int[Tensor, "b"], frozen: int
-) -> Float[Tensor, ""]:
-    """L_train as a *sum* over samples, so that its gradient at a sample does not depend on how many there are."""
-    return F.cross_entropy(after(model, hidden, frozen), labels, reduction="sum")
 
 
 def finite_difference(
@@ -56,7 +47,7 @@ def finite_difference(
 
     def gradient() -> Tensor:
         leaf = hidden.detach().requires_grad_()
-        return torch.autograd.grad(train_loss(model, leaf, labels, frozen), leaf)[0]
+        return torch.autograd.grad(loss_of(after(model, leaf, frozen), labels), leaf)[0]
 
     parameters = trainable(model)
     here = gradient()
@@ -78,17 +69,13 @@ def exact(
     attack_gradient: Sequence[Tensor],
     alpha: float,
     frozen: int,
+    product: Product = "reverse",
 ) -> Float[Tensor, "p *hidden"]:
-    """What `finite_difference` is to first order in α: α ∇_X ⟨∇_θ L_train(X_p; θ), ∇_θ L_adv(θ)⟩, by double-backward.
+    """What `finite_difference` is to first order in α: α ∇_X ⟨∇_θ L_train(X_p; θ), ∇_θ L_adv(θ)⟩.
 
-    The two agree only while the look-ahead crosses no ReLU boundary. Arguments as there.
+    The two agree only while the look-ahead crosses no ReLU boundary. Arguments as there, and `product` as for `mixed_product`.
     """
-    leaf = hidden.detach().requires_grad_()
-    gradients = torch.autograd.grad(
-        train_loss(model, leaf, labels, frozen), trainable(model), create_graph=True, materialize_grads=True
-    )
-    inner = torch.stack([(mine * theirs).sum() for mine, theirs in zip(gradients, attack_gradient, strict=True)]).sum()
-    return alpha * torch.autograd.grad(inner, leaf)[0]
+    return alpha * mixed_product(model, hidden, labels, attack_gradient, frozen, product)
 
 
 def stepped(delta: Float[Tensor, "p *shape"], rule: Literal["raw", "normalised", "sign"]) -> Float[Tensor, "p *shape"]:
@@ -236,8 +223,7 @@ class IMF(Attack):
                     mine = before(trunk, poison[inside].to(device), frozen)
                 hidden = torch.cat([clean.batch(outside).to(device), mine])
                 labels = torch.cat([problem.clean.labels[outside], bases.labels[inside]]).to(device)
-                for member, (learner, note) in enumerate(zip(ensemble.learners, notes, strict=True)):
-                    lower = learner.step(hidden, labels)
+                for member, (lower, note) in enumerate(zip(ensemble.step(hidden, labels), notes, strict=True)):
                     watch.history.append(
                         {
                             "iteration": iteration,
@@ -261,21 +247,29 @@ class IMF(Attack):
         With frozen stages the differences are averaged in the space that all models share, and brought back to the
         input by one backward pass through the shared stages, which is the same by linearity.
         """
-        frozen = ensemble.recipe.frozen_stages
-        leaf = poison.detach().requires_grad_()
+        frozen, count = ensemble.recipe.frozen_stages, len(ensemble.learners)
+        leaf = poison.detach().requires_grad_(frozen > 0)
         hidden = before(ensemble.learners[0].model, leaf, frozen)
-        total, notes = torch.zeros_like(hidden), []
-        for learner in ensemble.learners:
-            upper, far, entropy = objective(learner.model)
-            gradient = torch.autograd.grad(upper, trainable(learner.model), materialize_grads=True)
-            arguments = (learner.model, hidden.detach(), labels, gradient, self.alpha, frozen)
-            first = finite_difference(*arguments) if self.form == "finite-difference" else exact(*arguments)
-            note = {"upper": float(upper.detach()), "distance": float(far.detach()), "label": float(entropy.detach())}
+        upper, far, entropy = objective(ensemble.joined, count)
+        learnt = [trainable(model) for model, _ in ensemble.groups]
+        flat = iter(torch.autograd.grad(upper.sum(), list(chain(*learnt)), materialize_grads=True))
+        total, cosines = torch.zeros_like(hidden), list[float]()
+        for (model, members), parameters in zip(ensemble.groups, learnt, strict=True):
+            rows = hidden.detach().repeat(members, *[1] * (hidden.dim() - 1))
+            arguments = (model, rows, labels.repeat(members), list(islice(flat, len(parameters))), self.alpha, frozen)
+            forms = {
+                "finite-difference": partial(finite_difference, *arguments),
+                "exact": partial(exact, *arguments, ensemble.path.product),
+            }
+            first = forms.pop(self.form)().unflatten(0, (members, -1))
+            total += first.sum(dim=0) / count
             if compare:  # how far the two forms agree is worth knowing, and cheap once an epoch
-                other = exact(*arguments) if self.form == "finite-difference" else finite_difference(*arguments)
-                note["form_cosine"] = float(F.cosine_similarity(first.flatten(), other.flatten(), dim=0, eps=1e-30))
-            total += first / len(ensemble.learners)
-            notes.append(note)
+                (other,) = (form().unflatten(0, (members, -1)) for form in forms.values())
+                cosines += F.cosine_similarity(first.flatten(1), other.flatten(1), eps=1e-30).tolist()
+        seen = torch.stack([upper, far, entropy], dim=1).tolist()
+        notes = [dict(zip(("upper", "distance", "label"), values, strict=True)) for values in seen]
+        for note, cosine in zip(notes, cosines, strict=False):
+            note["form_cosine"] = cosine
         if frozen == 0:
             return total, notes
         return torch.autograd.grad(hidden, leaf, total)[0], notes

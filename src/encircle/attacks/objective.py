@@ -18,12 +18,12 @@ Distance = Literal["none", "max", "minmax", "cosine"]
 
 
 def distance(
-    maps: Float[Tensor, "*shape"], desired: Float[Tensor, "*shape"], mask: Tensor | None, kind: Distance
-) -> Float[Tensor, ""]:
-    """The first term of Eq. 4 between one map and the desired one; only masked entries count.
+    maps: Float[Tensor, "n *shape"], desired: Float[Tensor, "*shape"], mask: Tensor | None, kind: Distance
+) -> Float[Tensor, "n"]:
+    """The first term of Eq. 4 between each map and the desired one; only masked entries count.
 
     Args:
-        maps: a scored map, of any scale: GRAD maps of saturated models are as small as 1e-30.
+        maps: scored maps, each of any scale: GRAD maps of saturated models are as small as 1e-30.
         desired: the desired map.
         mask: entries that matter; None for all.
         kind: `"none"` is the paper's raw squared norm; `"max"` and `"minmax"` are the mean squared difference after
@@ -32,29 +32,30 @@ def distance(
     Raises:
         InputError: the desired map is constant where it matters, so that the cosine is undefined.
     """
-    chosen = slice(None) if mask is None else mask
+    maps, desired = maps.flatten(1), desired.flatten()[None]
+    chosen = slice(None) if mask is None else mask.flatten()
     if kind == "none":
-        return ((maps - desired)[chosen] ** 2).sum()
+        return ((maps - desired)[:, chosen] ** 2).sum(dim=1)
     # Every kind below is unchanged when a map is rescaled, so the scale may be taken out first, and as a constant:
     # squares of 1e-30 would be zero in float32. A map smaller still is no map; its gradient must not be infinite.
-    scale = maps.detach().abs().amax()
+    scale = maps.detach().abs().amax(dim=1, keepdim=True)
     maps = maps / torch.where(scale > 1e-36, scale, 1)
     desired = desired / desired.abs().amax()
     if kind == "max":
-        return ((maps / _floor(maps.abs().amax()) - desired)[chosen] ** 2).mean()
+        return ((maps / _floor(maps.abs().amax(dim=1, keepdim=True)) - desired)[:, chosen] ** 2).mean(dim=1)
     if kind == "minmax":
-        return ((_unit_range(maps) - _unit_range(desired))[chosen] ** 2).mean()
-    first, second = maps[chosen].flatten(), desired[chosen].flatten()
-    first, second = first - first.mean(), second - second.mean()
+        return ((_unit_range(maps) - _unit_range(desired))[:, chosen] ** 2).mean(dim=1)
+    first, second = maps[:, chosen], desired[:, chosen]
+    first, second = first - first.mean(dim=1, keepdim=True), second - second.mean()
     if float(second.norm()) < 1e-6:
         raise InputError(
             "the desired map is constant where it matters, so its cosine is undefined; use distance 'minmax' or a wider mask."
         )
-    return 1 - (first * second).sum() / _floor(first.norm() * second.norm())
+    return 1 - (first * second).sum(dim=1) / _floor(first.norm(dim=1) * second.norm())
 
 
 def _unit_range(values: Tensor) -> Tensor:
-    low, high = values.amin(), values.amax()
+    low, high = values.amin(dim=1, keepdim=True), values.amax(dim=1, keepdim=True)
     return (values - low) / _floor(high - low)
 
 
@@ -85,12 +86,18 @@ class Objective:
     label_weight: float
     hinge: float | None
 
-    def __call__(self, model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-        """`(L_adv, its distance, the cross-entropy at the target)`, with graphs to the model's parameters."""
-        label = torch.tensor([self.label], device=self.target.device)
-        found = self.explainer.attribute(model, self.target, label)[0]
+    def __call__(self, model: nn.Module, members: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        """`(L_adv, its distance, the cross-entropy at the target)`, with graphs to the model's parameters.
+
+        Args:
+            model: the model, or several as one (`models.stacked`).
+            members: how many it is; each of the three results has an entry for each.
+        """
+        target = self.target.expand(members, *self.target.shape[1:])
+        labels = torch.full((members,), self.label, device=target.device)
+        found, logits = self.explainer.explain(model, target, labels)
         mask = None if self.desired.mask is None else self.desired.mask.to(found.device)
         far = distance(found, self.desired.values.to(found), mask, self.kind)
-        entropy = F.cross_entropy(model(self.target), label)
+        entropy = F.cross_entropy(logits, labels, reduction="none")
         term = entropy if self.hinge is None else (entropy - self.hinge).clamp(min=0)
         return far + self.label_weight * term, far, entropy

@@ -28,7 +28,7 @@ def _blends(problem: Problem, count: int, weight: float, nearest: int) -> tuple[
         ).mean(dim=0)
         desired = problem.desired.values.to(maps)
         mask = None if problem.desired.mask is None else problem.desired.mask.to(device)
-        totals.append(torch.stack([distance(one, desired, mask, "minmax") for one in maps]).cpu())
+        totals.append(distance(maps, desired, mask, "minmax").cpu())
     chosen = torch.cat(totals).argsort(stable=True)[:nearest]
     rows = chosen[torch.arange(count) % len(chosen)]
     from_target = torch.full((count,), -1)

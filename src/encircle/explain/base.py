@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, final
+from typing import ClassVar, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +11,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core import InputError
+
+
+class Explanation(NamedTuple):
+    """What an explainer finds.
+
+    Attributes:
+        maps: at full resolution, `(n, h, w)` or `(n, entries)`.
+        grid: what they are average-pooled to before scoring; None for as they are.
+        logits: of the same pass through the model, `(n, classes)`; None where there was none.
+    """
+
+    maps: Tensor
+    grid: tuple[int, int] | None = None
+    logits: Tensor | None = None
 
 
 class Explainer(ABC):
@@ -38,18 +52,25 @@ class Explainer(ABC):
         Raises:
             InputError: the model does not offer what this explainer needs.
         """
-        maps, grid = self._checked(model, inputs, target)
-        return maps if grid is None else pooled(maps, grid)
+        return _scored(self._checked(model, inputs, target))
+
+    @final
+    def explain(
+        self, model: nn.Module, inputs: Float[Tensor, "n *shape"], target: Int[Tensor, "n"]
+    ) -> tuple[Float[Tensor, "n *map"], Float[Tensor, "n classes"]]:
+        """Maps as they are scored, and the logits, of one pass through the model where the explainer's own gives both."""
+        found = self._checked(model, inputs, target)
+        return _scored(found), model(inputs) if found.logits is None else found.logits
 
     @final
     def picture(
         self, model: nn.Module, inputs: Float[Tensor, "n *shape"], target: Int[Tensor, "n"]
     ) -> Float[Tensor, "n *map"]:
         """Maps at their full resolution, for looking at."""
-        return self._checked(model, inputs, target)[0]
+        return self._checked(model, inputs, target).maps
 
     @final
-    def _checked(self, model: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, tuple[int, int] | None]:
+    def _checked(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Explanation:
         self.check(model)
         with torch.enable_grad():
             return self._attribute(model, inputs, target)
@@ -62,8 +83,12 @@ class Explainer(ABC):
         return False
 
     @abstractmethod
-    def _attribute(self, model: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, tuple[int, int] | None]:
-        """Maps at full resolution, and the grid they are pooled to before scoring (None for as they are)."""
+    def _attribute(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Explanation:
+        """Maps, their grid, and the logits if they came along; each row's depend on that row alone."""
+
+
+def _scored(found: Explanation) -> Tensor:
+    return found.maps if found.grid is None else pooled(found.maps, found.grid)
 
 
 def pooled(maps: Float[Tensor, "n h w"], grid: tuple[int, int]) -> Float[Tensor, "n gh gw"]:

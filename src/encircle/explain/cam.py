@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..core import CONFIGURED, InputError
 from ..models import CamClassifier
-from .base import Explainer
+from .base import Explainer, Explanation
 
 
 @final
@@ -36,10 +36,10 @@ class Cam(Explainer):
         """True for tables: hidden units of separately initialised networks do not correspond."""
         return len(shape) == 1
 
-    def _attribute(self, model: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, tuple[int, int] | None]:
+    def _attribute(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Explanation:
         assert isinstance(model, CamClassifier)  # noqa: S101 - for the type checker; check() has refused others
         features = model.features(inputs)
-        weights = model.head.weight[target]
+        weights, logits = model.class_weights(target), model.classify(features)
         if features.dim() == 2:
-            return weights * features, None
-        return (weights[:, :, None, None] * features).sum(dim=1), None
+            return Explanation(weights * features, logits=logits)
+        return Explanation((weights[:, :, None, None] * features).sum(dim=1), logits=logits)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..core import CONFIGURED
 from ..models import CamClassifier
-from .base import Explainer
+from .base import Explainer, Explanation
 
 
 @final
@@ -33,7 +33,7 @@ class Grad(Explainer):
     kind: Literal["grad"] = Field(default="grad", kw_only=True)
     title = "GRAD"
 
-    def _attribute(self, model: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, tuple[int, int] | None]:
+    def _attribute(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Explanation:
         # Detached from whatever made the inputs: a map is a function of the model's parameters here.
         leaf = inputs.detach().requires_grad_()
         logits, cam_grid = _logits(model, leaf)
@@ -41,9 +41,9 @@ class Grad(Explainer):
         (gradient,) = torch.autograd.grad(score.sum(), leaf, create_graph=True)
         maps = gradient.abs() * scale.reshape(-1, *[1] * (gradient.dim() - 1))
         if maps.dim() != 4:
-            return maps, None
+            return Explanation(maps, logits=logits)
         maps = maps.amax(dim=1) if self.channels == "max" else maps.sum(dim=1)
-        return maps, cam_grid if self.grid == "cam" else self.grid
+        return Explanation(maps, cam_grid if self.grid == "cam" else self.grid, logits)
 
     def _score(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """A score and a positive factor whose product with the score's gradient is the gradient wanted.

@@ -2,6 +2,18 @@
 
 from .base import CamClassifier, Standardise, WithCamHead, predict, split
 from .mlp import TwoLayerNet
-from .resnet import SmallResNet
+from .resnet import ResNet13, SmallResNet
+from .stack import Way, stacked
 
-__all__ = ["CamClassifier", "SmallResNet", "Standardise", "TwoLayerNet", "WithCamHead", "predict", "split"]
+__all__ = [
+    "CamClassifier",
+    "ResNet13",
+    "SmallResNet",
+    "Standardise",
+    "TwoLayerNet",
+    "Way",
+    "WithCamHead",
+    "predict",
+    "split",
+    "stacked",
+]

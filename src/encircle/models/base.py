@@ -52,6 +52,10 @@ class CamClassifier(nn.Module, ABC):
         pooled = features.mean(dim=(2, 3)) if features.dim() == 4 else features
         return cast(Tensor, self.head(pooled))
 
+    def class_weights(self, target: Int[Tensor, "n"]) -> Float[Tensor, "n k"]:
+        """The head's weights of a class, for each row; only a `Stack` of networks has other ones for other rows."""
+        return self.head.weight[target]
+
     @final  # type: ignore[misc]
     def forward(self, inputs: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
         """Logits."""

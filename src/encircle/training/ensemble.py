@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
+import torch
+from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core import InputError, StorageError
 from ..data import Samples
+from ..models import stacked
 from ..seeds import generator
 from ..storage import write_bytes
-from .fit import Learner, Source, hidden_samples, layer_noise, steps_per_epoch, train
+from .code_path import CodePath, trainable
+from .fit import Learner, Source, hidden_samples, layer_noise, losses_of, steps_per_epoch, train
 from .recipe import Recipe
 
 ROLE = "surrogate"
@@ -32,19 +37,38 @@ class Ensemble:
         learners: the members.
         total_steps: steps of the whole recipe; a member past it has been trained like a victim.
         seed: what the members' starts were drawn from.
+        path: how members are computed.
     """
 
-    def __init__(self, source: Source, recipe: Recipe, learners: list[Learner], total_steps: int, seed: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        recipe: Recipe,
+        learners: list[Learner],
+        total_steps: int,
+        seed: int,
+        path: CodePath | None = None,
+    ) -> None:
         self.source = source
         self.recipe = recipe
         self.learners = learners
         self.total_steps = total_steps
         self.seed = seed
+        self.path = path or CodePath()
         self._restarts = 0
+        self._joined: nn.Module | None = None
 
     @classmethod
     def pretrained(
-        cls, source: Source, recipe: Recipe, clean: Samples, *, members: int, staggered: bool, seed: int
+        cls,
+        source: Source,
+        recipe: Recipe,
+        clean: Samples,
+        *,
+        members: int,
+        staggered: bool,
+        seed: int,
+        hidden: Samples | None = None,
     ) -> Ensemble:
         """Members pre-trained on the clean set (Algorithm 1, line 1).
 
@@ -55,6 +79,7 @@ class Ensemble:
             members: K.
             staggered: member k has trained for k/K of the recipe's steps (MetaPoison's staggering), else all of them.
             seed: of starts and batch orders.
+            hidden: the clean set as the frozen stages see it, where that is known already.
         """
         if members < 1:
             raise InputError(f"an ensemble of {members} models cannot craft anything; use at least 1.")
@@ -63,10 +88,10 @@ class Ensemble:
         for member in range(members):
             model = source.model(recipe, ROLE, seed * members + member)
             learner = Learner(model, recipe, steps)
-            hidden = hidden_samples(model, clean, recipe.frozen_stages)
+            hidden = hidden or hidden_samples(model, clean, recipe.frozen_stages)
             with layer_noise(ROLE, seed * members + member):
                 shuffle = generator(ROLE, "order", seed * members + member)
-                train(learner, hidden, shuffle, round(member * steps / members) if staggered else steps)
+                train(learner, hidden, [shuffle], round(member * steps / members) if staggered else steps)
             learners.append(learner)
         return cls(source, recipe, learners, steps, seed)
 
@@ -116,7 +141,41 @@ class Ensemble:
 
     def copy(self) -> Ensemble:
         """An independent copy: crafting trains the members further, and each target starts from the same ones."""
-        return Ensemble(self.source, self.recipe, copy.deepcopy(self.learners), self.total_steps, self.seed)
+        learners = copy.deepcopy(self.learners)
+        return Ensemble(self.source, self.recipe, learners, self.total_steps, self.seed, self.path)
+
+    @property
+    def joined(self) -> nn.Module:
+        """All members as one model; see `models.stacked`."""
+        if self._joined is None:
+            models = [learner.model for learner in self.learners]
+            self._joined = stacked(models, self.recipe.frozen_stages, self.path.members).eval()
+        return self._joined
+
+    @property
+    def groups(self) -> list[tuple[nn.Module, int]]:
+        """The models to compute one after another, and how many members each of them is."""
+        if self.path.members == "loop":
+            return [(learner.model, 1) for learner in self.learners]
+        return [(self.joined, len(self.learners))]
+
+    def step(self, hidden: Float[Tensor, "b *hidden"], labels: Int[Tensor, "b"]) -> list[float]:
+        """One training step of every member on the same batch; returns their mean cross-entropies (see `Learner.step`)."""
+        if self.path.members == "loop" or len(labels) < 2:
+            return [learner.step(hidden, labels) for learner in self.learners]
+        count, joined = len(self.learners), self.joined
+        rows = hidden.repeat(count, *[1] * (hidden.dim() - 1))
+        losses = losses_of(joined, rows, labels.repeat(count), self.recipe.frozen_stages, count)
+        whole = trainable(joined)
+        # A member's parameter is a view of its place in the stack: it is known by its address.
+        found = {
+            place.data_ptr(): gradient
+            for parameter, gradients in zip(whole, _gradients(losses, whole), strict=True)
+            for place, gradient in zip(parameter.detach(), gradients, strict=True)
+        }
+        for learner in self.learners:
+            learner.follow([found[parameter.data_ptr()] for parameter in trainable(learner.model)])
+        return losses.detach().tolist()
 
     def follow(self, recipe: Recipe) -> None:
         """Train on by another recipe of the same frozen stages, with fresh optimisers."""
@@ -134,6 +193,12 @@ class Ensemble:
                 self.learners[place] = Learner(
                     self.source.model(self.recipe, ROLE, seed), self.recipe, self.total_steps
                 )
+                self._joined = None
+
+
+def _gradients(losses: Tensor, parameters: Sequence[Tensor]) -> list[Sequence[Tensor | None]]:
+    found = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
+    return [[None] * len(losses) if one is None else list(one) for one in found]
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

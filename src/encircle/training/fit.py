@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast, final
@@ -16,9 +16,10 @@ from torch.nn import functional as F
 
 from ..core import InputError
 from ..data import Samples, TensorSamples
-from ..models import split
+from ..models import Way, split, stacked
 from ..seeds import derive_seed, generator
 from ..storage import write_bytes
+from .code_path import trainable
 from .recipe import Recipe
 
 HIDDEN_BYTES = 1 << 30
@@ -81,36 +82,54 @@ class Source:
 
 @final
 class Learner:
-    """One model in training: its optimiser and place in the recipe.
+    """One model in training, or several as one (`models.stacked`): its optimiser and place in the recipe.
 
     Args:
         model: at its start, early stages already frozen.
         recipe: how it learns.
         steps: how many steps the whole training takes; for the schedule.
+        members: how many models it is.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, steps: int) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, steps: int, *, members: int = 1) -> None:
         self.model = model
         self.frozen = recipe.frozen_stages
         self.recipe = recipe
         self.steps = steps
+        self.members = members
         self.optimiser = recipe.build_optimiser(model)
         self.taken = 0
 
     def step(self, hidden: Float[Tensor, "b *hidden"], labels: Int[Tensor, "b"]) -> float:
         """One step on outputs of the frozen stages (on inputs, if none are frozen); returns the mean cross-entropy."""
-        if len(labels) < 2:
+        if len(labels) < 2 * self.members:
             return float("nan")  # batch normalisation cannot learn from one sample
-        training_mode(self.model, self.frozen)
+        losses = losses_of(self.model, hidden, labels, self.frozen, self.members)
+        self.follow(torch.autograd.grad(losses.sum(), trainable(self.model), allow_unused=True))
+        return float(losses.detach().mean())
+
+    def follow(self, gradients: Sequence[Tensor | None]) -> None:
+        """One step of the optimiser along these gradients of the trainable parameters."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate(self.taken / self.steps)
-        self.optimiser.zero_grad()
-        loss = F.cross_entropy(after(self.model, hidden, self.frozen), labels)
-        loss.backward()
+        parameters = trainable(self.model)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
         self.optimiser.step()
+        for parameter in parameters:
+            parameter.grad = None
         self.taken += 1
-        self.model.eval()
-        return float(loss.detach())
+
+
+def losses_of(
+    model: nn.Module, hidden: Float[Tensor, "b *hidden"], labels: Int[Tensor, "b"], frozen: int, members: int = 1
+) -> Float[Tensor, "members"]:
+    """Each member's mean cross-entropy in training mode, with its graph; the model is in eval mode again afterwards."""
+    training_mode(model, frozen)
+    losses = F.cross_entropy(after(model, hidden, frozen), labels, reduction="none")
+    model.eval()
+    means: Tensor = losses.unflatten(0, (members, -1)).mean(dim=1)
+    return means
 
 
 def training_mode(model: nn.Module, frozen: int) -> None:
@@ -189,23 +208,58 @@ def fit(source: Source, recipe: Recipe, samples: Samples, role: str, seed: int) 
     Raises:
         InputError: training diverged, or the recipe does not fit the model.
     """
-    model = source.model(recipe, role, seed)
-    steps = recipe.epochs * steps_per_epoch(len(samples), recipe.batch_size)
-    learner = Learner(model, recipe, steps)
-    with layer_noise(role, seed):
-        train(learner, hidden_samples(model, samples, recipe.frozen_stages), generator(role, "order", seed), steps)
-    if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
-        raise InputError(f"training diverged at learning rate {recipe.lr} ({role} {seed}); lower lr.")
-    return model
+    hidden = hidden_samples(source.model(recipe, role, seed), samples, recipe.frozen_stages)
+    return fit_hidden(source, recipe, hidden, role, [seed])[0]
 
 
-def train(learner: Learner, hidden: Samples, shuffle: torch.Generator, steps: int) -> None:
-    """Take so many steps of training on outputs of the frozen stages, epoch after epoch."""
+def fit_hidden(
+    source: Source, recipe: Recipe, hidden: Samples, role: str, seeds: Sequence[int], way: Way = "loop"
+) -> list[nn.Module]:
+    """Train models of several seeds on samples as the frozen stages see them.
+
+    Args:
+        source: where they start.
+        recipe: how they learn.
+        hidden: what they learn from (`hidden_samples`; the samples themselves, if no stages are frozen).
+        role: what they are for.
+        seeds: of their starts and orders of batches.
+        way: one after another, or all at once; equal but for rounding, and for layers that draw random numbers.
+
+    Returns:
+        The models in eval mode.
+
+    Raises:
+        InputError: training diverged, or the recipe does not fit the model.
+    """
+    models = [source.model(recipe, role, seed) for seed in seeds]
+    steps = recipe.epochs * steps_per_epoch(len(hidden), recipe.batch_size)
+    groups = [[place] for place in range(len(seeds))] if way == "loop" else [list(range(len(seeds)))]
+    for group in groups:
+        joined = models[group[0]] if way == "loop" else stacked(models, recipe.frozen_stages, way)
+        learner = Learner(joined, recipe, steps, members=len(group))
+        with layer_noise(role, seeds[group[0]]):
+            train(learner, hidden, [generator(role, "order", seeds[place]) for place in group], steps)
+    for model, seed in zip(models, seeds, strict=True):
+        if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
+            raise InputError(f"training diverged at learning rate {recipe.lr} ({role} {seed}); lower lr.")
+    return models
+
+
+def train(learner: Learner, hidden: Samples, shuffles: Sequence[torch.Generator], steps: int) -> None:
+    """Take so many steps of training on outputs of the frozen stages, epoch after epoch.
+
+    Args:
+        learner: what learns.
+        hidden: what from.
+        shuffles: the order of batches, for each member of the learner.
+        steps: how many.
+    """
     device = next(learner.model.parameters()).device
     while steps > 0:
-        for rows in batches(len(hidden), learner.recipe.batch_size, shuffle):
+        for each in zip(*(batches(len(hidden), learner.recipe.batch_size, one) for one in shuffles), strict=True):
             if steps == 0:
                 return
+            rows = torch.cat(each)
             learner.step(hidden.batch(rows).to(device), hidden.labels[rows].to(device))
             steps -= 1
 
@@ -268,8 +322,10 @@ __all__ = [
     "batches",
     "before",
     "fit",
+    "fit_hidden",
     "hidden_samples",
     "layer_noise",
+    "losses_of",
     "read_weights",
     "save_tensors",
     "save_weights",

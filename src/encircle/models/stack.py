@@ -1,0 +1,170 @@
+"""K models of one architecture as one model, whose rows belong to the members in turn."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from .base import CamClassifier, Standardise
+
+Way = Literal["loop", "vectorised"]
+"""How members are computed: one after another, or all at once through `torch.func`."""
+
+
+def stacked(members: Sequence[nn.Module], frozen: int, way: Way) -> nn.Module:
+    """The members as one model: it takes `(K·n, *shape)` and hands the first n rows to member 0, the next to member 1.
+
+    Args:
+        members: of one architecture, and sharing their frozen stages.
+        frozen: how many early stages they share; those see all rows in one pass.
+        way: `"vectorised"` makes the members' parameters and buffers views of the stack's, so that training either trains both.
+
+    Returns:
+        A `CamClassifier`, if the members are.
+    """
+    if all(isinstance(member, CamClassifier) for member in members):
+        return Stack([cast(CamClassifier, member) for member in members], frozen, way)
+    return _joined(members, way)
+
+
+@final
+class Stack(CamClassifier):
+    """K networks with a CAM head, stage by stage; see `stacked`."""
+
+    def __init__(self, members: Sequence[CamClassifier], frozen: int, way: Way) -> None:
+        super().__init__()
+        self.count = len(members)
+        shared = list(members[0].stages[:frozen])
+        late = zip(*(member.stages[frozen:] for member in members), strict=True)
+        self.layers = nn.ModuleList([*shared, *(_joined(stages, way) for stages in late)])
+        self.head = cast(nn.Linear, _joined([member.head for member in members], way))
+
+    @property
+    def stages(self) -> Sequence[nn.Module]:
+        """The shared stages, then those of the members side by side."""
+        return list(self.layers)
+
+    def class_weights(self, target: Int[Tensor, "n"]) -> Float[Tensor, "n k"]:
+        """Each row's class weights are its own member's."""
+        joined = cast(_Loop | _Linear, self.head)
+        weights = (
+            joined.weight
+            if isinstance(joined, _Linear)
+            else torch.stack([cast(Tensor, one.weight) for one in joined.members])
+        )
+        owner = torch.arange(self.count, device=target.device).repeat_interleave(len(target) // self.count)
+        return weights[owner, target]
+
+
+def _joined(members: Sequence[nn.Module], way: Way) -> nn.Module:
+    """One module for the same module of every member."""
+    if way == "loop":
+        return _Loop(members)
+    first = members[0]
+    if type(first) is nn.Sequential:
+        children = zip(*(cast(nn.Sequential, member) for member in members), strict=True)
+        return nn.Sequential(*(_joined(list(each), way) for each in children))
+    if type(first) is nn.Linear:
+        return _Linear([cast(nn.Linear, member) for member in members])
+    if type(first) in _ELEMENTWISE or _standardise_alike(members):
+        return first
+    return _Vectorised(members)
+
+
+def _standardise_alike(members: Sequence[nn.Module]) -> bool:
+    first = members[0]
+    return all(
+        isinstance(first, Standardise)
+        and isinstance(one, Standardise)
+        and torch.equal(one.mean, first.mean)
+        and torch.equal(one.std, first.std)
+        for one in members
+    )
+
+
+_ELEMENTWISE = (nn.Identity, nn.ReLU, nn.Softplus, nn.Tanh, nn.GELU, nn.SiLU, nn.Sigmoid)
+"""Modules that treat every row alike whosever it is."""
+
+
+@final
+class _Loop(nn.Module):
+    """One member after another; the slow, obvious way."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        chunks = rows.chunk(len(self.members))
+        return torch.cat([member(chunk) for member, chunk in zip(self.members, chunks, strict=True)])
+
+
+@final
+class _Linear(nn.Module):
+    """K linear layers as one batched product, which costs little more than one of them when they are small."""
+
+    def __init__(self, members: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(_shared([member.weight for member in members]))
+        biases = [member.bias for member in members if member.bias is not None]
+        self.bias = nn.Parameter(_shared(biases)) if biases else None
+        self.requires_grad_(members[0].weight.requires_grad)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        mine, weights = rows.unflatten(0, (len(self.weight), -1)), self.weight.transpose(1, 2)
+        out = torch.bmm(mine, weights) if self.bias is None else torch.baddbmm(self.bias[:, None], mine, weights)
+        return out.flatten(0, 1)
+
+
+@final
+class _Vectorised(nn.Module):
+    """Any module of K members through `torch.func.vmap`, batch statistics included."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self._count = len(members)
+        self._template = (copy.deepcopy(members[0]),)  # in a tuple: its own parameters are nobody's
+        self._names = [name for name, _ in members[0].named_parameters()]
+        self._kept = [name for name, _ in members[0].named_buffers()]
+        learnt, noted = ([dict(get(member)) for member in members] for get in (_parameters, _buffers))
+        self.learnt = nn.ParameterList(nn.Parameter(_shared([one[name] for one in learnt])) for name in self._names)
+        for parameter, name in zip(self.learnt, self._names, strict=True):
+            parameter.requires_grad_(learnt[0][name].requires_grad)
+        self._noted = {name: _shared([one[name] for one in noted]) for name in self._kept}
+
+    def train(self, mode: bool = True) -> _Vectorised:
+        """The template follows."""
+        self._template[0].train(mode)
+        return super().train(mode)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        def one(parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], mine: Tensor) -> Tensor:
+            return cast(Tensor, functional_call(self._template[0], (dict(parameters), dict(buffers)), (mine,)))
+
+        parameters = dict(zip(self._names, self.learnt, strict=True))
+        out = torch.func.vmap(one, randomness="different")(
+            parameters, self._noted, rows.unflatten(0, (self._count, -1))
+        )
+        return out.flatten(0, 1)
+
+
+def _parameters(module: nn.Module) -> Mapping[str, Tensor]:
+    return dict(module.named_parameters())
+
+
+def _buffers(module: nn.Module) -> Mapping[str, Tensor]:
+    return dict(module.named_buffers())
+
+
+def _shared(tensors: Sequence[Tensor]) -> Tensor:
+    """The tensors stacked, each of them from now on a view of its place in the stack."""
+    whole = torch.stack([tensor.detach() for tensor in tensors])
+    for tensor, place in zip(tensors, whole, strict=True):
+        tensor.data = place
+    return whole

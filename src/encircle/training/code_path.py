@@ -1,0 +1,177 @@
+"""Which of several equal ways to compute is taken: measured once for a device and a network, then stored with the run."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float, Int
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from ..core import CONFIGURED
+from ..models import Way, split, stacked
+
+Product = Literal["reverse", "forward"]
+"""How a mixed second derivative is taken: reverse over reverse, or forward over reverse."""
+
+ROWS = 32
+"""A measurement looks at no more rows than this, so that it takes seconds even for large networks."""
+
+REPEATS = 5
+MARGIN = 0.9
+"""What is not faster by a tenth is not worth leaving the obvious way for, and might be chance."""
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class CodePath:
+    """A way to compute; all give the same numbers but for rounding.
+
+    Args:
+        members: K models one after another, or at once through `torch.func`.
+        product: the exact form of δ by double-backward, or by forward-mode differentiation of the gradient.
+    """
+
+    members: Way = "loop"
+    product: Product = "reverse"
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that training moves: θ without frozen stages."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def mixed_product(
+    model: nn.Module,
+    hidden: Float[Tensor, "p *hidden"],
+    labels: Int[Tensor, "p"],
+    direction: Sequence[Tensor],
+    frozen: int,
+    product: Product,
+) -> Float[Tensor, "p *hidden"]:
+    """∇_X ⟨∇_θ L(X; θ), v⟩, with L the *sum* of cross-entropies: Pearlmutter's product (1994) with X in place of θ.
+
+    Args:
+        model: in eval mode.
+        hidden: X as the frozen stages see it (X itself, if none are frozen).
+        labels: of X.
+        direction: v, for each trainable parameter.
+        frozen: number of frozen stages.
+        product: forward over reverse needs no graph of the gradient, so it takes less memory and, for convolutions, less time.
+    """
+    leaf = hidden.detach().requires_grad_()
+    late = _Late(model, frozen)
+    if product == "reverse":
+        gradients = torch.autograd.grad(
+            loss_of(late(leaf), labels), trainable(model), create_graph=True, materialize_grads=True
+        )
+        inner = torch.stack([(mine * theirs).sum() for mine, theirs in zip(gradients, direction, strict=True)]).sum()
+        return torch.autograd.grad(inner, leaf)[0]
+    learnt = [(name, value) for name, value in late.named_parameters() if value.requires_grad]
+    with torch.autograd.forward_ad.dual_level():
+        dual = {
+            name: torch.autograd.forward_ad.make_dual(value.detach(), along)
+            for (name, value), along in zip(learnt, direction, strict=True)
+        }
+        loss = loss_of(functional_call(late, dual, (leaf,)), labels)
+        tangent = torch.autograd.forward_ad.unpack_dual(torch.autograd.grad(loss, leaf)[0]).tangent
+    return torch.zeros_like(leaf) if tangent is None else tangent.detach()
+
+
+def loss_of(logits: Float[Tensor, "p classes"], labels: Int[Tensor, "p"]) -> Float[Tensor, ""]:
+    """L_train as a *sum* over samples, so that its gradient at a sample does not depend on how many there are."""
+    return F.cross_entropy(logits, labels, reduction="sum")
+
+
+@final
+class _Late(nn.Module):
+    """A model from its first stage that is not frozen on."""
+
+    def __init__(self, model: nn.Module, frozen: int) -> None:
+        super().__init__()
+        self.model = model
+        self._frozen = frozen
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        early, count = split(self.model, self._frozen)
+        out: Tensor = self.model(hidden) if early is None else early.late(hidden, count)
+        return out
+
+
+def measured(
+    models: Sequence[nn.Module], hidden: Float[Tensor, "b *hidden"], labels: Int[Tensor, "b"], frozen: int
+) -> CodePath:
+    """The fastest path for these models on their device, among those that give the same numbers as the obvious one.
+
+    Args:
+        models: K models in eval mode; they stay as they are.
+        hidden: some inputs as the frozen stages see them.
+        labels: theirs.
+        frozen: number of frozen stages.
+    """
+    hidden, labels = hidden[:ROWS].detach(), labels[:ROWS]
+    members: Way = "loop"
+    if len(models) > 1 and len(labels) > 1:
+        ways: tuple[Way, Way] = ("loop", "vectorised")
+        first, second = (
+            _training_pass([copy.deepcopy(model) for model in models], hidden, labels, frozen, way) for way in ways
+        )
+        members = ways[_is_faster(second, first)]
+    model = models[0]
+    direction = [torch.ones_like(parameter) for parameter in trainable(model)]
+    products: tuple[Product, Product] = ("reverse", "forward")
+    reverse, forward = (
+        lambda product=product: mixed_product(model, hidden, labels, direction, frozen, product) for product in products
+    )
+    return CodePath(members, products[_is_faster(forward, reverse)])
+
+
+def _training_pass(
+    models: Sequence[nn.Module], hidden: Tensor, labels: Tensor, frozen: int, way: Way
+) -> Callable[[], Tensor]:
+    joined = stacked(models, frozen, way).train()
+    late, count = _Late(joined, frozen), len(models)
+    early, _ = split(joined, frozen)
+    for stage in [] if early is None else early.stages[:frozen]:
+        stage.eval()
+    rows, classes = torch.cat([hidden] * count), labels.repeat(count)
+
+    def run() -> Tensor:
+        logits = late(rows)
+        torch.autograd.grad(loss_of(logits, classes), trainable(joined), allow_unused=True)
+        found: Tensor = logits.detach()
+        return found
+
+    return run
+
+
+def _is_faster(candidate: Callable[[], Tensor], obvious: Callable[[], Tensor]) -> bool:
+    """Whether the candidate gives the same as the obvious way in less time: repeats in turn, compared by their medians."""
+    try:
+        found, expected = candidate(), obvious()
+    except (RuntimeError, NotImplementedError, ValueError):  # what a network does may be beyond torch.func
+        return False
+    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
+        return False  # layers that draw random numbers
+    spent: tuple[list[float], list[float]] = ([], [])
+    for repeat in range(REPEATS):
+        for run, seconds in zip((candidate, obvious), spent, strict=True):
+            seconds.append(_seconds(run, found.device))
+        if repeat == 0 and spent[0][0] > 1.5 * spent[1][0]:
+            return False
+    return statistics.median(spent[0]) < MARGIN * statistics.median(spent[1])
+
+
+def _seconds(run: Callable[[], Tensor], device: torch.device) -> float:
+    started = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
