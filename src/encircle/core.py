@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 """Raised by one whenever the same case would give other scores; part of every run's id."""
 
 

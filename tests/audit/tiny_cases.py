@@ -23,6 +23,7 @@ TINY: dict[str, Any] = {
     "victims": 2,
     "references": 1,
     "seed": 7,
+    "code_path": {"members": "loop", "product": "reverse"},  # bit for bit is only promised for the same path
 }
 TINY_IMAGES: dict[str, Any] = {
     **TINY,

@@ -18,8 +18,17 @@ from torch.nn import functional as F
 from encircle.core import InputError
 from encircle.models import CamClassifier
 from encircle.seeds import generator
-from encircle.training import Learner, Source, accuracy, fit, read_weights, save_weights
-from encircle.training.fit import after, batches, before, hidden_samples, steps_per_epoch, train, training_mode
+from encircle.training import Learner, Source, correct, fit, read_weights, save_weights
+from encircle.training.fit import (
+    after,
+    batches,
+    before,
+    fit_hidden,
+    hidden_samples,
+    steps_per_epoch,
+    train,
+    training_mode,
+)
 from tests.networks import tiny, tiny_inputs
 from tests.training.problems import recipe, same, samples, source, weights, without_poison
 
@@ -211,18 +220,31 @@ def test_diverged_training_is_an_error_that_names_the_rate() -> None:
         fit(source("table"), recipe(lr=1e300), samples("table"), "victim", 5)
 
 
-def test_accuracy_is_the_share_of_right_answers() -> None:
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_correct_are_the_right_answers(frozen: int) -> None:
     model, data = tiny("table"), samples("table", 300)
-    right = sum(
-        int(model(one[None]).argmax()) == int(label) for one, label in zip(data.inputs, data.labels, strict=True)
-    )
-    assert accuracy(model, data) == right / 300
+    right = [int(model(one[None]).argmax()) == int(label) for one, label in zip(data.inputs, data.labels, strict=True)]
+    assert correct(model, hidden_samples(model, data, frozen), frozen).tolist() == right
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("seeds", [[4], [0, 1, 2]])
+def test_victims_trained_at_once_equal_those_trained_one_after_another(kind: Any, name: str, seeds: list[int]) -> None:
+    start, how, data = source(kind), recipe(**RECIPES[name]), samples(kind)
+    hidden = hidden_samples(start.model(how, "victim", 0), data, how.frozen_stages)
+    at_once = fit_hidden(start, how, hidden, "victim", seeds, "vectorised")
+    for model, seed in zip(at_once, seeds, strict=True):
+        alone = fit(start, how, data, "victim", seed)
+        assert not model.training
+        for (key, found), expected in zip(model.state_dict().items(), alone.state_dict().values(), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-10, msg=key)
 
 
 def test_a_small_network_learns() -> None:
     data = samples("table", 200)
     model = fit(source("table"), recipe(epochs=60, batch_size=20, lr=0.1), data, "victim", 0)
-    assert accuracy(model, data) > 0.8
+    assert float(correct(model, data).double().mean()) > 0.8
 
 
 class TestSource:

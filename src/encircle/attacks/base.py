@@ -35,6 +35,7 @@ class Problem:
         ensemble: gives the attacker's K models, pre-trained on the clean set; called with K and whether they are staggered.
         references: the attacker's own clean models, trained to the end.
         legal: legal values of a sample.
+        hidden: the clean set as the recipe's frozen stages see it, where that is known already.
     """
 
     clean: Samples
@@ -45,6 +46,7 @@ class Problem:
     ensemble: Callable[[int, bool], Ensemble]
     references: Sequence[nn.Module]
     legal: Legal
+    hidden: Samples | None = None
 
 
 @final

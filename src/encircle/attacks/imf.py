@@ -193,7 +193,7 @@ class IMF(Attack):
         trunk = ensemble.learners[0].model  # with frozen stages, all members share it
         overwritten = bases.rows if budget.mode == "replace" else torch.full_like(bases.rows, -1)
         mixed = problem.clean.with_poison(poison, bases.labels, overwritten)
-        clean = hidden_samples(trunk, problem.clean, frozen)
+        clean = problem.hidden or hidden_samples(trunk, problem.clean, frozen)
         velocity, radius = torch.zeros_like(poison), budget.entry_radius(poison)
         size = ensemble.recipe.batch_size
         planned = self.epochs * steps_per_epoch(len(mixed), size)

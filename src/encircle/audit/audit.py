@@ -20,7 +20,7 @@ from ..explain import Explainer
 from ..goals import Goal
 from ..models import split
 from ..threat import Budget, Column, Legal
-from ..training import Recipe, read_weights
+from ..training import CodePath, Recipe, read_weights
 from .case import Case, Judging
 
 
@@ -43,6 +43,7 @@ class Audit:
         references: the attacker's own clean models.
         seed: of everything.
         threads: CPU threads.
+        code_path: how models are computed; None measures once which way is fastest, and keeps to it.
         judging: what a verdict needs.
         title: what it is called in reports.
         device: where models are trained.
@@ -69,6 +70,7 @@ class Audit:
         references: int = 2,
         seed: int = 0,
         threads: int = 1,
+        code_path: CodePath | None = None,
         judging: Judging | None = None,
         title: str = "Audit",
         device: str = "cpu",
@@ -88,6 +90,7 @@ class Audit:
         self.references = references
         self.seed = seed
         self.threads = threads
+        self.code_path = code_path
         self.judging = judging or Judging()
         self.title = title
         self.device = _device(device)
@@ -122,6 +125,7 @@ class Audit:
             references=case.references,
             seed=case.seed,
             threads=case.threads,
+            code_path=case.code_path,
             judging=case.judging,
             title=case.title,
             device=device,
@@ -275,6 +279,7 @@ class Audit:
             "references": self.references,
             "seed": self.seed,
             "threads": self.threads,
+            "code_path": None if self.code_path is None else settings_of(self.code_path),
         }
 
     @cached_property

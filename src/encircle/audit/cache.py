@@ -1,22 +1,24 @@
-"""Trained models that several audits share, kept by content in a bounded cache."""
+"""What several audits share (trained models, ensembles, outputs of frozen stages), kept by content in a bounded cache."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import final
+from typing import TypeVar, final
 
 from torch import nn
 
-from ..core import InputError, digest
+from ..core import EncircleError, digest
 from ..data import Samples
-from ..training import Recipe, Source, fit, read_weights, save_weights
+from ..models import Way
+from ..training import Recipe, Source, read_weights, save_weights
+from ..training.fit import fit_hidden
 
 CACHE_BYTES = 2 << 30
-"""The least recently used models are deleted when the cache grows beyond this."""
+"""The least recently used files are deleted when the cache grows beyond this."""
 
 _PARTIAL = ".partial-"
 """How names begin that other processes are writing under (`storage.replacing`)."""
@@ -24,17 +26,19 @@ _PARTIAL = ".partial-"
 _STALE_SECONDS = 24 * 60 * 60
 """What is still partial after this was left by a process that was killed."""
 
+_T = TypeVar("_T")
+
 
 @final
-class ModelCache:
-    """Models by what they were trained from: the same start, recipe, data and seed give the same weights.
+class Cache:
+    """Files by what they were made from: the same start, recipe, data and seed give the same weights.
 
     Worker processes share the folder, so any file in it may vanish at any time.
 
     Args:
-        folder: where weights are kept, and may be deleted at any time; None keeps none.
-        identity: what else the weights depend on (data, architecture, threads, versions).
-        found: folders that may hold weights too, which are only read.
+        folder: where files are kept, and may be deleted at any time; None keeps none.
+        identity: what else they depend on (data, architecture, threads, versions).
+        found: folders that may hold them too, which are only read.
         limit: bytes to keep.
     """
 
@@ -47,42 +51,66 @@ class ModelCache:
         self._limit = limit
 
     def key(self, recipe: Recipe, role: str, seed: int, content: str) -> str:
-        """What the weights are known by (SHA-256, hex); arguments as for `fit`."""
+        """What a model's weights are known by (SHA-256, hex); arguments as for `fit`."""
         return digest([self._identity, repr(recipe), role, seed, content])
 
-    def fit(self, source: Source, recipe: Recipe, samples: Samples, role: str, seed: int, content: str) -> nn.Module:
-        """Like `training.fit`, but reads the weights if they are there.
+    def read(self, key: str, load: Callable[[Path], _T], *, suffix: str = ".safetensors") -> _T | None:
+        """What `load` makes of the file, or None if there is none that it can read."""
+        for folder in [*([self._folder] if self._folder else []), *self._found]:
+            path = folder / f"{key}{suffix}"
+            if not path.is_file():
+                continue
+            try:
+                found = load(path)
+            except (EncircleError, RuntimeError):
+                if folder == self._folder:
+                    path.unlink(missing_ok=True)  # a cache may be damaged: make it anew
+                continue
+            with suppress(OSError):  # another process may just have trimmed it
+                os.utime(path)
+            return found
+        return None
+
+    def write(self, key: str, save: Callable[[Path], None], *, suffix: str = ".safetensors") -> None:
+        """Keep what `save` writes, and make room for it."""
+        if self._folder:
+            save(self._folder / f"{key}{suffix}")
+            self._trim(self._folder)
+
+    def fit(
+        self,
+        source: Source,
+        recipe: Recipe,
+        hidden: Callable[[], Samples],
+        role: str,
+        seeds: Sequence[int],
+        content: str,
+        way: Way = "loop",
+    ) -> list[nn.Module]:
+        """Like `training.fit.fit_hidden`, but reads the weights that are there.
 
         Args:
-            source: where the model starts.
-            recipe: how it learns.
-            samples: what it learns from.
-            role: what it is for.
-            seed: its seed.
-            content: identifies `samples` beyond the data set (which poison).
+            source: where the models start.
+            recipe: how they learn.
+            hidden: gives what they learn from, as the frozen stages see it.
+            role: what they are for.
+            seeds: their seeds.
+            content: identifies the samples beyond the data set (which poison).
+            way: models that are trained at once are trained at once whichever of them are there: rounding may depend on it.
         """
-        name = f"{self.key(recipe, role, seed, content)}.safetensors"
-        for folder in [*([self._folder] if self._folder else []), *self._found]:
-            if (path := folder / name).is_file():
-                model = source.model(recipe, role, seed)
-                try:
-                    model.load_state_dict(read_weights(path))
-                except (InputError, RuntimeError):
-                    if folder == self._folder:
-                        path.unlink(missing_ok=True)  # a cache may be damaged: train anew
-                    continue
-                with suppress(OSError):  # another process may just have trimmed it
-                    os.utime(path)
-                return model.to(source.device).eval()
-        model = fit(source, recipe, samples, role, seed)
-        if self._folder:
-            save_weights(self._folder / name, model)
-            self._trim(self._folder)
-        return model
+        keys = {seed: self.key(recipe, role, seed, content) for seed in seeds}
+        models = {seed: self.read(key, _reader(source, recipe, role, seed)) for seed, key in keys.items()}
+        missing = [seed for seed, model in models.items() if model is None]
+        if missing:
+            trained = missing if way == "loop" else list(seeds)
+            for seed, model in zip(trained, fit_hidden(source, recipe, hidden(), role, trained, way), strict=True):
+                models[seed] = model
+                self.write(keys[seed], lambda path, model=model: save_weights(path, model))  # type: ignore[misc]
+        return [model for model in models.values() if model is not None]
 
     def _trim(self, folder: Path) -> None:
         now, whole = time.time(), []
-        for path in folder.glob("*.safetensors"):
+        for path in folder.iterdir():
             with suppress(FileNotFoundError):
                 facts = path.stat()
                 if not path.name.startswith(_PARTIAL):
@@ -94,3 +122,12 @@ class ModelCache:
             total += size
             if total > self._limit:
                 path.unlink(missing_ok=True)
+
+
+def _reader(source: Source, recipe: Recipe, role: str, seed: int) -> Callable[[Path], nn.Module]:
+    def load(path: Path) -> nn.Module:
+        model = source.model(recipe, role, seed)
+        model.load_state_dict(read_weights(path))
+        return model.to(source.device).eval()
+
+    return load

@@ -14,9 +14,9 @@ from ..core import CONFIGURED, InputError
 from ..data import DataSet, breast_cancer, digits
 from ..explain import Cam, Grad
 from ..goals import Away, Box, Features, FromFile, Like, OfClass, Region, Units
-from ..models import SmallResNet, TwoLayerNet
+from ..models import ResNet13, SmallResNet, TwoLayerNet
 from ..threat import Budget
-from ..training import Recipe
+from ..training import CodePath, Recipe
 
 AnyExplainer = Annotated[Grad | Cam, Field(discriminator="kind")]
 AnyGoal = Annotated[Region | Box | Away | Features | Units | Like | OfClass | FromFile, Field(discriminator="kind")]
@@ -80,6 +80,20 @@ class SmallResNetModel:
 
 @final
 @dataclass(frozen=True, config=CONFIGURED)
+class ResNet13Model:
+    """The paper's residual network with a CAM head, for images; see `encircle.models.ResNet13`."""
+
+    kind: Literal["resnet13"] = Field(default="resnet13", kw_only=True)
+
+    def build(self, data: DataSet) -> nn.Module:
+        """The network for this data, with fresh weights."""
+        if data.kind != "image":
+            raise InputError(f"the model resnet13 is for images and {data.name} is a table; use two-layer.")
+        return ResNet13(len(data.classes), channels=data.shape[0])
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
 class TwoLayerModel:
     """The paper's two-layer network for tables; see `encircle.models.TwoLayerNet`.
 
@@ -98,7 +112,7 @@ class TwoLayerModel:
 
 
 AnyData = Annotated[Digits | BreastCancer, Field(discriminator="kind")]
-AnyModel = Annotated[SmallResNetModel | TwoLayerModel, Field(discriminator="kind")]
+AnyModel = Annotated[SmallResNetModel | ResNet13Model | TwoLayerModel, Field(discriminator="kind")]
 
 UNIONS = {"data": AnyData, "model": AnyModel, "explainer": AnyExplainer, "goal": AnyGoal, "attack": AnyAttack}
 
@@ -139,6 +153,8 @@ class Case(BaseModel):
         references: the attacker's own clean models, for choosing bases and resolving goals.
         seed: of everything.
         threads: CPU threads; results are bit for bit the same only for the same number.
+        code_path: how models are computed; by default it is measured once which way is fastest, and kept with the run. Results are bit for
+            bit the same only for the same path: name it for scores that are to be compared bit for bit.
         judging: what a verdict needs.
     """
 
@@ -159,6 +175,7 @@ class Case(BaseModel):
     references: int = Field(default=2, ge=1)
     seed: int = Field(default=0, ge=0)
     threads: int = Field(default=1, ge=1)
+    code_path: CodePath | None = None
     judging: Judging = Field(default_factory=Judging)
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ from ..models import predict
 from ..scoring import cosine, distances, score
 from ..seeds import generator
 from ..storage import read_json
-from ..training import accuracy
+from ..training import correct
 from .audit import Audit, settings_of
 from .goal_context import goal_context
 from .parts import Arrays, Parts
@@ -59,6 +59,8 @@ class Pieces:
         self.reporter = reporter
         self._drawn = drawn
         self._clean_maps: dict[int, list[np.ndarray[Any, Any]]] = {}
+        self._clean_right: dict[int, list[Tensor]] = {}
+        self._resolved: tuple[int, DesiredMap] | None = None
 
     # -- targets and goals -------------------------------------------------------------------------------------------
 
@@ -125,6 +127,11 @@ class Pieces:
 
     def _desired(self, row: int) -> DesiredMap:
         """The desired map of a target: resolved once, on the attacker's own models, and the same for every arm and victim."""
+        if self._resolved is None or self._resolved[0] != row:
+            self._resolved = row, self._resolve(row)
+        return self._resolved[1]
+
+    def _resolve(self, row: int) -> DesiredMap:
         target, label = self._input(row), int(self.data.test.labels[row])
         shape = tuple(self._explain_by_references(target, label).shape)
         context = goal_context(self.audit, row, shape, self._explain_by_references, self._speaking(target, label))
@@ -193,10 +200,9 @@ class Pieces:
     def _victims(self, row: int, arm: Attack, folder: Path) -> Callable[[int], nn.Module]:
         """Trains victims, by seed, on poison as its files hold it."""
         poison = self._read_back(row, arm, folder)
-        samples = self.data.train.with_poison(poison.inputs, poison.labels, poison.overwritten)
         content = content_of(folder) if len(poison) else "clean"  # a budget of nothing is the clean run, bit for bit
         keep = content == "clean" or not arm.uses_explainer
-        return lambda seed: self.shop.victim(samples, seed, content, keep=keep)
+        return self.shop.victims(poison, content, keep=keep)
 
     def _craft(self, row: int, desired: DesiredMap, arm: Attack, folder: Path) -> None:
         watch = Watch(progress=self.reporter.advance)
@@ -210,6 +216,7 @@ class Pieces:
             ensemble=self.shop.ensemble,
             references=self.shop.references,
             legal=self.audit.legal,
+            hidden=self.shop.hidden(),
         )
         poison = arm(problem, self.audit.budget, generator("attack", self.audit.seed, row, arm.kind), watch)
         if arm.needs_gradient:  # before the poison: poison without its history would be crafted again
@@ -273,31 +280,40 @@ class Pieces:
             ),
             "label_kept": bool(probabilities.argmax() == label),
             "probability": float(probabilities[label]),
-            "accuracy": self._accuracy(row, model),
-            "drift": self._drift(row, model, seed % self.audit.victims),
+            "accuracy": self._accuracy(row, arm, seed, model),
+            "drift": self._drift(row, arm, seed, model),
         }
         maps: Arrays = {f"{row}/{arm}/{seed}": found}
         if full.shape != found.shape and seed == 0:
             maps[f"{row}/{arm}/{seed}/full"] = full
         self.parts.write(f"{row}-{arm}-{seed}", maps, [facts], "scores")
 
-    def _accuracy(self, row: int, model: nn.Module) -> float:
+    def _accuracy(self, row: int, arm: str, seed: int, model: nn.Module) -> float:
         """On everything held out but the target."""
-        others = torch.tensor([other for other in range(len(self.data.test)) if other != row], dtype=torch.int64)
-        parts = [part for part in (self.data.validation, self.data.test.subset(others)) if len(part)]
-        return sum(accuracy(model, part) * len(part) for part in parts) / sum(len(part) for part in parts)
+        right = self._clean_right.get(seed) if arm == "clean" else None
+        if right is None:
+            frozen = self.audit.recipe.frozen_stages
+            right = [correct(model, part, frozen) for part in self.shop.held_out()]
+            if arm == "clean":  # the same for every target
+                self._clean_right[seed] = right
+        total = sum(int(part.sum()) for part in right) - int(right[-1][row])
+        return total / (sum(len(part) for part in right) - 1)
 
     def _box(self, row: int, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
         box = self.data.boxes.get(row)
         return None if box is None or len(shape) != 2 else cells(box, (shape[0], shape[1])).numpy() > 0
 
-    def _drift(self, row: int, model: nn.Module, seed: int) -> float:
+    def _drift(self, row: int, arm: str, seed: int, model: nn.Module) -> float:
         """Mean over other test samples of one minus the cosine to the clean victim's map of the same seed."""
-        if seed not in self._clean_maps:
-            self._clean_maps[seed] = self._watched_maps(self.shop.clean_model("victim", seed))
-        pairs = zip(self._watched, self._watched_maps(model), self._clean_maps[seed], strict=True)
+        found = self._clean_watched(seed) if arm == "clean" else self._watched_maps(model)
+        pairs = zip(self._watched, found, self._clean_watched(seed % self.audit.victims), strict=True)
         far = np.array([1 - cosine(changed, clean) for other, changed, clean in pairs if other != row])
         return float(np.nanmean(far)) if np.isfinite(far).any() else float("nan")
+
+    def _clean_watched(self, seed: int) -> list[np.ndarray[Any, Any]]:
+        if seed not in self._clean_maps:
+            self._clean_maps[seed] = self._watched_maps(self.shop.clean_model("victim", seed))
+        return self._clean_maps[seed]
 
     @cached_property
     def _watched(self) -> list[int]:

@@ -21,7 +21,7 @@ from .parts import Parts
 from .pieces import Pieces
 from .progress import Reporter, Silent
 from .verdicts import judge
-from .workshop import Workshop
+from .workshop import CODE_PATH, Workshop
 
 
 @final
@@ -66,7 +66,8 @@ def run_audit(audit: Audit, runs: Path | str = "runs", reporter: Reporter | None
                 for _ in range(count):
                     reporter.finish(kind, reused=True)
             return judgement_of(folder)
-        shop = Workshop(audit, fingerprint, reporter, cache=folder.parent / "cache")
+        shop = Workshop(audit, fingerprint, reporter, cache=folder.parent / "cache", home=folder)
+        _ = shop.path  # chosen before anything depends on it, and kept in the run folder
         pieces = Pieces(audit, folder, shop, reporter)
         for row in pieces.rows:
             pieces.clean(row)
@@ -111,7 +112,8 @@ def finish_run(
     """
     parts, data = Parts(folder), audit.data
     scores, goals = parts.assemble()
-    write_json(folder / "environment.json", _environment(audit, rows, fingerprint, seconds))
+    path = read_json(folder / CODE_PATH)
+    write_json(folder / "environment.json", {**_environment(audit, rows, fingerprint, seconds), "code_path": path})
     summary = judge(
         scores,
         attack=audit.attack.kind,

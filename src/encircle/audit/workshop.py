@@ -1,24 +1,32 @@
-"""The trained models of an audit, each trained once: checkpoint, clean victims, the attacker's own models, victims."""
+"""What an audit trains, each once: starting weights, clean victims, the attacker's own models, victims; and what their frozen stages see."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
-from ..core import RESULTS_VERSION, digest
-from ..data import Samples
+from ..core import RESULTS_VERSION, InputError, digest
+from ..data import Samples, TensorSamples
+from ..data.poison import Poison
 from ..seeds import derive_seed
-from ..training import Ensemble, Source, fit
-from .audit import Audit
-from .cache import ModelCache
+from ..storage import read_json, write_json
+from ..training import CodePath, Ensemble, Source, read_weights, save_tensors
+from ..training.code_path import measured
+from ..training.fit import before, fit_hidden, hidden_samples
+from .audit import Audit, settings_of
+from .cache import Cache
 from .progress import Reporter
+
+CODE_PATH = "code_path.json"
+"""Where a run keeps the code path that it was begun with: a resumed run must not choose again."""
 
 MODEL_DIGESTS = ("checkpoint", "network", "data")
 """Those of `Audit.digests` that a model's weights depend on."""
@@ -32,8 +40,9 @@ class Workshop:
         audit: its settings.
         fingerprint: of the data.
         reporter: told about each model.
-        cache: folder of models that several audits share; None keeps none.
-        found: folders of finished models and ensembles, which are only read.
+        cache: folder of what several audits share; None keeps none.
+        found: folders of finished models, ensembles and the like, which are only read.
+        home: folder that remembers the code path; None remembers none.
 
     Attributes:
         seconds: time spent so far, by kind of work.
@@ -47,16 +56,19 @@ class Workshop:
         *,
         cache: Path | None = None,
         found: Sequence[Path] = (),
+        home: Path | None = None,
     ) -> None:
         self.audit = audit
         self.reporter = reporter
         self.seconds: dict[str, float] = {}
-        self._found = found
+        self._places = [folder for folder in (home, *found) if folder is not None]
+        self._home = home
+        self._seen: dict[str, Samples] = {}
         self._models: dict[tuple[str, int], nn.Module] = {}
         self._ensembles: dict[tuple[int, bool], Ensemble] = {}
         identity = digest([*model_identity(audit), fingerprint])
         self._identity = identity
-        self.cache = ModelCache(cache, identity, found=found)
+        self.cache = Cache(cache, identity, found=found)
 
     @contextmanager
     def work(self, kind: str, label: str) -> Iterator[None]:
@@ -75,7 +87,8 @@ class Workshop:
             return Source(audit.build, audit.checkpoint, audit.device)
         with self.work("model", "learning the starting weights"):
             fresh = Source(audit.build, device=audit.device)
-            model = self.cache.fit(fresh, audit.pretraining, apart, "pretraining", audit.seed, "")
+            hidden = lambda: apart  # noqa: E731 - nothing is frozen yet
+            (model,) = self.cache.fit(fresh, audit.pretraining, hidden, "pretraining", [audit.seed], "")
         return Source(audit.build, {name: value.cpu() for name, value in model.state_dict().items()}, audit.device)
 
     def _clean_models(self, role: str, label: str, count: int) -> list[nn.Module]:
@@ -89,9 +102,9 @@ class Workshop:
     def clean_model(self, role: str, seed: int) -> nn.Module:
         """One clean model: a `"victim"` or an attacker's `"reference"`, by number."""
         if (role, seed) not in self._models:
-            recipe, train = self.audit.recipe, self.audit.data.train
-            number = self._victim_seed(seed)
-            self._models[role, seed] = self.cache.fit(self.source, recipe, train, role, number, "clean")
+            numbers = [self._victim_seed(seed)]
+            (model,) = self.cache.fit(self.source, self.audit.recipe, self.hidden, role, numbers, "clean")
+            self._models[role, seed] = model
         return self._models[role, seed]
 
     @property
@@ -125,34 +138,162 @@ class Workshop:
         """A fresh copy of the attacker's K models, pre-trained on the clean set."""
         wanted = (members, staggered)
         if wanted not in self._ensembles:
-            self._ensembles[wanted] = self._find_ensemble(members, staggered) or Ensemble.pretrained(
-                self.source,
-                self.audit.recipe,
-                self.audit.data.train,
-                members=members,
-                staggered=staggered,
-                seed=self.audit.seed,
-            )
+            key = self.ensemble_key(*wanted)
+            recipe = self.audit.recipe
+            found = self.cache.read(key, lambda path: Ensemble.load(path, self.source, recipe))
+            if found is None:
+                clean = self.audit.data.train
+                found = Ensemble.pretrained(
+                    self.source,
+                    recipe,
+                    clean,
+                    members=members,
+                    staggered=staggered,
+                    seed=self.audit.seed,
+                    hidden=self.hidden(),
+                )
+                self.cache.write(key, found.save)
+            found.path = self.path
+            self._ensembles[wanted] = found
         return self._ensembles[wanted].copy()
 
-    def _find_ensemble(self, members: int, staggered: bool) -> Ensemble | None:
-        name = f"{self.ensemble_key(members, staggered)}.safetensors"
-        path = next((folder / name for folder in self._found if (folder / name).is_file()), None)
-        return None if path is None else Ensemble.load(path, self.source, self.audit.recipe)
-
-    def victim(self, samples: Samples, seed: int, content: str, *, keep: bool) -> nn.Module:
-        """A victim, trained on a set with poison in it.
+    def victims(self, poison: Poison, content: str, *, keep: bool) -> Callable[[int], nn.Module]:
+        """Trains victims, by number, on the training set with poison in it; where that pays, all of them when the first is asked for.
 
         Args:
-            samples: the poisoned set.
-            seed: which victim.
+            poison: as its files hold it.
             content: identifies the poison; `"clean"` for none.
-            keep: whether other audits may need the same victim, because its poison does not depend on the explainer.
+            keep: whether other audits may need the same victims, because their poison does not depend on the explainer.
         """
-        recipe, number = self.audit.recipe, self._victim_seed(seed)
-        if keep:
-            return self.cache.fit(self.source, recipe, samples, "victim", number, content)
-        return fit(self.source, recipe, samples, "victim", number)
+        recipe, way, trained = self.audit.recipe, self.path.members, dict[int, nn.Module]()
+
+        def train(numbers: Sequence[int]) -> list[nn.Module]:
+            seeds = [self._victim_seed(number) for number in numbers]
+            if keep:
+                hidden = lambda: self.poisoned(poison)  # noqa: E731
+                return self.cache.fit(self.source, recipe, hidden, "victim", seeds, f"{content} ({way})", way)
+            return fit_hidden(self.source, recipe, self.poisoned(poison), "victim", seeds, way)
+
+        def victim(number: int) -> nn.Module:
+            if way == "loop":
+                return train([number])[0]
+            if not trained:
+                everyone = range(self.audit.victims)
+                trained.update(zip(everyone, train(everyone), strict=True))
+            return trained.pop(number) if number in trained else train([number])[0]
+
+        return victim
+
+    # -- what frozen stages see ----------------------------------------------------------------------------------------
+
+    @property
+    def trunk_key(self) -> str:
+        """What the training set as the frozen stages see it is known by."""
+        frozen = self.audit.recipe.frozen_stages
+        return digest([self._identity, "frozen stages", frozen, self.audit.seed if self.start_key else 0])
+
+    def hidden(self) -> Samples:
+        """The training set as the frozen stages see it: worked out once, and shared between audits where it fits in memory."""
+        train = self.audit.data.train
+        if self.audit.recipe.frozen_stages == 0:
+            return train
+        if "train" not in self._seen:
+            found = self.cache.read(self.trunk_key, lambda path: _hidden_of(path, train))
+            if found is not None:
+                self._seen["train"] = TensorSamples(found.inputs.to(self.audit.device), found.labels)
+            elif isinstance(self._through("train", train), TensorSamples):
+                self.cache.write(self.trunk_key, self.save_hidden)
+        return self._seen["train"]
+
+    def save_hidden(self, path: Path) -> None:
+        """Write the training set as the frozen stages see it, if it fits in memory, and nothing otherwise."""
+        hidden = self._through("train", self.audit.data.train)
+        save_tensors(path, {"hidden": hidden.inputs} if isinstance(hidden, TensorSamples) else {})
+
+    def held_out(self) -> list[Samples]:
+        """The validation and test parts as the frozen stages see them; empty parts left out."""
+        parts = {"validation": self.audit.data.validation, "test": self.audit.data.test}
+        return [self._through(name, part) for name, part in parts.items() if len(part)]
+
+    def poisoned(self, poison: Poison) -> Samples:
+        """The training set with poison in it as the frozen stages see it: only the poison goes through them anew."""
+        train, frozen = self.audit.data.train, self.audit.recipe.frozen_stages
+        hidden = self.hidden()
+        if frozen and not isinstance(hidden, TensorSamples):
+            whole = train.with_poison(poison.inputs, poison.labels, poison.overwritten)
+            return hidden_samples(self._trunk, whole, frozen)
+        inputs = poison.inputs
+        if frozen and len(poison):
+            with torch.no_grad():
+                chunks = [before(self._trunk, rows.to(self.audit.device), frozen) for rows in inputs.split(256)]
+            inputs = torch.cat(chunks)
+        return hidden.with_poison(inputs, poison.labels, poison.overwritten) if len(poison) else hidden
+
+    def _through(self, name: str, samples: Samples) -> Samples:
+        if name not in self._seen:
+            self._seen[name] = hidden_samples(self._trunk, samples, self.audit.recipe.frozen_stages)
+        return self._seen[name]
+
+    @cached_property
+    def _trunk(self) -> nn.Module:
+        """A model whose frozen stages are everybody's."""
+        return self.source.model(self.audit.recipe, "victim", 0)
+
+    # -- how it is computed --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def path(self) -> CodePath:
+        """The case's code path, or the one that was measured once for this device, network and number of models."""
+        places = [folder / CODE_PATH for folder in self._places if (folder / CODE_PATH).is_file()]
+        path = self.audit.code_path or (_read_path(places[0]) if places else self._shared_path())
+        if self._home is not None and not (self._home / CODE_PATH).is_file():
+            write_json(self._home / CODE_PATH, settings_of(path))
+        return path
+
+    @property
+    def path_key(self) -> str:
+        """What the code path is known by."""
+        audit = self.audit
+        return digest(
+            [self._identity, repr(audit.recipe), "code path", self._together, repr(audit.code_path), audit.seed]
+        )
+
+    def _shared_path(self) -> CodePath:
+        """What audits of the same models share the choice of, or the choice."""
+        path = self.cache.read(self.path_key, _read_path, suffix=".json")
+        if path is None:
+            path = self._measured()
+            self.cache.write(self.path_key, lambda file: write_json(file, settings_of(path)), suffix=".json")
+        return path
+
+    @property
+    def _together(self) -> int:
+        """How many models are computed with each other."""
+        wanted = self.audit.attack.ensemble
+        return self.audit.victims if wanted is None else wanted[0]
+
+    def _measured(self) -> CodePath:
+        recipe, train = self.audit.recipe, self.audit.data.train
+        rows = torch.arange(min(recipe.batch_size, len(train)))
+        models = [self.source.model(recipe, "measured", member) for member in range(self._together)]
+        with torch.no_grad():
+            hidden = before(models[0], train.batch(rows).to(self.audit.device), recipe.frozen_stages)
+        return measured(models, hidden, train.labels[rows].to(self.audit.device), recipe.frozen_stages)
+
+
+def _read_path(file: Path) -> CodePath:
+    content = read_json(file)
+    try:
+        return TypeAdapter(CodePath).validate_python(content)
+    except ValueError:
+        raise InputError(f"{file} names no code path of this version; delete it and run again.") from None
+
+
+def _hidden_of(path: Path, samples: Samples) -> TensorSamples:
+    try:
+        return TensorSamples(read_weights(path)["hidden"], samples.labels)
+    except KeyError:
+        raise InputError(f"{path} holds nothing that frozen stages see.") from None
 
 
 def model_identity(audit: Audit) -> list[Any]:

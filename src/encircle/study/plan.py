@@ -25,6 +25,8 @@ KINDS = {
     "files": "files that cases name",
     "data": "data sets, decoded and checked",
     "weights": "starting weights",
+    "features": "training sets as frozen stages see them",
+    "path": "code paths, measured",
     "model": "clean victims and attacker's models",
     "ensemble": "ensembles",
     "targets": "draws of targets",
@@ -36,7 +38,7 @@ KINDS = {
 }
 """The kinds of task in the order in which they come first, in words."""
 
-SHARED = ("files", "data", "weights", "model", "ensemble", "targets", "unexplained")
+SHARED = ("files", "data", "weights", "features", "path", "model", "ensemble", "targets", "unexplained")
 """Kinds whose products serve many runs."""
 
 
@@ -156,18 +158,19 @@ class _RunTasks:
     def all(self) -> Planned:
         audit = self.audit
         data = self._data()
-        start = [*data, *self._weights(data)]
+        start = self._start(data)
+        path = self._path(start)
         victims = [self._model(start, "victim", seed) for seed in range(2 * audit.victims)]
         references = [self._model(start, "reference", seed) for seed in range(audit.references)]
         targets = self._targets([*start, *victims])
         pieces = []
         for target in self._places():
             pieces.append(self._clean(target, [*start, *victims, *references, targets]))
-            needs = [*start, *victims[: audit.victims], *references, targets]
+            needs = [*start, path, *victims[: audit.victims], *references, targets]
             pieces += [self._arm(target, arm, needs) for arm in audit.arms[1:]]
         identity = run_identity(audit, self.fingerprint)
         folder = run_folder(audit, "runs", self.fingerprint).as_posix()
-        ends = (*data, targets, *pieces)
+        ends = (*data, path, targets, *pieces)
         task = self.planner.task(
             "run", identity, audit.title, self.spec, needs=ends, cpus=audit.threads, here=True, folder=folder
         )
@@ -192,6 +195,20 @@ class _RunTasks:
             return []
         label = f"{self.audit.data.name}: starting weights"
         return [self.planner.task("weights", key, label, self.spec, needs=tuple(needs), **self.compute)]
+
+    def _start(self, data: Sequence[str]) -> list[str]:
+        """What every model of the run begins with."""
+        start = [*data, *self._weights(data)]
+        if self.audit.recipe.frozen_stages:
+            label = f"{self.audit.data.name}: what frozen stages see"
+            key = self.shop.trunk_key
+            start.append(self.planner.task("features", key, label, self.spec, needs=tuple(start), **self.compute))
+        return start
+
+    def _path(self, needs: Sequence[str]) -> str:
+        label = f"{self.audit.data.name}: code path"
+        identity = self.shop.path_key
+        return self.planner.task("path", identity, label, self.spec, needs=tuple(needs), **self.compute)
 
     def _model(self, needs: Sequence[str], role: str, seed: int) -> str:
         spec = {**self.spec, "role": role, "seed": seed}
@@ -232,7 +249,7 @@ class _RunTasks:
 
     def _arm(self, target: dict[str, int], arm: Attack, needs: Sequence[str]) -> str:
         audit, own = self.audit, list(needs)
-        how = [settings_of(audit.budget), settings_of(arm), target]
+        how = [settings_of(audit.budget), settings_of(arm), target, self.shop.path_key]
         spec = {**self.spec, "target": target, "arm": arm.kind}
         label = f"{audit.title}: {_in_words(target)}, {arm.title}"
         if not arm.uses_explainer:
@@ -249,7 +266,7 @@ class _RunTasks:
         spec = {**self.spec, "members": members, "staggered": staggered}
         label = f"{self.audit.data.name}: ensemble of {members}"
         key = self.shop.ensemble_key(members, staggered)
-        needs = (*data, *self._weights(data))
+        needs = tuple(self._start(data))
         return self.planner.task("ensemble", key, label, spec, needs=needs, **self.compute)
 
 

@@ -19,7 +19,7 @@ from ..seeds import generator
 from ..training import Ensemble, Source, fit
 from .plan import Plan, located
 
-OTHERS = {"files": 0.1, "data": 1.0, "targets": 1.0, "run": 2.0}
+OTHERS = {"files": 0.1, "data": 1.0, "features": 1.0, "path": 1.0, "targets": 1.0, "run": 2.0}
 """Seconds that are supposed, not measured, for kinds of task that take little."""
 
 _SHARED_ARMS = {arm.kind for arm in (NoPoison(), BaseSamples(), RandomNoise()) if not arm.uses_explainer}

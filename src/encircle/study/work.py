@@ -14,7 +14,7 @@ from ..audit import Audit, Case
 from ..audit.case_file import each_file
 from ..audit.pieces import Pieces
 from ..audit.run import claim, cpu_threads, finish_run
-from ..audit.workshop import Workshop
+from ..audit.workshop import CODE_PATH, Workshop
 from ..core import InputError
 from ..data import DataSet
 from ..jobs.task import Tell
@@ -109,6 +109,15 @@ class _Job:
         model = self.shop.source.checkpoint or {}
         save_tensors(self.out / f"{self.shop.start_key}.safetensors", model)
 
+    def features(self) -> None:
+        """The training set as the frozen stages see it."""
+        self.shop.save_hidden(self.out / f"{self.shop.trunk_key}.safetensors")
+
+    def path(self) -> None:
+        """The code path of the runs of this network."""
+        found = list(self.inputs.values())
+        _ = Workshop(self.audit, self.spec["fingerprint"], self.shop.reporter, found=found, home=self.out).path
+
     def model(self) -> None:
         """A clean victim, or one of the attacker's models."""
         role, seed = self.spec["role"], self.spec["seed"]
@@ -157,6 +166,7 @@ class _Job:
     def run(self) -> None:
         """The run folder: put together from its pieces, judged, and drawn."""
         claim(self.audit, self.out, self.spec["fingerprint"])
+        shutil.copyfile(self._among(CODE_PATH) / CODE_PATH, self.out / CODE_PATH)
         seconds: dict[str, float] = {}
         for folder in self.inputs.values():
             for name in ("parts", "poison"):
@@ -173,6 +183,8 @@ class _Job:
 _WORK: dict[str, Callable[[_Job], None]] = {
     "data": _Job.decode,
     "weights": _Job.weights,
+    "features": _Job.features,
+    "path": _Job.path,
     "model": _Job.model,
     "ensemble": _Job.ensemble,
     "targets": _Job.targets,

@@ -2,7 +2,7 @@
 
 from .code_path import CodePath
 from .ensemble import Ensemble
-from .fit import Learner, Source, accuracy, fit, read_weights, save_tensors, save_weights
+from .fit import Learner, Source, correct, fit, read_weights, save_tensors, save_weights
 from .recipe import Recipe
 
 __all__ = [
@@ -11,7 +11,7 @@ __all__ = [
     "Learner",
     "Recipe",
     "Source",
-    "accuracy",
+    "correct",
     "fit",
     "read_weights",
     "save_tensors",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -273,13 +273,20 @@ def layer_noise(*parts: str | int) -> Iterator[None]:
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, samples: Samples) -> float:
-    """Share of samples classified correctly, in [0, 1]."""
+def correct(model: nn.Module, hidden: Samples, frozen: int = 0) -> Bool[Tensor, "n"]:
+    """Which samples are classified correctly.
+
+    Args:
+        model: in eval mode.
+        hidden: the samples as the frozen stages see them (the samples themselves, if none are frozen).
+        frozen: number of frozen stages.
+    """
     device = next(model.parameters()).device
-    right = 0
-    for rows in torch.arange(len(samples)).split(256):
-        right += int((model(samples.batch(rows).to(device)).argmax(dim=1).cpu() == samples.labels[rows]).sum())
-    return right / len(samples)
+    right = []
+    for rows in torch.arange(len(hidden)).split(256):
+        found = after(model, hidden.batch(rows).to(device), frozen).argmax(dim=1).cpu()
+        right.append(found == hidden.labels[rows])
+    return torch.cat(right)
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
@@ -317,10 +324,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 __all__ = [
     "Learner",
     "Source",
-    "accuracy",
     "after",
     "batches",
     "before",
+    "correct",
     "fit",
     "fit_hidden",
     "hidden_samples",
