@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import chain, islice
 from typing import ClassVar, Literal, final
 
@@ -24,6 +23,9 @@ from .base import Attack, Bases, Problem, Watch, choose_bases
 from .objective import Distance, Objective
 
 Form = Literal["finite-difference", "exact"]
+
+COMPARED = 16
+"""Poison samples by which the two forms are compared once an epoch."""
 
 
 def finite_difference(
@@ -194,6 +196,7 @@ class IMF(Attack):
         overwritten = bases.rows if budget.mode == "replace" else torch.full_like(bases.rows, -1)
         mixed = problem.clean.with_poison(poison, bases.labels, overwritten)
         clean = problem.hidden or hidden_samples(trunk, problem.clean, frozen)
+        poison, base, wanted = poison.to(device), bases.inputs.to(device), bases.labels.to(device)
         velocity, radius = torch.zeros_like(poison), budget.entry_radius(poison)
         size = ensemble.recipe.batch_size
         planned = self.epochs * steps_per_epoch(len(mixed), size)
@@ -205,24 +208,21 @@ class IMF(Attack):
                 chosen = inside if self.poison_batch == "batch" else torch.arange(len(poison))
                 if len(chosen):
                     delta, notes = self._direction(
-                        ensemble,
-                        objective,
-                        poison[chosen].to(device),
-                        bases.labels[chosen].to(device),
-                        compare=place == 0,
+                        ensemble, objective, poison[chosen], wanted[chosen], compare=place == 0
                     )
-                    delta = delta.cpu() - self.poison_weight * 2 * (poison[chosen] - problem.target.cpu())
+                    if self.poison_weight:
+                        delta = delta - self.poison_weight * 2 * (poison[chosen] - problem.target)
                     if self.momentum:
                         delta = velocity[chosen] = self.momentum * velocity[chosen] + stepped(delta, "normalised")
                     size_now = self.gamma * (1 - 0.9 * iteration / planned if self.decay else 1.0)
                     move = stepped(delta, self.step) * (size_now if self.step == "raw" else size_now * radius)
-                    poison[chosen] = budget.project(poison[chosen] + move, bases.inputs[chosen], legal)
+                    poison[chosen] = budget.project(poison[chosen] + move, base[chosen], legal)
                 else:
                     notes = [{} for _ in ensemble.learners]
                 with torch.no_grad():
-                    mine = before(trunk, poison[inside].to(device), frozen)
+                    mine = before(trunk, poison[inside], frozen)
                 hidden = torch.cat([clean.batch(outside).to(device), mine])
-                labels = torch.cat([problem.clean.labels[outside], bases.labels[inside]]).to(device)
+                labels = torch.cat([problem.clean.labels[outside].to(device), wanted[inside]])
                 for member, (lower, note) in enumerate(zip(ensemble.step(hidden, labels), notes, strict=True)):
                     watch.history.append(
                         {
@@ -255,17 +255,14 @@ class IMF(Attack):
         flat = iter(torch.autograd.grad(upper.sum(), list(chain(*learnt)), materialize_grads=True))
         total, cosines = torch.zeros_like(hidden), list[float]()
         for (model, members), parameters in zip(ensemble.groups, learnt, strict=True):
-            rows = hidden.detach().repeat(members, *[1] * (hidden.dim() - 1))
-            arguments = (model, rows, labels.repeat(members), list(islice(flat, len(parameters))), self.alpha, frozen)
-            forms = {
-                "finite-difference": partial(finite_difference, *arguments),
-                "exact": partial(exact, *arguments, ensemble.path.product),
-            }
-            first = forms.pop(self.form)().unflatten(0, (members, -1))
+            given = (ensemble, model, members, list(islice(flat, len(parameters))))
+            first = self._shares(self.form, *given, hidden.detach(), labels)
             total += first.sum(dim=0) / count
-            if compare:  # how far the two forms agree is worth knowing, and cheap once an epoch
-                (other,) = (form().unflatten(0, (members, -1)) for form in forms.values())
-                cosines += F.cosine_similarity(first.flatten(1), other.flatten(1), eps=1e-30).tolist()
+            if compare:  # how far the two forms agree is worth knowing, and cheap once an epoch on a few samples
+                form: Form = "exact" if self.form == "finite-difference" else "finite-difference"
+                other = self._shares(form, *given, hidden.detach()[:COMPARED], labels[:COMPARED])
+                mine = first[:, :COMPARED].flatten(1)
+                cosines += F.cosine_similarity(mine, other.flatten(1), eps=1e-30).tolist()
         seen = torch.stack([upper, far, entropy], dim=1).tolist()
         notes = [dict(zip(("upper", "distance", "label"), values, strict=True)) for values in seen]
         for note, cosine in zip(notes, cosines, strict=False):
@@ -273,3 +270,22 @@ class IMF(Attack):
         if frozen == 0:
             return total, notes
         return torch.autograd.grad(hidden, leaf, total)[0], notes
+
+    def _shares(
+        self,
+        form: Form,
+        ensemble: Ensemble,
+        model: nn.Module,
+        members: int,
+        attack_gradient: Sequence[Tensor],
+        hidden: Float[Tensor, "p *hidden"],
+        labels: Int[Tensor, "p"],
+    ) -> Float[Tensor, "members p *hidden"]:
+        """What each member of a group of the ensemble adds to δ."""
+        rows, classes = hidden.repeat(members, *[1] * (hidden.dim() - 1)), labels.repeat(members)
+        frozen, product = ensemble.recipe.frozen_stages, ensemble.path.product
+        if form == "exact":
+            found = exact(model, rows, classes, attack_gradient, self.alpha, frozen, product)
+        else:
+            found = finite_difference(model, rows, classes, attack_gradient, self.alpha, frozen)
+        return found.reshape(members, -1, *hidden.shape[1:])
