@@ -60,7 +60,7 @@ def test_a_table_study_equals_its_audits_and_shares_their_pieces(tmp_path: Path)
     # 2 x 2 victims and 1 reference; 1 target x 2 goals; 2 arms x 2 budgets know no goal; of the others nothing is shared
     # between goals or budgets, but the projected watermark is one arm of every run, whatever it attacks with.
     assert counts == {
-        **{"data": 1, "model": 5, "ensemble": 1, "targets": 1, "clean": 2},
+        **{"data": 1, "path": 1, "model": 5, "ensemble": 1, "targets": 1, "clean": 2},
         **{"unexplained": 4, "control": 16, "attack": 4, "run": 8},
     }
     assert all(todo.wanted[kind] >= counts[kind] for kind in counts)
@@ -114,14 +114,17 @@ def test_tasks_come_after_what_they_need_and_ids_do_not_depend_on_place_or_title
 @pytest.mark.parametrize(
     ("change", "other"),
     [
-        ({"seed": 8}, {"data", "model", "ensemble", "targets", "clean", "unexplained", "control", "attack", "run"}),
+        (
+            {"seed": 8},
+            {"data", "path", "model", "ensemble", "targets", "clean", "unexplained", "control", "attack", "run"},
+        ),
         ({"recipe.epochs": 3}, {"model", "ensemble", "targets", "clean", "unexplained", "control", "attack", "run"}),
         ({"goal.count": 5}, {"clean", "control", "attack", "run"}),
         ({"attack.epochs": 3}, {"attack", "run"}),
         ({"attack.models": 3}, {"ensemble", "attack", "run"}),
         ({"budget.epsilon": 0.2}, {"unexplained", "control", "attack", "run"}),
         ({"judging.threshold": 0.2}, {"run"}),
-        ({"threads": 2}, {"model", "ensemble", "targets", "clean", "unexplained", "control", "attack", "run"}),
+        ({"threads": 2}, {"path", "model", "ensemble", "targets", "clean", "unexplained", "control", "attack", "run"}),
     ],
 )
 def test_a_change_makes_other_tasks_of_what_depends_on_it_and_of_nothing_else(

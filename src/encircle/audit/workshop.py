@@ -28,6 +28,9 @@ from .progress import Reporter
 CODE_PATH = "code_path.json"
 """Where a run keeps the code path that it was begun with: a resumed run must not choose again."""
 
+MEASURED_MODELS = 4
+"""How many models a code path is measured with, whatever the attack asks for: arms of several attacks share their victims."""
+
 MODEL_DIGESTS = ("checkpoint", "network", "data")
 """Those of `Audit.digests` that a model's weights depend on."""
 
@@ -253,10 +256,9 @@ class Workshop:
     @property
     def path_key(self) -> str:
         """What the code path is known by."""
-        audit = self.audit
-        return digest(
-            [self._identity, repr(audit.recipe), "code path", self._together, repr(audit.code_path), audit.seed]
-        )
+        recipe = self.audit.recipe
+        about = [recipe.start, recipe.frozen_stages, recipe.batch_size, repr(self.audit.code_path)]
+        return digest([self._identity, "code path", *about])
 
     def _shared_path(self) -> CodePath:
         """What audits of the same models share the choice of, or the choice."""
@@ -266,16 +268,10 @@ class Workshop:
             self.cache.write(self.path_key, lambda file: write_json(file, settings_of(path)), suffix=".json")
         return path
 
-    @property
-    def _together(self) -> int:
-        """How many models are computed with each other."""
-        wanted = self.audit.attack.ensemble
-        return self.audit.victims if wanted is None else wanted[0]
-
     def _measured(self) -> CodePath:
         recipe, train = self.audit.recipe, self.audit.data.train
         rows = torch.arange(min(recipe.batch_size, len(train)))
-        models = [self.source.model(recipe, "measured", member) for member in range(self._together)]
+        models = [self.source.model(recipe, "measured", member) for member in range(MEASURED_MODELS)]
         with torch.no_grad():
             hidden = before(models[0], train.batch(rows).to(self.audit.device), recipe.frozen_stages)
         return measured(models, hidden, train.labels[rows].to(self.audit.device), recipe.frozen_stages)

@@ -116,7 +116,11 @@ def measured(
         labels: theirs.
         frozen: number of frozen stages.
     """
-    hidden, labels = hidden[:ROWS].detach(), labels[:ROWS]
+    with torch.random.fork_rng(devices=[]):  # layers may draw random numbers
+        return _measured(models, hidden[:ROWS].detach(), labels[:ROWS], frozen)
+
+
+def _measured(models: Sequence[nn.Module], hidden: Tensor, labels: Tensor, frozen: int) -> CodePath:
     members: Way = "loop"
     if len(models) > 1 and len(labels) > 1:
         ways: tuple[Way, Way] = ("loop", "vectorised")

@@ -1,0 +1,145 @@
+"""A whole audit over the same audit done the straightforward way: wall time, and how far the scores are apart."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from benchmarks.measure import ratios, save, say
+from benchmarks.straightforward import Scores, audit_plainly
+from encircle.audit import Audit, Case, read_case
+from encircle.audit.progress import Silent
+from encircle.audit.run import cpu_threads, run_audit
+from encircle.audit.workshop import Workshop
+
+SCORES = ("l1", "jaccard_soft", "cosine", "probability", "accuracy", "drift")
+DIGITS = """
+data: {kind: digits, side: 32, pretrain: 0.5}
+model: {kind: small-resnet}
+pretraining: {epochs: 30, lr: 0.05}
+goal: {kind: region, name: mid-left}
+attack: {kind: imf, models: 4, epochs: 4}
+budget: {fraction: 0.1, epsilon: 0.1}
+targets: 2
+victims: 3
+seed: 0
+"""
+TABLE = """
+data: {kind: breast-cancer, pretrain: 0.3}
+model: {kind: two-layer, hidden: 32}
+pretraining: {epochs: 30, lr: 0.05, batch_size: 32}
+goal: {kind: features, count: 6}
+attack: {kind: imf, models: 4, epochs: 10}
+budget: {fraction: 0.1, epsilon: 0.1}
+targets: 2
+victims: 3
+seed: 0
+"""
+CASES = {
+    "digits, full fine-tuning": (DIGITS, "{start: checkpoint, frozen_stages: 0, epochs: 5, lr: 0.01}"),
+    "digits, 3 of 4 stages frozen": (DIGITS, "{start: checkpoint, frozen_stages: 3, epochs: 5, lr: 0.01}"),
+    "breast-cancer table, full fine-tuning": (TABLE, "{start: checkpoint, epochs: 20, lr: 0.05, batch_size: 32}"),
+}
+
+
+def cases_of(name: str) -> list[Case]:
+    """One case an explainer."""
+    text, recipe = CASES[name]
+    table = text is TABLE
+    return [
+        read_case(
+            f"{text.replace('kind: features, count: 6', 'kind: units, count: 6') if table and explainer == 'cam' else text}"
+            f"recipe: {recipe}\nexplainer: {{kind: {explainer}}}\n",
+            [],
+            name,
+        )
+        for explainer in ("cam", "grad")
+    ]
+
+
+def with_the_library(cases: list[Case], folder: Path) -> tuple[float, list[dict[Any, Any]]]:
+    """Seconds and scores, from nothing but the starting weights, which are learnt before."""
+    audits = [Audit.from_case(case) for case in cases]
+    for audit in audits:  # the starting weights are given to both ways
+        _ = Workshop(audit, audit.data.check(), Silent(), cache=folder / "cache").source
+    found = []
+    started = time.perf_counter()
+    for audit in audits:
+        frame = pl.read_parquet(run_audit(audit, folder).folder / "scores.parquet")
+        found.append({(r["target"], r["arm"], r["seed"]): r for r in frame.iter_rows(named=True)})
+    return time.perf_counter() - started, found
+
+
+def straightforwardly(cases: list[Case], rows: list[list[int]]) -> tuple[float, list[Scores]]:
+    """The same the plain way."""
+    audits = [Audit.from_case(case) for case in cases]
+    starts = []
+    for audit in audits:
+        source = Workshop(audit, audit.data.check(), Silent()).source
+        starts.append(source.checkpoint)
+    found = []
+    started = time.perf_counter()
+    for audit, targets, start in zip(audits, rows, starts, strict=True):
+        with cpu_threads(audit.threads):
+            found.append(audit_plainly(audit, targets, start))
+    return time.perf_counter() - started, found
+
+
+def apart(first: list[dict[Any, Any]], second: list[Scores]) -> dict[str, float]:
+    """The largest difference of each score, and the largest of its mean over an arm."""
+    worst: dict[str, float] = {}
+    for name in SCORES:
+        each, means = [0.0], [0.0]
+        for one, other in zip(first, second, strict=True):
+            values = {key: (float(one[key][name]), float(other[key][name])) for key in other}
+            each += [abs(a - b) for a, b in values.values() if np.isfinite(a) and np.isfinite(b)]
+            for arm in {key[1] for key in other}:
+                pairs = np.array([pair for key, pair in values.items() if key[1] == arm])
+                means.append(float(abs(np.diff(np.nanmean(pairs, axis=0))[0])))
+        worst[name] = round(max(each), 6)
+        worst[f"{name}, mean of an arm"] = round(max(means), 6)
+    return worst
+
+
+def main() -> None:
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", nargs="*", default=list(CASES))
+    parser.add_argument("--repeats", type=int, default=3)
+    wanted = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for name in wanted.cases:
+        cases, ours, plain, difference = cases_of(name), [], [], {}
+        for repeat in range(wanted.repeats):
+            with tempfile.TemporaryDirectory() as folder:
+                spent, found = with_the_library(cases, Path(folder))
+            targets = [sorted({key[0] for key in one}) for one in found]
+            slow, expected = straightforwardly(cases, targets)
+            ours.append(spent)
+            plain.append(slow)
+            difference = apart(found, expected)
+            say(
+                f"{name}, repeat {repeat + 1}: {spent:.1f} s, straightforward {slow:.1f} s: {slow / spent:.2f} times; apart {difference}"
+            )
+        rows.append(
+            {
+                "case": name,
+                "faster": ratios(plain, ours),
+                "seconds": round(float(np.median(ours)), 1),
+                "straightforward seconds": round(float(np.median(plain)), 1),
+                "scores apart": difference,
+            }
+        )
+        save("audits", "make bench", rows)
+
+
+if __name__ == "__main__":
+    main()

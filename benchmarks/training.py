@@ -1,0 +1,229 @@
+"""Models at once against one after another, frozen stages from kept features, and what else might make training faster.
+
+Every figure is the time of the slow way over that of the other, from repeats in turn: above 1 the other is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from benchmarks.measure import in_turn, ratios, save, say
+from benchmarks.networks import SIZES, ensemble_of, path_of, problem_of, recipe_of, samples_of, source_of
+from encircle.attacks import IMF, Watch
+from encircle.threat import Budget
+from encircle.training import CodePath, Source, fit
+from encircle.training.fit import fit_hidden, hidden_samples
+
+REPEATS = 5
+
+
+def ensembles(name: str, members: int, device: str) -> dict[str, Any]:
+    """One training step of K models and δ of all of them: a plain loop over `torch.func`."""
+    size, found = SIZES[name], {}
+    for what in ("training step", "crafting iteration"):
+        works = []
+        for way in ("loop", "vectorised"):
+            path = CodePath(members=way)  # type: ignore[arg-type]
+            if what == "training step":
+                ensemble = ensemble_of(source_of(size, device), recipe_of(size), members, path)
+                data = hidden_samples(ensemble.learners[0].model, samples_of(size, size.batch), size.frozen)
+                rows = torch.arange(size.batch)
+                batch, labels = data.batch(rows).to(device), data.labels.to(device)
+                works.append(lambda e=ensemble, b=batch, c=labels: e.step(b, c))
+            else:
+                problem = problem_of(size, "CAM", path=path, clean=size.batch, device=device)
+                imf = IMF(models=members, epochs=1, restart=False, staggered=False, target_share=0.0)
+                budget = Budget(count=size.poisons - 1)
+                works.append(lambda p=problem, i=imf, b=budget: i(p, b, torch.Generator().manual_seed(0), Watch()))
+        slow, fast = in_turn(works, REPEATS)
+        found[what] = ratios(slow, fast)
+    chosen = path_of(size, members, device)
+    say(f"ensemble of {members}, {size.title}: {found}; chosen: {chosen.members}")
+    return {"network": name, "title": size.title, "K": members, "chosen": chosen.members, **found}
+
+
+def victims(name: str, count: int, device: str, epochs: int) -> dict[str, Any]:
+    """Training V victims one after another over training them at once, and (with frozen stages) over doing it from kept features."""
+    size = SIZES[name]
+    source, recipe, samples = source_of(size, device), recipe_of(size, epochs=epochs), samples_of(size, 4 * size.batch)
+    hidden = hidden_samples(source.model(recipe, "victim", 0), samples, size.frozen)
+    seeds = list(range(count))
+
+    def one_after_another() -> None:
+        for seed in seeds:
+            _full_passes(source, recipe, samples, seed, size.frozen)
+
+    works: list[Callable[[], Any]] = [
+        one_after_another,
+        lambda: [fit(source, recipe, samples, "victim", seed) for seed in seeds],
+        lambda: fit_hidden(source, recipe, hidden, "victim", seeds, "loop"),
+        lambda: fit_hidden(source, recipe, hidden, "victim", seeds, "vectorised"),
+    ]
+    plain, each, kept, at_once = in_turn(works, REPEATS)
+    found = {
+        "features of each victim's own": ratios(plain, each),
+        "features kept for all victims": ratios(plain, kept),
+        "at once": ratios(plain, at_once),
+    }
+    say(f"{count} victims, {size.title}: {found}")
+    return {"network": name, "title": size.title, "victims": count, **found}
+
+
+def _full_passes(source: Source, recipe: Any, samples: Any, seed: int, frozen: int) -> None:
+    """A victim trained as one would without thinking of it: every batch goes through the whole network."""
+    model = source.model(recipe, "victim", seed)
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.SGD(learnt, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
+    random = torch.Generator().manual_seed(seed)
+    model.train()
+    if frozen:
+        for stage in model.stages[:frozen]:  # type: ignore[union-attr, index]
+            stage.eval()
+    for _ in range(recipe.epochs):
+        for rows in torch.randperm(len(samples), generator=random).split(recipe.batch_size):
+            inputs, labels = samples.batch(rows).to(source.device), samples.labels[rows].to(source.device)
+            optimiser.zero_grad()
+            F.cross_entropy(model(inputs), labels).backward()
+            optimiser.step()
+    model.eval()
+
+
+def memory_format(name: str) -> dict[str, Any]:
+    """Contiguous over channels_last: a training step, and a crafting iteration with either product."""
+    size, found = SIZES[name], {}
+    for product in ("reverse", "forward"):
+        works = []
+        for layout in (torch.contiguous_format, torch.channels_last):
+            problem = problem_of(size, "CAM", path=CodePath(product=product), clean=size.batch)  # type: ignore[arg-type]
+            make = problem.ensemble
+
+            def ensemble(members: int, staggered: bool, make: Any = make, layout: Any = layout) -> Any:
+                made = make(members, staggered)
+                for learner in made.learners:
+                    learner.model.to(memory_format=layout)
+                return made
+
+            object.__setattr__(problem, "ensemble", ensemble)
+            imf = IMF(models=1, epochs=2, restart=False, staggered=False, target_share=0.0)
+            budget = Budget(count=size.poisons - 1)
+            works.append(lambda p=problem, i=imf, b=budget: i(p, b, torch.Generator().manual_seed(0), Watch()))
+        slow, fast = in_turn(works, REPEATS)
+        found[f"crafting, {product}"] = ratios(slow, fast)
+    works = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        ensemble = ensemble_of(source_of(size), recipe_of(size), 1)
+        ensemble.learners[0].model.to(memory_format=layout)
+        data = hidden_samples(ensemble.learners[0].model, samples_of(size, size.batch), size.frozen)
+        batch = data.batch(torch.arange(size.batch))
+        works.append(lambda e=ensemble, b=batch, c=data.labels: e.step(b, c))
+    slow, fast = in_turn(works, 3 * REPEATS)
+    found["training step"] = ratios(slow, fast)
+    say(f"channels_last, {size.title}: {found}")
+    return {"network": name, "title": size.title, **found}
+
+
+def alternatives(name: str, device: str) -> dict[str, Any]:
+    """Plain float32 training over bf16, and over `torch.compile`: a step each, and what compiling costs."""
+    size = SIZES[name]
+    source, recipe, samples = source_of(size, device), recipe_of(size), samples_of(size, size.batch)
+    inputs, labels = samples.inputs.to(device), samples.labels.to(device)
+    plain = source.model(recipe, "victim", 0).train()
+    compiled = torch.compile(copy.deepcopy(plain))
+
+    def step(model: Any, half: bool) -> Callable[[], Any]:
+        learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimiser = torch.optim.SGD(learnt, 1e-3, 0.9)
+        autocast = torch.autocast(torch.device(device).type, torch.bfloat16) if half else contextlib.nullcontext()
+
+        def run() -> None:
+            optimiser.zero_grad()
+            with autocast:
+                loss = F.cross_entropy(model(inputs), labels)
+            loss.backward()
+            optimiser.step()
+
+        return run
+
+    fast = step(compiled, False)
+    started = time.perf_counter()
+    fast()
+    cost = time.perf_counter() - started
+    full, half, fused = in_turn([step(plain, False), step(copy.deepcopy(plain), True), fast], 3 * REPEATS)
+    found = {"bf16": ratios(full, half), "compiled": ratios(full, fused)}
+    say(f"alternatives, {size.title}: {found}, compiling {cost:.0f} s")
+    return {"network": name, "title": size.title, **found, "seconds to compile": round(cost, 1)}
+
+
+def _craft_alone(name: str, threads: int, iterations: int) -> None:
+    torch.set_num_threads(threads)
+    size = SIZES[name]
+    imf = IMF(models=2, epochs=iterations, restart=False, staggered=False, target_share=0.0)
+    problem = problem_of(size, "CAM", clean=size.batch)
+    imf(problem, Budget(count=size.poisons - 1), torch.Generator().manual_seed(0), Watch())
+
+
+def threads(name: str, iterations: int) -> dict[str, Any]:
+    """Two crafts by one process of two threads, one after the other, over two processes of one thread at once."""
+    context = multiprocessing.get_context("spawn")
+
+    def run(count: int, each: int, work: int) -> float:
+        started = time.perf_counter()
+        running = [context.Process(target=_craft_alone, args=(name, each, work)) for _ in range(count)]
+        for process in running:
+            process.start()
+        for process in running:
+            process.join()
+        if any(process.exitcode for process in running):
+            raise SystemExit("a process of the measurement failed")
+        return time.perf_counter() - started
+
+    starting = run(1, 1, 1)  # importing torch is not what is compared
+    together, alone = [], []
+    for _ in range(3):
+        together.append(run(2, 1, iterations) - starting)
+        alone.append(run(1, 2, 2 * iterations) - starting)
+    found = ratios(alone, together)
+    say(f"two processes of one thread, {SIZES[name].title}: {found}")
+    return {"network": name, "title": SIZES[name].title, "two processes of one thread": found}
+
+
+def main() -> None:
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--large", action="store_true", help="the larger networks at K = 8 too")
+    wanted = parser.parse_args()
+    torch.set_num_threads(1)
+    figures: dict[str, list[Any]] = {}
+
+    def note(kind: str, row: Any) -> None:
+        figures.setdefault(kind, []).append(row)
+        save("training", "make bench", figures, wanted.device)
+
+    for name in ("table", "small-32", "resnet13-64"):
+        for members in (4, 8) if name != "resnet13-64" or wanted.large else (4,):
+            note("ensemble", ensembles(name, members, wanted.device))
+    for name, epochs in (("table", 20), ("small-32", 2), ("small-32-frozen", 4), ("resnet13-64-frozen", 3)):
+        note("victims", victims(name, 3, wanted.device, epochs))
+    if wanted.device == "cpu":
+        for name in ("small-32", "resnet13-64", "resnet13-112"):
+            note("channels_last", memory_format(name))
+        if len(os.sched_getaffinity(0)) > 1:
+            for name, iterations in (("small-32", 40), ("resnet13-64", 5)):
+                note("threads", threads(name, iterations))
+    for name in ("small-32", "resnet13-64"):
+        note("alternatives", alternatives(name, wanted.device))
+
+
+if __name__ == "__main__":
+    main()
