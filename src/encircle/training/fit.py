@@ -77,7 +77,8 @@ class Source:
         if early is not None:
             for stage in early.stages[:frozen]:
                 stage.requires_grad_(False)
-        return model.to(self.device).eval()
+        # Convolutions are faster in this layout, on CPUs and accelerators; everything else is as it would be.
+        return model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
 
 
 @final
