@@ -161,3 +161,30 @@ class TestResNet13:
         model = ResNet13(2)
         owned = [id(value) for part in (*model.stages, model.head) for value in part.parameters()]
         assert sorted(owned) == sorted(id(value) for value in model.parameters())
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("name", ["tiny image", "small residual network", "own"])
+def test_the_layout_of_weights_and_maps_does_not_matter(way: Any, rows: int, name: str) -> None:
+    """Backward through batch normalisation, of single rows too, where vmap and channels-last maps do not go together."""
+    models, inputs = members(name, 2)
+    given = inputs(2 * rows)
+    expected = torch.cat([model(mine) for model, mine in zip(models, given.chunk(2), strict=True)])
+    slopes = [torch.autograd.grad((expected**2).sum(), list(m.parameters()), retain_graph=True) for m in models]
+    for model in models:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    leaf = given.to(memory_format=torch.channels_last).requires_grad_()
+    joined = stacked(models, 0, way)
+    found = joined(leaf)
+    torch.testing.assert_close(found, expected)
+    named = [
+        (parameter, torch.autograd.grad((found**2).sum(), parameter, retain_graph=True)[0])
+        for parameter in joined.parameters()
+    ]
+    total = sum(float((slope**2).sum()) for _, slope in named)
+    assert total == pytest.approx(sum(float((slope**2).sum()) for each in slopes for slope in each))
+    entry = torch.autograd.grad((found**2).sum(), leaf)[0]
+    plain = given.clone().requires_grad_()
+    again = torch.cat([model(mine) for model, mine in zip(models, plain.chunk(2), strict=True)])
+    torch.testing.assert_close(entry, torch.autograd.grad((again**2).sum(), plain)[0])

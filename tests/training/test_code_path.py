@@ -102,6 +102,21 @@ def test_what_torch_func_cannot_do_is_done_in_a_loop(ratios: list[float]) -> Non
     assert ratios == []
 
 
+def test_what_has_other_gradients_is_not_picked(ratios: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = code_path.stacked
+
+    def wrong(models: Any, frozen: int, way: Any) -> nn.Module:
+        joined = made(models, frozen, way)
+        if way == "vectorised":
+            joined.head.register_full_backward_hook(lambda module, there, back: tuple(2 * one for one in there))
+        return joined
+
+    monkeypatch.setattr(code_path, "stacked", wrong)
+    ratios += [2.0]
+    assert ask().members == "loop"
+    assert ratios == []
+
+
 def test_the_ratio_is_of_medians_and_stops_early_when_hopeless(monkeypatch: pytest.MonkeyPatch) -> None:
     def times(candidate: list[float], obvious: list[float]) -> float:
         coming = {"candidate": iter(candidate), "obvious": iter(obvious)}

@@ -148,10 +148,8 @@ class _Vectorised(nn.Module):
             return cast(Tensor, functional_call(self._template[0], (dict(parameters), dict(buffers)), (mine,)))
 
         parameters = dict(zip(self._names, self.learnt, strict=True))
-        out = torch.func.vmap(one, randomness="different")(
-            parameters, self._noted, rows.unflatten(0, (self._count, -1))
-        )
-        return out.flatten(0, 1)
+        mine = _contiguous(rows).unflatten(0, (self._count, -1))
+        return torch.func.vmap(one, randomness="different")(parameters, self._noted, mine).flatten(0, 1)
 
 
 def _parameters(module: nn.Module) -> Mapping[str, Tensor]:
@@ -164,7 +162,16 @@ def _buffers(module: nn.Module) -> Mapping[str, Tensor]:
 
 def _shared(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors stacked, each of them from now on a view of its place in the stack."""
-    whole = torch.stack([tensor.detach() for tensor in tensors])
+    whole = torch.stack([_contiguous(tensor.detach()) for tensor in tensors])
     for tensor, place in zip(tensors, whole, strict=True):
         tensor.data = place
     return whole
+
+
+def _contiguous(tensor: Tensor) -> Tensor:
+    """The tensor with the strides of the contiguous layout.
+
+    In torch 2.13 the backward pass of batch normalisation under vmap is wrong for channels-last maps, also for those that are
+    contiguous as well because they have one row or column or channel, which `Tensor.contiguous` leaves as they are.
+    """
+    return tensor.contiguous().view(-1).view(tensor.shape)

@@ -139,35 +139,35 @@ def _measured(models: Sequence[nn.Module], hidden: Tensor, labels: Tensor, froze
 
 def _training_pass(
     models: Sequence[nn.Module], hidden: Tensor, labels: Tensor, frozen: int, way: Way
-) -> Callable[[], Tensor]:
+) -> Callable[[], tuple[Tensor, ...]]:
     joined = stacked(models, frozen, way).train()
     late, count = _Late(joined, frozen), len(models)
     early, _ = split(joined, frozen)
     for stage in [] if early is None else early.stages[:frozen]:
         stage.eval()
-    rows, classes = torch.cat([hidden] * count), labels.repeat(count)
+    rows, classes = torch.cat([hidden] * count).requires_grad_(), labels.repeat(count)
 
-    def run() -> Tensor:
+    def run() -> tuple[Tensor, ...]:
         logits = late(rows)
-        torch.autograd.grad(loss_of(logits, classes), trainable(joined), allow_unused=True)
-        found: Tensor = logits.detach()
-        return found
+        slopes = torch.autograd.grad(loss_of(logits, classes), [rows, *trainable(joined)], allow_unused=True)
+        return logits.detach(), slopes[0]
 
     return run
 
 
-def _is_faster(candidate: Callable[[], Tensor], obvious: Callable[[], Tensor]) -> bool:
+def _is_faster(candidate: Callable[[], tuple[Tensor, ...]], obvious: Callable[[], tuple[Tensor, ...]]) -> bool:
     """Whether the candidate gives the same as the obvious way in less time."""
     try:
         found, expected = candidate(), obvious()
     except (RuntimeError, NotImplementedError, ValueError):  # what a network does may be beyond torch.func
         return False
-    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
-        return False  # layers that draw random numbers
-    return _ratio(candidate, obvious, found.device) < MARGIN
+    for mine, theirs in zip(found, expected, strict=True):
+        if not torch.allclose(mine, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max())):
+            return False  # layers that draw random numbers, or operations that are wrong under torch.func
+    return _ratio(candidate, obvious, found[0].device) < MARGIN
 
 
-def _ratio(candidate: Callable[[], Tensor], obvious: Callable[[], Tensor], device: torch.device) -> float:
+def _ratio(candidate: Callable[[], object], obvious: Callable[[], object], device: torch.device) -> float:
     """Time of the candidate over that of the obvious way, by the medians of repeats in turn."""
     spent: tuple[list[float], list[float]] = ([], [])
     for repeat in range(REPEATS):
@@ -178,7 +178,7 @@ def _ratio(candidate: Callable[[], Tensor], obvious: Callable[[], Tensor], devic
     return statistics.median(spent[0]) / statistics.median(spent[1])
 
 
-def _seconds(run: Callable[[], Tensor], device: torch.device) -> float:
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
     started = time.perf_counter()
     run()
     if device.type == "cuda":

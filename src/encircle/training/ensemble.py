@@ -103,7 +103,10 @@ class Ensemble:
                 tensors[f"{member}/model/{name}"] = value.detach().cpu().contiguous().clone()
             for place, state in learner.optimiser.state_dict()["state"].items():
                 held = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-                tensors |= {f"{member}/optimiser/{place}/{name}": value.cpu().clone() for name, value in held.items()}
+                tensors |= {
+                    f"{member}/optimiser/{place}/{name}": value.cpu().contiguous().clone()
+                    for name, value in held.items()
+                }
         facts = {"taken": [learner.taken for learner in self.learners], "steps": self.total_steps, "seed": self.seed}
         write_bytes(path, save(tensors, metadata={"ensemble": json.dumps(facts)}))
 
