@@ -19,9 +19,9 @@ RESULTS = HERE / "results" / "bench"
 def summary(values: Sequence[float]) -> dict[str, float]:
     """Median and range."""
     return {
-        "median": round(statistics.median(values), 4),
-        "least": round(min(values), 4),
-        "most": round(max(values), 4),
+        "median": round(float(statistics.median(values)), 4),
+        "least": round(float(min(values)), 4),
+        "most": round(float(max(values)), 4),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import TensorDataset
 
 from encircle.core import InputError
+from encircle.data import DatasetSamples, Samples
 from encircle.models import CamClassifier
 from encircle.seeds import generator
 from encircle.training import Learner, Source, correct, fit, read_weights, save_weights
@@ -25,6 +28,7 @@ from encircle.training.fit import (
     before,
     fit_hidden,
     hidden_samples,
+    read_ahead,
     steps_per_epoch,
     train,
     training_mode,
@@ -326,3 +330,63 @@ class TestWeights:
         for path in (tmp_path / "none.pt", tmp_path):
             with pytest.raises(InputError, match="do not exist"):
                 read_weights(path)
+
+
+class TestReadingAhead:
+    class Slow(Samples):
+        """Samples that note when each batch is read."""
+
+        waits = True
+
+        def __init__(self, events: list[str]) -> None:
+            self.inputs, self.labels, self.events = torch.arange(12.0)[:, None], torch.zeros(12).long(), events
+
+        def batch(self, rows: Tensor) -> Tensor:
+            self.events.append(f"read {int(rows[0])}")
+            if int(rows[0]) == 8:
+                raise InputError("row 8 cannot be read")
+            return self.inputs[rows]
+
+    def test_gives_the_same_batches_in_the_same_order(self) -> None:
+        rows = list(torch.randperm(8).split(3))
+        found = list(read_ahead(self.Slow([]), rows))
+        assert torch.equal(torch.cat(found)[:, 0], torch.cat(rows).float())
+
+    def test_reads_the_next_while_one_is_used_and_no_further(self) -> None:
+        events: list[str] = []
+        coming = read_ahead(self.Slow(events), list(torch.arange(8).split(2)))
+        next(coming)
+        deadline = time.monotonic() + 10
+        while len(events) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        assert events == ["read 0", "read 2"]
+
+    def test_an_error_comes_when_its_batch_would_have(self) -> None:
+        coming = read_ahead(self.Slow([]), list(torch.arange(12).split(4)))
+        assert len(next(coming)) == len(next(coming)) == 4
+        with pytest.raises(InputError, match="row 8"):
+            next(coming)
+
+    def test_a_data_set_of_files_trains_to_the_same_weights(self) -> None:
+        data = samples("table")
+        read = DatasetSamples(TensorDataset(data.inputs, data.labels))
+        assert read.waits
+        assert read.subset(torch.arange(5)).waits
+        assert not data.waits
+        start, how = source("table"), recipe()
+        assert same(weights(fit(start, how, read, "victim", 0)), weights(fit(start, how, data, "victim", 0)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_is_near_float32_and_keeps_float32_weights(kind: Any) -> None:
+    start, data = source(kind, dtype=torch.float32), samples(kind, dtype=torch.float32)
+    full, half, again = (
+        weights(fit(start, recipe(precision=precision), data, "victim", 0))
+        for precision in ("float32", "bfloat16", "bfloat16")
+    )
+    assert same(half, again)
+    assert not same(full, half)
+    for name, value in half.items():
+        assert value.dtype == full[name].dtype
+        torch.testing.assert_close(value, full[name], rtol=0.3, atol=0.1)

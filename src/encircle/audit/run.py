@@ -170,6 +170,7 @@ def _environment(audit: Audit, rows: Sequence[int], fingerprint: str, seconds: M
 def _case_in_words(audit: Audit, goals: Sequence[str]) -> dict[str, str]:
     budget = audit.budget
     size = budget.size(len(audit.data.train))
+    half = ", trained in bfloat16" if audit.recipe.precision == "bfloat16" else ""
     frozen = f", {audit.recipe.frozen_stages} stages frozen" if audit.recipe.frozen_stages else ""
     return {
         "data": audit.data.name,
@@ -177,7 +178,7 @@ def _case_in_words(audit: Audit, goals: Sequence[str]) -> dict[str, str]:
         "explainer": getattr(audit.explainer, "title", type(audit.explainer).__name__),
         "goal": goals[0] if len(goals) == 1 else goal_in_words(audit.goal),
         "budget": f"{size} samples ({size / len(audit.data.train):.1%} of the training set), epsilon {budget.epsilon} ({budget.norm}), {budget.mode}",
-        "start": f"from {'a checkpoint' if audit.recipe.start == 'checkpoint' else 'scratch'}{frozen}",
+        "start": f"from {'a checkpoint' if audit.recipe.start == 'checkpoint' else 'scratch'}{frozen}{half}",
     }
 
 

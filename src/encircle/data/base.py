@@ -24,9 +24,11 @@ class Samples(Dataset[tuple[Tensor, int]], ABC):
 
     Attributes:
         labels: `(N,)` int64.
+        waits: whether a batch must be read from somewhere first, so that it pays to fetch it ahead of time.
     """
 
     labels: Int[Tensor, "n"]
+    waits: bool = False
 
     @abstractmethod
     def batch(self, rows: Int[Tensor, "b"]) -> Float[Tensor, "b *shape"]:
@@ -87,6 +89,8 @@ class DatasetSamples(Samples):
     Labels are read once, from `dataset.targets` where there is such an attribute and from the items otherwise.
     """
 
+    waits = True
+
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
         self._shape: torch.Size | None = None
@@ -141,6 +145,7 @@ class _Subset(Samples):
     def __init__(self, whole: Samples, rows: Int[Tensor, "b"]) -> None:
         self.whole = whole
         self.rows = rows
+        self.waits = whole.waits
         self.labels = whole.labels[rows]
 
     def batch(self, rows: Int[Tensor, "b"]) -> Float[Tensor, "b *shape"]:
@@ -158,6 +163,7 @@ class PoisonedSamples(Samples):
     def __init__(self, clean: Samples, inputs: Tensor, labels: Tensor, overwritten: Tensor) -> None:
         self.clean = clean
         self.inputs = inputs
+        self.waits = clean.waits
         added = overwritten < 0
         self.labels = torch.cat([clean.labels, labels[added]])
         self.source = torch.full((len(self.labels),), -1)

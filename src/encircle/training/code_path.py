@@ -128,13 +128,16 @@ def _measured(models: Sequence[nn.Module], hidden: Tensor, labels: Tensor, froze
             _training_pass([copy.deepcopy(model) for model in models], hidden, labels, frozen, way) for way in ways
         )
         members = ways[_is_faster(second, first)]
-    model = models[0]
-    direction = [torch.ones_like(parameter) for parameter in trainable(model)]
     products: tuple[Product, Product] = ("reverse", "forward")
-    reverse, forward = (
-        lambda product=product: mixed_product(model, hidden, labels, direction, frozen, product) for product in products
-    )
+    reverse, forward = (_product_pass(models[0], hidden, labels, frozen, product) for product in products)
     return CodePath(members, products[_is_faster(forward, reverse)])
+
+
+def _product_pass(
+    model: nn.Module, hidden: Tensor, labels: Tensor, frozen: int, product: Product
+) -> Callable[[], tuple[Tensor, ...]]:
+    direction = [torch.ones_like(parameter) for parameter in trainable(model)]
+    return lambda: (mixed_product(model, hidden, labels, direction, frozen, product),)
 
 
 def _training_pass(

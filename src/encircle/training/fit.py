@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast, final
@@ -105,7 +106,7 @@ class Learner:
         """One step on outputs of the frozen stages (on inputs, if none are frozen); returns the mean cross-entropy."""
         if len(labels) < 2 * self.members:
             return float("nan")  # batch normalisation cannot learn from one sample
-        losses = losses_of(self.model, hidden, labels, self.frozen, self.members)
+        losses = losses_of(self.model, hidden, labels, self.recipe, self.members)
         self.follow(torch.autograd.grad(losses.sum(), trainable(self.model), allow_unused=True))
         return float(losses.detach().mean())
 
@@ -123,11 +124,13 @@ class Learner:
 
 
 def losses_of(
-    model: nn.Module, hidden: Float[Tensor, "b *hidden"], labels: Int[Tensor, "b"], frozen: int, members: int = 1
+    model: nn.Module, hidden: Float[Tensor, "b *hidden"], labels: Int[Tensor, "b"], recipe: Recipe, members: int = 1
 ) -> Float[Tensor, "members"]:
     """Each member's mean cross-entropy in training mode, with its graph; the model is in eval mode again afterwards."""
-    training_mode(model, frozen)
-    losses = F.cross_entropy(after(model, hidden, frozen), labels, reduction="none")
+    training_mode(model, recipe.frozen_stages)
+    with torch.autocast(hidden.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        logits = after(model, hidden, recipe.frozen_stages)
+    losses = F.cross_entropy(logits.to(hidden.dtype), labels, reduction="none")
     model.eval()
     means: Tensor = losses.unflatten(0, (members, -1)).mean(dim=1)
     return means
@@ -257,12 +260,24 @@ def train(learner: Learner, hidden: Samples, shuffles: Sequence[torch.Generator]
     """
     device = next(learner.model.parameters()).device
     while steps > 0:
-        for each in zip(*(batches(len(hidden), learner.recipe.batch_size, one) for one in shuffles), strict=True):
-            if steps == 0:
-                return
-            rows = torch.cat(each)
-            learner.step(hidden.batch(rows).to(device), hidden.labels[rows].to(device))
-            steps -= 1
+        orders = zip(*(batches(len(hidden), learner.recipe.batch_size, one) for one in shuffles), strict=True)
+        rows = [torch.cat(each) for each in orders][:steps]
+        for inputs, labels in zip(read_ahead(hidden, rows), (hidden.labels[each] for each in rows), strict=True):
+            learner.step(inputs.to(device), labels.to(device))
+        steps -= len(rows)
+
+
+def read_ahead(samples: Samples, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+    """The inputs of each batch of rows; where they must be read from somewhere, the next is read while one is used."""
+    if not samples.waits or len(batches) < 2:
+        yield from (samples.batch(rows) for rows in batches)
+        return
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(samples.batch, batches[0])
+        for rows in batches[1:]:
+            ready, coming = coming.result(), reader.submit(samples.batch, rows)
+            yield ready
+        yield coming.result()
 
 
 @contextmanager
@@ -334,6 +349,7 @@ __all__ = [
     "hidden_samples",
     "layer_noise",
     "losses_of",
+    "read_ahead",
     "read_weights",
     "save_tensors",
     "save_weights",

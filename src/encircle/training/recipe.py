@@ -28,6 +28,8 @@ class Recipe:
         momentum: of SGD.
         weight_decay: L2 penalty.
         schedule: `"constant"`, or `"cosine"` to zero over the whole training.
+        precision: `"bfloat16"` trains in mixed precision (autocast). Its results are a class of their own: compare them with their own clean
+            victims and seed drift only. Explanations, poison and scores are always worked out in float32.
     """
 
     start: Literal["scratch", "checkpoint"] = "scratch"
@@ -39,6 +41,7 @@ class Recipe:
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
     schedule: Literal["constant", "cosine"] = "constant"
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
     def _freezing_needs_weights(self) -> Recipe:
