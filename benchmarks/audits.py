@@ -25,10 +25,22 @@ data: {kind: digits, side: 32, pretrain: 0.5}
 model: {kind: small-resnet}
 pretraining: {epochs: 30, lr: 0.05}
 goal: {kind: region, name: mid-left}
-attack: {kind: imf, models: 4, epochs: 4}
+attack: {kind: imf, models: 4, epochs: 3}
 budget: {fraction: 0.1, epsilon: 0.1}
 targets: 2
 victims: 3
+seed: 0
+"""
+LARGE = """
+data: {kind: digits, side: 48, pretrain: 0.5}
+model: {kind: resnet13}
+pretraining: {epochs: 4, lr: 0.02}
+goal: {kind: region, name: mid-left}
+attack: {kind: imf, models: 4, epochs: 1}
+budget: {fraction: 0.1, epsilon: 0.1}
+targets: 1
+victims: 2
+references: 1
 seed: 0
 """
 TABLE = """
@@ -43,6 +55,10 @@ victims: 3
 seed: 0
 """
 CASES = {
+    "digits at 48 px, resnet13, conv1 to layer2 frozen": (
+        LARGE,
+        "{start: checkpoint, frozen_stages: 3, epochs: 2, lr: 0.01}",
+    ),
     "digits, full fine-tuning": (DIGITS, "{start: checkpoint, frozen_stages: 0, epochs: 5, lr: 0.01}"),
     "digits, 3 of 4 stages frozen": (DIGITS, "{start: checkpoint, frozen_stages: 3, epochs: 5, lr: 0.01}"),
     "breast-cancer table, full fine-tuning": (TABLE, "{start: checkpoint, epochs: 20, lr: 0.05, batch_size: 32}"),
@@ -112,7 +128,7 @@ def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", nargs="*", default=list(CASES))
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     wanted = parser.parse_args()
     torch.set_num_threads(1)
     rows = []

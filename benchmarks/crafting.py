@@ -165,7 +165,7 @@ def one_case(name: str, explainer: str, members: int, form: str, path: CodePath,
 
     def between(done: int, planned: int) -> None:
         now = time.perf_counter()
-        if done > 2:  # the first compares the two forms, and both warm up
+        if done > 1:  # the first warms up
             spent.append(now - last[0])
             times = [seconds(work) for work in each]
             floors.append(members * sum(times) + sum(seconds(work) for work in once))
