@@ -8,7 +8,7 @@ JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 1))')
 # Each worker is one thread: two processes of one thread finish more audits than one process of two.
 export OMP_NUM_THREADS = 1
 
-.PHONY: help demo test evidence choices study kill bench check clean
+.PHONY: help demo test evidence choices study kill bench bench-peer check clean
 
 help:
 	@echo "make demo      a small fixed demonstration on embedded data, and its report (minutes)"
@@ -17,7 +17,8 @@ help:
 	@echo "make choices   the runs that the embedded cases' settings were chosen by"
 	@echo "make study     three budgets x two explainers x two attacks, and the README's dose-response picture; resumable"
 	@echo "make kill      kill -9 a study's driver 50 times locally and 10 times on Ray, and check what is left"
-	@echo "make bench     what scheduling costs, as ratios within one run"
+	@echo "make bench     what crafting, training, whole audits and scheduling cost, as ratios within one run, into docs/performance.md (most of an hour)"
+	@echo "make bench-peer  the same work by adversarial-robustness-toolbox, in an environment of its own"
 	@echo "make check     linters, types and import floors alone"
 	@echo "make clean     delete runs and the virtual environment"
 
@@ -49,8 +50,23 @@ study: $(READY)
 kill: $(READY)
 	$(BIN)/python tools/kill.py --local 50 --cluster 10
 
+# One process at a time: figures are ratios within one process, but a busy machine spreads them.
 bench: $(READY)
+	$(BIN)/python -m benchmarks.crafting
+	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.audits
+	$(BIN)/python -m benchmarks.profiles
 	$(BIN)/python benchmarks/jobs.py --cluster
+	$(BIN)/python tools/performance.py
+
+# A well-known toolkit on the same work, in an environment of its own.
+bench-peer: $(READY)
+	$(PYTHON) -m venv .venv-peer
+	.venv-peer/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . "adversarial-robustness-toolbox==1.20.1"
+	.venv-peer/bin/python -m benchmarks.peer
+	$(BIN)/python tools/performance.py
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -62,4 +78,4 @@ test: check
 	$(BIN)/python -m pytest
 
 clean:
-	rm -rf runs .venv
+	rm -rf runs .venv .venv-peer
