@@ -84,7 +84,9 @@ def test_the_committed_verdicts_follow_from_the_committed_scores() -> None:
                 assert mine[key] == pytest.approx(theirs[key])
 
 
-@pytest.mark.parametrize(("name", "page"), [("case_reference", "case.md"), ("choices", "choices.md")])
+@pytest.mark.parametrize(
+    ("name", "page"), [("case_reference", "case.md"), ("choices", "choices.md"), ("performance", "performance.md")]
+)
 def test_generated_pages_are_up_to_date(name: str, page: str) -> None:
     assert (HERE / "docs" / page).read_text(encoding="utf-8") == tool(name).page()
 

@@ -1,0 +1,164 @@
+"""What a workshop makes once: what frozen stages see, ensembles, victims, and the choice of a code path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from encircle.audit import Audit, Case
+from encircle.audit import workshop as module
+from encircle.audit.progress import Silent
+from encircle.audit.run import run_audit
+from encircle.audit.workshop import CODE_PATH, Workshop
+from encircle.core import EncircleError
+from encircle.data.poison import Poison
+from encircle.storage import read_json, write_json
+from encircle.training import CodePath, Ensemble
+from encircle.training.fit import hidden_samples
+from tests.audit.tiny_cases import TINY, TINY_IMAGES, case_of, scores_of
+from tests.training.problems import same, weights
+
+FREE = {"code_path": None}
+
+
+def shop_of(case: Case, folder: Path | None = None, **more: Any) -> Workshop:
+    audit = Audit.from_case(case)
+    return Workshop(audit, audit.data.check(), Silent(), cache=folder, **more)
+
+
+def poison_of(audit: Audit, count: int, *, replaced: bool = False) -> Poison:
+    rows = torch.arange(count)
+    inputs = 1 - audit.data.train.batch(rows)
+    where = rows + 3 if replaced else torch.full((count,), -1)
+    return Poison(inputs, audit.data.train.labels[rows], rows, inputs, where)
+
+
+@pytest.mark.parametrize("limit", [None, 10], ids=["kept", "too large to keep"])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_poisoned_features_are_those_of_the_poisoned_set(
+    monkeypatch: pytest.MonkeyPatch, limit: int | None, replaced: bool
+) -> None:
+    if limit is not None:
+        monkeypatch.setattr(hidden_samples, "__kwdefaults__", {"limit": limit})
+    shop = shop_of(case_of(TINY_IMAGES))
+    poison = poison_of(shop.audit, 4, replaced=replaced)
+    whole = shop.audit.data.train.with_poison(poison.inputs, poison.labels, poison.overwritten)
+    model = shop.clean_model("victim", 0)
+    found, rows = shop.poisoned(poison), torch.arange(len(whole))
+    assert torch.equal(found.labels, whole.labels)
+    with torch.no_grad():
+        expected = model.early(whole.batch(rows), 2)  # type: ignore[operator]
+    torch.testing.assert_close(found.batch(rows), expected)
+
+
+def test_without_frozen_stages_nothing_is_worked_out_or_kept(tmp_path: Path) -> None:
+    shop = shop_of(case_of(TINY), tmp_path)
+    assert shop.hidden() is shop.audit.data.train
+    poison = poison_of(shop.audit, 3)
+    assert len(shop.poisoned(poison)) == len(shop.audit.data.train) + 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_features_and_ensembles_are_read_by_the_next_audit_of_the_same_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = shop_of(case_of(TINY_IMAGES), tmp_path)
+    seen, models = first.hidden().batch(torch.arange(5)), first.ensemble(2, True)
+
+    def forbidden(*arguments: Any, **named: Any) -> Any:
+        raise AssertionError("worked out a second time")
+
+    monkeypatch.setattr(module, "hidden_samples", forbidden)
+    monkeypatch.setattr(Ensemble, "pretrained", forbidden)
+    other = shop_of(case_of(TINY_IMAGES, explainer={"kind": "cam"}), tmp_path)
+    assert torch.equal(other.hidden().batch(torch.arange(5)), seen)
+    for mine, theirs in zip(other.ensemble(2, True).learners, models.learners, strict=True):
+        assert same(weights(mine.model), weights(theirs.model))
+        assert mine.taken == theirs.taken
+
+
+@pytest.mark.parametrize("way", ["loop", "vectorised"])
+@pytest.mark.parametrize("keep", [False, True])
+def test_victims_are_the_same_whichever_is_asked_for_first(tmp_path: Path, way: str, keep: bool) -> None:
+    case = case_of(TINY, code_path={"members": way})
+    shop = shop_of(case, tmp_path)
+    poison = poison_of(shop.audit, 3)
+    forwards, backwards = shop.victims(poison, "p", keep=keep), shop.victims(poison, "p", keep=keep)
+    found = [weights(forwards(number)) for number in (0, 1)]
+    again = [weights(backwards(number)) for number in (1, 0)]
+    assert same(found[0], again[1])
+    assert same(found[1], again[0])
+    assert not same(found[0], found[1])
+    assert same(weights(forwards(0)), found[0])  # asked for once more
+
+
+class TestCodePath:
+    @pytest.fixture
+    def coming(self, monkeypatch: pytest.MonkeyPatch) -> list[CodePath]:
+        paths: list[CodePath] = []
+        monkeypatch.setattr(module, "measured", lambda *given: paths.pop(0))
+        return paths
+
+    def test_a_case_that_names_one_is_not_measured(self, coming: list[CodePath], tmp_path: Path) -> None:
+        shop = shop_of(case_of(TINY, code_path={"members": "vectorised"}), tmp_path / "cache", home=tmp_path)
+        assert shop.path == CodePath("vectorised", "reverse")
+        assert read_json(tmp_path / CODE_PATH) == {"members": "vectorised", "product": "reverse"}
+
+    def test_is_measured_once_and_shared_by_audits_of_the_same_models(
+        self, coming: list[CodePath], tmp_path: Path
+    ) -> None:
+        coming.append(CodePath("vectorised", "forward"))
+        for number, changes in enumerate([{}, {"goal": {"kind": "features", "count": 3}}]):
+            (tmp_path / str(number)).mkdir()
+            shop = shop_of(case_of(TINY, **FREE, **changes), tmp_path / "cache", home=tmp_path / str(number))
+            assert shop.path == CodePath("vectorised", "forward")
+            assert shop.ensemble(2, True).path == shop.path
+
+    def test_a_resumed_run_keeps_its_own_whatever_would_be_measured_now(
+        self, coming: list[CodePath], tmp_path: Path
+    ) -> None:
+        coming += [CodePath("vectorised", "reverse"), CodePath("loop", "reverse")]
+        (tmp_path / "run").mkdir()
+        for _ in range(2):  # the cache is cleared in between
+            shop = shop_of(case_of(TINY, **FREE), None, home=tmp_path / "run")
+            assert shop.path == CodePath("vectorised", "reverse")
+        assert len(coming) == 1
+
+    def test_a_damaged_one_is_one_clear_sentence(self, tmp_path: Path) -> None:
+        for content in ({"members": "both"}, [1], {"member": "loop"}):
+            write_json(tmp_path / CODE_PATH, content)
+            with pytest.raises(EncircleError, match=r"code_path\.json names no code path .* delete it"):
+                _ = shop_of(case_of(TINY, **FREE), None, home=tmp_path).path
+
+    def test_is_kept_with_the_run(self, coming: list[CodePath], tmp_path: Path) -> None:
+        coming.append(CodePath("vectorised", "forward"))
+        folder = run_audit(Audit.from_case(case_of(TINY, **FREE)), tmp_path).folder
+        expected = {"members": "vectorised", "product": "forward"}
+        assert read_json(folder / CODE_PATH) == read_json(folder / "environment.json")["code_path"] == expected
+
+
+def test_a_vectorised_run_resumes_to_the_same_scores(tmp_path: Path) -> None:
+    """All victims of an arm are trained at once, so also those that are there already."""
+    audit = Audit.from_case(case_of(TINY, code_path={"members": "vectorised"}))
+    whole = run_audit(audit, tmp_path / "whole").folder
+
+    class Interrupted(Exception):
+        pass
+
+    class Stops(Silent):
+        left = 9
+
+        def finish(self, kind: str, *, reused: bool = False) -> None:
+            Stops.left -= 1
+            if Stops.left == 0:
+                raise Interrupted
+
+    for stop in (9, 14, 18):
+        Stops.left = stop
+        with pytest.raises(Interrupted):
+            run_audit(audit, tmp_path / "killed", Stops())
+    again = run_audit(audit, tmp_path / "killed").folder
+    assert scores_of(again).equals(scores_of(whole))
