@@ -180,6 +180,16 @@ def test_one_run(tmp_path: Path, kind: str, explainer: str) -> None:
     assert "A demonstration" not in words
 
 
+@pytest.mark.parametrize("path", [None, "loop", [1], {"members": "<b>loop</b>", "product": "forward"}])
+def test_the_code_path_is_told_where_the_run_says_it(tmp_path: Path, path: Any) -> None:
+    folder = write_run(tmp_path / "run")
+    environment = json.loads((folder / "environment.json").read_text())
+    (folder / "environment.json").write_text(json.dumps({**environment, "code_path": path}))
+    page = render([folder], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert ("Code path" in page) == isinstance(path, dict)
+    assert "<b>loop" not in page
+
+
 def test_a_demonstration_claims_no_interval(tmp_path: Path) -> None:
     _, page = page_of(write_run(tmp_path / "run", demonstration=True, resolvable=False))
     assert "A demonstration." in page.words

@@ -304,6 +304,7 @@ def _provenance(run: SavedRun) -> list[tuple[str, str]]:
         ("Commit", environment["commit"] or "not recorded"),
         ("Python and platform", f"{environment['python']}, {environment['platform']}"),
         ("Device and threads", f"{environment['device']}, {environment['threads']}"),
+        *_code_path(environment.get("code_path")),
         ("Time", duration(sum(value for value in seconds if value is not None))),
     ]
 
@@ -316,3 +317,10 @@ def _seeds_in(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
                 yield name, inner
             else:
                 yield from _seeds_in(inner, name)
+
+
+def _code_path(path: Any) -> list[tuple[str, str]]:
+    """How models were computed; runs of earlier versions do not say."""
+    if not isinstance(path, dict):
+        return []
+    return [("Code path", ", ".join(f"{name}: {value}" for name, value in path.items()))]
