@@ -18,7 +18,7 @@ from ..core import CONFIGURED
 from ..threat import Budget
 from ..training import Ensemble
 from ..training.code_path import Product, loss_of, mixed_product, trainable
-from ..training.fit import after, batches, before, hidden_samples, layer_noise, steps_per_epoch
+from ..training.fit import after, batches, before, hidden_samples, layer_noise, read_ahead, steps_per_epoch
 from .base import Attack, Bases, Problem, Watch, choose_bases
 from .objective import Distance, Objective
 
@@ -202,9 +202,11 @@ class IMF(Attack):
         planned = self.epochs * steps_per_epoch(len(mixed), size)
         iteration = 0
         for _ in range(self.epochs):
-            for place, rows in enumerate(batches(len(mixed), size, random)):
-                source = mixed.source[rows]
-                inside, outside = source[source >= 0], rows[source < 0]
+            order = [(rows, mixed.source[rows]) for rows in batches(len(mixed), size, random)]
+            clean_rows = [rows[source < 0] for rows, source in order]
+            poison_rows = [source[source >= 0] for _, source in order]
+            parts = zip(clean_rows, poison_rows, read_ahead(clean, clean_rows), strict=True)
+            for place, (outside, inside, seen) in enumerate(parts):
                 chosen = inside if self.poison_batch == "batch" else torch.arange(len(poison))
                 if len(chosen):
                     delta, notes = self._direction(
@@ -221,7 +223,7 @@ class IMF(Attack):
                     notes = [{} for _ in ensemble.learners]
                 with torch.no_grad():
                     mine = before(trunk, poison[inside], frozen)
-                hidden = torch.cat([clean.batch(outside).to(device), mine])
+                hidden = torch.cat([seen.to(device), mine])
                 labels = torch.cat([problem.clean.labels[outside].to(device), wanted[inside]])
                 for member, (lower, note) in enumerate(zip(ensemble.step(hidden, labels), notes, strict=True)):
                     watch.history.append(
