@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from benchmarks.measure import ratios, save, say
+from benchmarks.measure import RESULTS, ratios, save, say
 from benchmarks.straightforward import Scores, audit_plainly
 from encircle.audit import Audit, Case, read_case
 from encircle.audit.progress import Silent
@@ -61,6 +62,7 @@ CASES = {
     ),
     "digits, full fine-tuning": (DIGITS, "{start: checkpoint, frozen_stages: 0, epochs: 5, lr: 0.01}"),
     "digits, 3 of 4 stages frozen": (DIGITS, "{start: checkpoint, frozen_stages: 3, epochs: 5, lr: 0.01}"),
+    "digits, all stages frozen": (DIGITS, "{start: checkpoint, frozen_stages: 4, epochs: 5, lr: 0.05}"),
     "breast-cancer table, full fine-tuning": (TABLE, "{start: checkpoint, epochs: 20, lr: 0.05, batch_size: 32}"),
 }
 
@@ -131,7 +133,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     wanted = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
+    kept = RESULTS / "audits.json"
+    rows = json.loads(kept.read_text(encoding="utf-8"))["figures"] if kept.is_file() else []
+    rows = [row for row in rows if row["case"] in CASES and row["case"] not in wanted.cases]
     for name in wanted.cases:
         cases, ours, plain, difference = cases_of(name), [], [], {}
         for repeat in range(wanted.repeats):
@@ -154,6 +158,7 @@ def main() -> None:
                 "scores apart": difference,
             }
         )
+        rows.sort(key=lambda row: list(CASES).index(row["case"]))
         save("audits", "make bench", rows)
 
 
