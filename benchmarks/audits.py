@@ -26,10 +26,10 @@ data: {kind: digits, side: 32, pretrain: 0.5}
 model: {kind: small-resnet}
 pretraining: {epochs: 30, lr: 0.05}
 goal: {kind: region, name: mid-left}
-attack: {kind: imf, models: 4, epochs: 3}
+attack: {kind: imf, models: 4, epochs: 2}
 budget: {fraction: 0.1, epsilon: 0.1}
 targets: 2
-victims: 3
+victims: 2
 seed: 0
 """
 LARGE = """

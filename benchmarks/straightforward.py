@@ -3,7 +3,7 @@
 Nothing is shared between targets, explainers or arms but what one target's script would hold in a variable anyway: its own clean victims and
 attacker's models, trained for it. Every batch and every sample of poison
 goes through the whole network, models are computed one after another, the attack's second derivative is a double-backward, the target's
-map and its label are two passes. Seeds and rules are the library's, so that the scores are the same.
+map and its label are two passes, and models are in torch's own memory layout. Seeds and rules are the library's, so that the scores are the same.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Model:
     def __init__(self, audit: Audit, source: Source, role: str, seed: int, total: int) -> None:
         self.recipe, self.total, self.taken = audit.recipe, total, 0
         self.model = source.model(audit.recipe, role, seed)
+        self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         learnt = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.learnt, self.optimiser = learnt, audit.recipe.build_optimiser(self.model)
 
