@@ -206,3 +206,13 @@ def test_a_saved_run_is_drawn_again(monkeypatch: pytest.MonkeyPatch, case: Path,
     page.unlink()
     assert run(monkeypatch, "report", page.parent) == 0
     assert page.read_bytes() == before
+
+
+def test_the_cache_can_be_cleared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / f"{'0' * 64}.safetensors").write_bytes(bytes(2 << 20))
+    for sentence in ("Deleted 1 files, 2.0 MiB", "Deleted 0 files, 0.0 MiB"):
+        assert run(monkeypatch, "clear-cache", "--runs", tmp_path) == 0
+        assert sentence in capsys.readouterr().out

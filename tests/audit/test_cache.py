@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from encircle.audit import cache as module
-from encircle.audit.cache import Cache
+from encircle.audit.cache import Cache, clear
 from encircle.storage import replacing
 from encircle.training import fit
 from encircle.training.fit import fit_hidden
@@ -156,3 +156,18 @@ def test_models_trained_at_once_are_trained_at_once_again_when_one_is_missing(
     again = [weights(model) for model in fitted(cache, [0, 1, 2], way="vectorised")]
     assert trained == [0, 1, 2, 0, 1, 2]
     assert all(same(one, other) for one, other in zip(first, again, strict=True))
+
+
+def test_clearing_deletes_what_a_cache_keeps_and_nothing_else(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, "a")
+    fitted(cache, [0, 1])
+    cache.write("f" * 64, lambda path: path.write_text("{}") and None, suffix=".json")
+    for name in ("notes.txt", "my-model.safetensors", f"{'a' * 63}.json"):
+        (tmp_path / name).write_text("mine")
+    count, freed = clear(tmp_path)
+    assert count == 3
+    assert freed > 100
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["notes.txt", "my-model.safetensors", f"{'a' * 63}.json"]
+    )
+    assert clear(tmp_path) == clear(tmp_path / "nowhere") == (0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,6 +26,9 @@ _PARTIAL = ".partial-"
 
 _STALE_SECONDS = 24 * 60 * 60
 """What is still partial after this was left by a process that was killed."""
+
+_NAME = re.compile(r"[0-9a-f]{64}\.(safetensors|json)")
+"""How the files of a cache are called."""
 
 _T = TypeVar("_T")
 
@@ -122,6 +126,21 @@ class Cache:
             total += size
             if total > self._limit:
                 path.unlink(missing_ok=True)
+
+
+def clear(folder: Path) -> tuple[int, int]:
+    """Delete what a `Cache` keeps in a folder, and nothing else that may lie there.
+
+    Returns:
+        How many files, and how many bytes.
+    """
+    count = freed = 0
+    for path in folder.iterdir() if folder.is_dir() else []:
+        if _NAME.fullmatch(path.name) and path.is_file():
+            freed += path.stat().st_size
+            path.unlink()
+            count += 1
+    return count, freed
 
 
 def _reader(source: Source, recipe: Recipe, role: str, seed: int) -> Callable[[Path], nn.Module]:

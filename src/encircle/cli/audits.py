@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..audit import Audit, Case, Judgement, embedded_cases, read_case
+from ..audit.cache import clear
 from ..audit.case import AnyAttack, AnyData, AnyExplainer, AnyGoal, AnyModel, options
 from ..audit.goal_context import rehearse
 from ..audit.many import run_cases
@@ -182,6 +183,15 @@ def init(
         raise InputError(f"{path} already exists; choose another name or delete it.")
     write_text(path, embedded_cases()["template"])
     answers.print(f"Wrote {path}. Try: encircle audit {path} --dry-run", markup=False, soft_wrap=True)
+
+
+@app.command("clear-cache")
+def clear_cache(
+    runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
+) -> None:
+    """Delete the models and features that audits in a folder share; they are made again when needed."""
+    count, freed = clear(runs / "cache")
+    answers.print(f"Deleted {count} files, {freed / 2**20:.1f} MiB, of {runs / 'cache'}.", markup=False, soft_wrap=True)
 
 
 @app.command("check-poison")
