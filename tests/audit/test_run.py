@@ -114,8 +114,12 @@ def test_images_with_frozen_stages(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [TINY, TINY_IMAGES], ids=["table", "images"])
-def test_a_budget_of_nothing_equals_the_clean_run_bit_for_bit(content: dict[str, object], tmp_path: Path) -> None:
-    folder = run_audit(Audit.from_case(case_of(content, budget={"fraction": 0.0})), tmp_path).folder
+@pytest.mark.parametrize("members", ["loop", "vectorised"])
+def test_a_budget_of_nothing_equals_the_clean_run_bit_for_bit(
+    content: dict[str, object], members: str, tmp_path: Path
+) -> None:
+    case = case_of(content, budget={"fraction": 0.0}, code_path={"members": members})
+    folder = run_audit(Audit.from_case(case), tmp_path).folder
     scores = scores_of(folder)
     clean = scores.filter((pl.col("arm") == "clean") & (pl.col("seed") < case_of(content).victims)).drop("arm")
     maps, _ = read_arrays(folder / "maps.safetensors")

@@ -200,9 +200,8 @@ class Pieces:
     def _victims(self, row: int, arm: Attack, folder: Path) -> Callable[[int], nn.Module]:
         """Trains victims, by seed, on poison as its files hold it."""
         poison = self._read_back(row, arm, folder)
-        content = content_of(folder) if len(poison) else "clean"  # a budget of nothing is the clean run, bit for bit
-        keep = content == "clean" or not arm.uses_explainer
-        return self.shop.victims(poison, content, keep=keep)
+        content = content_of(folder) if len(poison) else "clean"
+        return self.shop.victims(poison, content, keep=not arm.uses_explainer)
 
     def _craft(self, row: int, desired: DesiredMap, arm: Attack, folder: Path) -> None:
         watch = Watch(progress=self.reporter.advance)

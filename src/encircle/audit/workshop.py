@@ -138,7 +138,13 @@ class Workshop:
         return self._clean_models("reference", "attacker's model", self.audit.references)
 
     def ensemble(self, members: int, staggered: bool) -> Ensemble:
-        """A fresh copy of the attacker's K models, pre-trained on the clean set."""
+        """A fresh copy of the attacker's K models, on the run's code path."""
+        found = self.pretrained(members, staggered).copy()
+        found.path = self.path
+        return found
+
+    def pretrained(self, members: int, staggered: bool) -> Ensemble:
+        """The attacker's K models, pre-trained on the clean set; crafting needs copies."""
         wanted = (members, staggered)
         if wanted not in self._ensembles:
             key = self.ensemble_key(*wanted)
@@ -156,9 +162,8 @@ class Workshop:
                     hidden=self.hidden(),
                 )
                 self.cache.write(key, found.save)
-            found.path = self.path
             self._ensembles[wanted] = found
-        return self._ensembles[wanted].copy()
+        return self._ensembles[wanted]
 
     def victims(self, poison: Poison, content: str, *, keep: bool) -> Callable[[int], nn.Module]:
         """Trains victims, by number, on the training set with poison in it; where that pays, all of them when the first is asked for.
@@ -168,6 +173,8 @@ class Workshop:
             content: identifies the poison; `"clean"` for none.
             keep: whether other audits may need the same victims, because their poison does not depend on the explainer.
         """
+        if content == "clean":  # a budget of nothing is the clean run, bit for bit
+            return lambda number: self.clean_model("victim", number)
         recipe, way, trained = self.audit.recipe, self.path.members, dict[int, nn.Module]()
 
         def train(numbers: Sequence[int]) -> list[nn.Module]:

@@ -126,7 +126,7 @@ class _Job:
     def ensemble(self) -> None:
         """The attacker's K models in training."""
         wanted = self.spec["members"], self.spec["staggered"]
-        self.shop.ensemble(*wanted).save(self.out / f"{self.shop.ensemble_key(*wanted)}.safetensors")
+        self.shop.pretrained(*wanted).save(self.out / f"{self.shop.ensemble_key(*wanted)}.safetensors")
 
     def targets(self) -> None:
         """The order in which targets are drawn."""
