@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import json
 import multiprocessing
 import os
 import time
@@ -17,14 +18,14 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from benchmarks.measure import in_turn, ratios, save, say
+from benchmarks.measure import RESULTS, in_turn, ratios, save, say
 from benchmarks.networks import SIZES, ensemble_of, path_of, problem_of, recipe_of, samples_of, source_of
 from encircle.attacks import IMF, Watch
 from encircle.threat import Budget
 from encircle.training import CodePath, Source, fit
 from encircle.training.fit import fit_hidden, hidden_samples
 
-REPEATS = 5
+REPEATS = 3
 
 
 def ensembles(name: str, members: int, device: str) -> dict[str, Any]:
@@ -201,26 +202,32 @@ def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", choices=["threads"], help="measure this alone, and keep the other figures")
     parser.add_argument("--large", action="store_true", help="the larger networks at K = 8 too")
     wanted = parser.parse_args()
     torch.set_num_threads(1)
     figures: dict[str, list[Any]] = {}
+    if wanted.only:
+        figures = json.loads((RESULTS / "training.json").read_text(encoding="utf-8"))["figures"]
+        figures[wanted.only] = []
 
     def note(kind: str, row: Any) -> None:
         figures.setdefault(kind, []).append(row)
         save("training", "make bench", figures, wanted.device)
 
+    if wanted.device == "cpu" and len(os.sched_getaffinity(0)) > 1:
+        for name, iterations in (("small-32", 40), ("resnet13-64", 5)):
+            note("threads", threads(name, iterations))
+    if wanted.only:
+        return
     for name in ("table", "small-32", "resnet13-64"):
         for members in (4, 8) if name != "resnet13-64" or wanted.large else (4,):
             note("ensemble", ensembles(name, members, wanted.device))
-    for name, epochs in (("table", 20), ("small-32", 2), ("small-32-frozen", 4), ("resnet13-64-frozen", 3)):
+    for name, epochs in (("table", 20), ("small-32", 2), ("small-32-frozen", 4), ("resnet13-64-frozen", 1)):
         note("victims", victims(name, 3, wanted.device, epochs))
     if wanted.device == "cpu":
-        for name in ("small-32", "resnet13-64", "resnet13-112"):
+        for name in ("small-32", "resnet13-64"):
             note("channels_last", memory_format(name))
-        if len(os.sched_getaffinity(0)) > 1:
-            for name, iterations in (("small-32", 40), ("resnet13-64", 5)):
-                note("threads", threads(name, iterations))
     for name in ("small-32", "resnet13-64"):
         note("alternatives", alternatives(name, wanted.device))
 
