@@ -307,7 +307,7 @@ def page() -> str:
         "figure is a ratio taken within one process from "
         "repeats in turn: median (least to most). Milliseconds hold for the machine that is named and for nothing else.",
         "",
-        f"Machine: {machine.get('processor', 'unknown processor')}, {machine['cores']} cores, {machine.get('threads', 1)} thread a process; torch "
+        f"Machine: {machine.get('processor', 'unknown processor')}, {machine.get('threads', 1)} thread a process; torch "
         f"{machine['torch']}, Python {machine['python']}. No accelerator was at hand: there is no column of one.",
         "",
         *crafting(),
