@@ -26,6 +26,7 @@ from encircle.training import CodePath, Source, fit
 from encircle.training.fit import fit_hidden, hidden_samples
 
 REPEATS = 3
+KINDS = ("ensemble", "victims", "channels_last", "threads", "alternatives")
 
 
 def ensembles(name: str, members: int, device: str) -> dict[str, Any]:
@@ -202,7 +203,7 @@ def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", choices=["threads"], help="measure this alone, and keep the other figures")
+    parser.add_argument("--only", choices=KINDS, help="measure this alone, and keep the other figures")
     parser.add_argument("--large", action="store_true", help="the larger networks at K = 8 too")
     wanted = parser.parse_args()
     torch.set_num_threads(1)
@@ -215,21 +216,24 @@ def main() -> None:
         figures.setdefault(kind, []).append(row)
         save("training", "make bench", figures, wanted.device)
 
-    if wanted.device == "cpu" and len(os.sched_getaffinity(0)) > 1:
-        for name, iterations in (("small-32", 40), ("resnet13-64", 5)):
-            note("threads", threads(name, iterations))
-    if wanted.only:
-        return
-    for name in ("table", "small-32", "resnet13-64"):
-        for members in (4, 8) if name != "resnet13-64" or wanted.large else (4,):
-            note("ensemble", ensembles(name, members, wanted.device))
-    for name, epochs in (("table", 20), ("small-32", 2), ("small-32-frozen", 4), ("resnet13-64-frozen", 1)):
-        note("victims", victims(name, 3, wanted.device, epochs))
-    if wanted.device == "cpu":
-        for name in ("small-32", "resnet13-64"):
-            note("channels_last", memory_format(name))
-    for name in ("small-32", "resnet13-64"):
-        note("alternatives", alternatives(name, wanted.device))
+    cpu, several = wanted.device == "cpu", len(os.sched_getaffinity(0)) > 1
+    for kind in [wanted.only] if wanted.only else KINDS:
+        if kind == "threads" and cpu and several:
+            for name, iterations in (("small-32", 40), ("resnet13-64", 5)):
+                note(kind, threads(name, iterations))
+        if kind == "ensemble":
+            for name in ("table", "small-32", "resnet13-64"):
+                for members in (4, 8) if name != "resnet13-64" or wanted.large else (4,):
+                    note(kind, ensembles(name, members, wanted.device))
+        if kind == "victims":
+            for name, epochs in (("table", 20), ("small-32", 2), ("small-32-frozen", 4), ("resnet13-64-frozen", 1)):
+                note(kind, victims(name, 3, wanted.device, epochs))
+        if kind == "channels_last" and cpu:
+            for name in ("small-32", "resnet13-64"):
+                note(kind, memory_format(name))
+        if kind == "alternatives":
+            for name in ("small-32", "resnet13-64"):
+                note(kind, alternatives(name, wanted.device))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from ..models import stacked
 from ..seeds import generator
 from ..storage import write_bytes
 from .code_path import CodePath, trainable
-from .fit import Learner, Source, hidden_samples, layer_noise, losses_of, steps_per_epoch, train
+from .fit import Learner, Source, hidden_samples, in_training, layer_noise, losses_of, steps_per_epoch, train
 from .recipe import Recipe
 
 ROLE = "surrogate"
@@ -168,7 +168,8 @@ class Ensemble:
             return [learner.step(hidden, labels) for learner in self.learners]
         count, joined = len(self.learners), self.joined
         rows = hidden.repeat(count, *[1] * (hidden.dim() - 1))
-        losses = losses_of(joined, rows, labels.repeat(count), self.recipe, count)
+        with in_training(joined, self.recipe.frozen_stages):
+            losses = losses_of(joined, rows, labels.repeat(count), self.recipe, count)
         whole = trainable(joined)
         # A member's parameter is a view of its place in the stack: it is known by its address.
         found = {

@@ -104,6 +104,11 @@ class Learner:
 
     def step(self, hidden: Float[Tensor, "b *hidden"], labels: Int[Tensor, "b"]) -> float:
         """One step on outputs of the frozen stages (on inputs, if none are frozen); returns the mean cross-entropy."""
+        with in_training(self.model, self.frozen):
+            return self.advance(hidden, labels)
+
+    def advance(self, hidden: Float[Tensor, "b *hidden"], labels: Int[Tensor, "b"]) -> float:
+        """Like `step`, for a model that is in training mode already."""
         if len(labels) < 2 * self.members:
             return float("nan")  # batch normalisation cannot learn from one sample
         losses = losses_of(self.model, hidden, labels, self.recipe, self.members)
@@ -126,14 +131,25 @@ class Learner:
 def losses_of(
     model: nn.Module, hidden: Float[Tensor, "b *hidden"], labels: Int[Tensor, "b"], recipe: Recipe, members: int = 1
 ) -> Float[Tensor, "members"]:
-    """Each member's mean cross-entropy in training mode, with its graph; the model is in eval mode again afterwards."""
-    training_mode(model, recipe.frozen_stages)
-    with torch.autocast(hidden.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+    """Each member's mean cross-entropy, with its graph; the model is in training mode."""
+    if recipe.precision == "bfloat16":
+        with torch.autocast(hidden.device.type, torch.bfloat16):
+            logits = after(model, hidden, recipe.frozen_stages)
+    else:
         logits = after(model, hidden, recipe.frozen_stages)
     losses = F.cross_entropy(logits.to(hidden.dtype), labels, reduction="none")
-    model.eval()
     means: Tensor = losses.unflatten(0, (members, -1)).mean(dim=1)
     return means
+
+
+@contextmanager
+def in_training(model: nn.Module, frozen: int) -> Iterator[None]:
+    """Put the model into training mode, and into eval mode again afterwards."""
+    training_mode(model, frozen)
+    try:
+        yield
+    finally:
+        model.eval()
 
 
 def training_mode(model: nn.Module, frozen: int) -> None:
@@ -262,8 +278,9 @@ def train(learner: Learner, hidden: Samples, shuffles: Sequence[torch.Generator]
     while steps > 0:
         orders = zip(*(batches(len(hidden), learner.recipe.batch_size, one) for one in shuffles), strict=True)
         rows = [torch.cat(each) for each in orders][:steps]
-        for inputs, labels in zip(read_ahead(hidden, rows), (hidden.labels[each] for each in rows), strict=True):
-            learner.step(inputs.to(device), labels.to(device))
+        with in_training(learner.model, learner.frozen):  # once: for small networks it costs as much as a step
+            for inputs, labels in zip(read_ahead(hidden, rows), (hidden.labels[each] for each in rows), strict=True):
+                learner.advance(inputs.to(device), labels.to(device))
         steps -= len(rows)
 
 
@@ -347,6 +364,7 @@ __all__ = [
     "fit",
     "fit_hidden",
     "hidden_samples",
+    "in_training",
     "layer_noise",
     "losses_of",
     "read_ahead",
