@@ -12,7 +12,7 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -199,6 +199,23 @@ def threads(name: str, iterations: int) -> dict[str, Any]:
     return {"network": name, "title": SIZES[name].title, "two processes of one thread": found}
 
 
+def measured(kind: str, device: str, large: bool) -> Iterator[dict[str, Any]]:
+    """The rows of one kind, as they are measured."""
+    if kind == "ensemble":
+        for name in ("table", "small-32", "resnet13-64"):
+            for members in (4, 8) if name != "resnet13-64" or large else (4,):
+                yield ensembles(name, members, device)
+    elif kind == "victims":
+        for name, epochs in (("table", 20), ("small-32", 2), ("small-32-frozen", 4), ("resnet13-64-frozen", 1)):
+            yield victims(name, 3, device, epochs)
+    elif kind == "alternatives":
+        yield from (alternatives(name, device) for name in ("small-32", "resnet13-64"))
+    elif kind == "channels_last" and device == "cpu":
+        yield from (memory_format(name) for name in ("small-32", "resnet13-64"))
+    elif kind == "threads" and device == "cpu" and len(os.sched_getaffinity(0)) > 1:
+        yield from (threads(name, iterations) for name, iterations in (("small-32", 40), ("resnet13-64", 5)))
+
+
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -210,30 +227,11 @@ def main() -> None:
     figures: dict[str, list[Any]] = {}
     if wanted.only:
         figures = json.loads((RESULTS / "training.json").read_text(encoding="utf-8"))["figures"]
-        figures[wanted.only] = []
-
-    def note(kind: str, row: Any) -> None:
-        figures.setdefault(kind, []).append(row)
-        save("training", "make bench", figures, wanted.device)
-
-    cpu, several = wanted.device == "cpu", len(os.sched_getaffinity(0)) > 1
     for kind in [wanted.only] if wanted.only else KINDS:
-        if kind == "threads" and cpu and several:
-            for name, iterations in (("small-32", 40), ("resnet13-64", 5)):
-                note(kind, threads(name, iterations))
-        if kind == "ensemble":
-            for name in ("table", "small-32", "resnet13-64"):
-                for members in (4, 8) if name != "resnet13-64" or wanted.large else (4,):
-                    note(kind, ensembles(name, members, wanted.device))
-        if kind == "victims":
-            for name, epochs in (("table", 20), ("small-32", 2), ("small-32-frozen", 4), ("resnet13-64-frozen", 1)):
-                note(kind, victims(name, 3, wanted.device, epochs))
-        if kind == "channels_last" and cpu:
-            for name in ("small-32", "resnet13-64"):
-                note(kind, memory_format(name))
-        if kind == "alternatives":
-            for name in ("small-32", "resnet13-64"):
-                note(kind, alternatives(name, wanted.device))
+        figures[kind] = []
+        for row in measured(kind, wanted.device, wanted.large):
+            figures[kind].append(row)
+            save("training", "make bench", figures, wanted.device)
 
 
 if __name__ == "__main__":
