@@ -305,7 +305,8 @@ def page() -> str:
         "",
         "Generated from `results/bench/*.json` by `python tools/performance.py`; `make bench` measures anew. Every "
         "figure is a ratio taken within one process from "
-        "repeats in turn: median (least to most; where an iteration takes a few milliseconds, one interruption by the operating system shows as an outlier). Milliseconds hold for the machine that is named and for nothing else.",
+        "repeats in turn: median (least to most; where an iteration takes a few milliseconds, one interruption by the operating system shows). "
+        "Milliseconds hold for the machine that is named and for nothing else.",
         "",
         f"Machine: {machine.get('processor', 'unknown processor')}, {machine.get('threads', 1)} thread a process; torch "
         f"{machine['torch']}, Python {machine['python']}. No accelerator was at hand: there is no column of one.",
