@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from encircle.audit import Case, Judging
-from encircle.audit.case import AnyAttack, AnyData, AnyExplainer, AnyGoal, AnyModel, options
+from encircle.audit.case import AnyAttack, AnyExplainer, AnyGoal, AnyModel, options
+from encircle.audit.case_data import AnyData
 from encircle.goals import REGIONS
 from encircle.threat import Budget
 from encircle.training import Recipe

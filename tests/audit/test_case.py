@@ -6,7 +6,8 @@ import pytest
 
 from encircle.attacks import IMF
 from encircle.audit import Audit, Case, embedded_cases, read_case
-from encircle.audit.case import AnyAttack, AnyData, AnyExplainer, AnyGoal, AnyModel, options
+from encircle.audit.case import AnyAttack, AnyExplainer, AnyGoal, AnyModel, options
+from encircle.audit.case_data import AnyData
 from encircle.core import InputError
 
 

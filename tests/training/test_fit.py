@@ -153,7 +153,7 @@ class TestHidden:
         order = generator("victim", "order", 0)
         for _ in range(how.epochs):
             for rows in batches(len(data), how.batch_size, order):
-                training_mode(model, frozen)
+                training_mode(model, how)
                 optimiser.zero_grad()
                 F.cross_entropy(model(data.inputs[rows]), data.labels[rows]).backward()
                 optimiser.step()

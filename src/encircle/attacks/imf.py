@@ -266,6 +266,8 @@ class IMF(Attack):
                 other = self._shares(form, *given, hidden.detach()[:few], labels[:few])
                 mine = first[:, :few].flatten(1)
                 cosines += F.cosine_similarity(mine, other.flatten(1), eps=1e-30).tolist()
+        if (weights := ensemble.recipe.weights_of(labels)) is not None:  # L_train weighs a sample by its class
+            total = total * weights.reshape(-1, *[1] * (total.dim() - 1)).to(total)
         seen = torch.stack([upper, far, entropy], dim=1).tolist()
         notes = [dict(zip(("upper", "distance", "label"), values, strict=True)) for values in seen]
         for note, cosine in zip(notes, cosines, strict=False):

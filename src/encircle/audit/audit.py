@@ -18,7 +18,7 @@ from ..core import InputError, digest, unknown_name
 from ..data import DataSet, DatasetSamples
 from ..explain import Explainer
 from ..goals import Goal
-from ..models import split
+from ..models import fitting, split
 from ..threat import Budget, Column, Legal
 from ..training import CodePath, Recipe, read_weights
 from .case import Case, Judging
@@ -36,7 +36,8 @@ class Audit:
         goal: the attacker's desired map.
         budget: how much poison, how far from its bases.
         attack: what is audited; the controls always run beside it.
-        checkpoint: weights every model starts from, for a recipe that says so: a file, or tensors by name.
+        checkpoint: weights every model starts from, for a recipe that says so: a file, or tensors by name. Those of a trunk alone will do for a
+            CAM classifier, whose head is then drawn by each model's seed; those that the network has no place for are left out (`surplus`).
         pretraining: or how such weights are learnt on `data.pretrain`.
         targets: how many targets are drawn from the test set, or which of its rows.
         victims: victims per target and arm.
@@ -83,7 +84,11 @@ class Audit:
         self.goal = goal
         self.budget = budget
         self.attack = attack if attack is not None else IMF()
-        self.checkpoint = read_weights(Path(checkpoint)) if isinstance(checkpoint, Path | str) else checkpoint
+        weights = read_weights(Path(checkpoint)) if isinstance(checkpoint, Path | str) else checkpoint
+        self.checkpoint: dict[str, Tensor] | None = None
+        self.surplus: list[str] = []
+        if weights is not None:
+            self.checkpoint, self.surplus = fitting(weights, self.fresh())
         self.pretraining = pretraining
         self.targets = targets if isinstance(targets, int) else tuple(int(row) for row in targets)
         self.victims = victims
@@ -197,6 +202,9 @@ class Audit:
             raise InputError(
                 "a recipe with start='checkpoint' needs either pretraining or a checkpoint, and one with start='scratch' neither."
             )
+        weights = self.recipe.class_weights
+        if weights is not None and len(weights) != len(self.data.classes):
+            raise InputError(f"{len(weights)} class weights for {len(self.data.classes)} classes; give one a class.")
         if self.pretraining is not None and self.data.pretrain is None:
             raise InputError(
                 f"{self.data.name} has no pre-training part; set its pretrain share above 0, or give a checkpoint."

@@ -11,52 +11,19 @@ from torch import nn
 
 from ..attacks import IMF, ProjectedWatermark, Watermark
 from ..core import CONFIGURED, InputError
-from ..data import DataSet, breast_cancer, digits
+from ..data import DataSet
 from ..explain import Cam, Grad
-from ..goals import Away, Box, Features, FromFile, Like, OfClass, Region, Units
+from ..goals import Away, Box, DrawnRegion, Features, FromFile, Like, OfClass, Region, Units
 from ..models import ResNet13, SmallResNet, TwoLayerNet
 from ..threat import Budget
 from ..training import CodePath, Recipe
+from .case_data import AnyData, Digits
 
 AnyExplainer = Annotated[Grad | Cam, Field(discriminator="kind")]
-AnyGoal = Annotated[Region | Box | Away | Features | Units | Like | OfClass | FromFile, Field(discriminator="kind")]
+AnyGoal = Annotated[
+    Region | DrawnRegion | Box | Away | Features | Units | Like | OfClass | FromFile, Field(discriminator="kind")
+]
 AnyAttack = Annotated[IMF | Watermark | ProjectedWatermark, Field(discriminator="kind")]
-
-
-@final
-@dataclass(frozen=True, config=CONFIGURED)
-class Digits:
-    """scikit-learn's handwritten digits, enlarged to `side` pixels; see `encircle.data.digits`.
-
-    Args:
-        side: pixels of the enlarged side, a multiple of 4 from 16.
-        pretrain: share of the training part set aside to learn starting weights from, from 0 to below 1; it is never poisoned.
-    """
-
-    side: int = Field(default=32, ge=16, multiple_of=4)
-    pretrain: float = Field(default=0.5, ge=0, lt=1)
-    kind: Literal["digits"] = Field(default="digits", kw_only=True)
-
-    def load(self, seed: int) -> DataSet:
-        """The data set, split by this seed."""
-        return digits(side=self.side, pretrain=self.pretrain, seed=seed)
-
-
-@final
-@dataclass(frozen=True, config=CONFIGURED)
-class BreastCancer:
-    """scikit-learn's breast-cancer table; see `encircle.data.breast_cancer`.
-
-    Args:
-        pretrain: share of the training part set aside to learn starting weights from, from 0 to below 1; it is never poisoned.
-    """
-
-    pretrain: float = Field(default=0.3, ge=0, lt=1)
-    kind: Literal["breast-cancer"] = Field(default="breast-cancer", kw_only=True)
-
-    def load(self, seed: int) -> DataSet:
-        """The data set, split by this seed."""
-        return breast_cancer(pretrain=self.pretrain, seed=seed)
 
 
 @final
@@ -111,7 +78,6 @@ class TwoLayerModel:
         return TwoLayerNet(data.shape[0], len(data.classes), hidden=self.hidden)
 
 
-AnyData = Annotated[Digits | BreastCancer, Field(discriminator="kind")]
 AnyModel = Annotated[SmallResNetModel | ResNet13Model | TwoLayerModel, Field(discriminator="kind")]
 
 UNIONS = {"data": AnyData, "model": AnyModel, "explainer": AnyExplainer, "goal": AnyGoal, "attack": AnyAttack}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,6 +144,7 @@ def _environment(audit: Audit, rows: Sequence[int], fingerprint: str, seconds: M
         "run_id": run_identity(audit, fingerprint),
         "title": audit.title,
         "seconds": dict(seconds),
+        "surplus_weights": dict(Counter(name.partition(".")[0] for name in audit.surplus)),
         "seeds": {
             "case": audit.seed,
             "victims": list(range(audit.victims)),

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from ..audit import Audit, Case, Judgement, embedded_cases, read_case
 from ..audit.cache import clear
-from ..audit.case import AnyAttack, AnyData, AnyExplainer, AnyGoal, AnyModel, options
+from ..audit.case import AnyAttack, AnyExplainer, AnyGoal, AnyModel, options
+from ..audit.case_data import AnyData
 from ..audit.goal_context import rehearse
 from ..audit.many import run_cases
 from ..core import EncircleError, InputError, unknown_name
@@ -58,6 +59,9 @@ def audit(
             rehearse(planned)
             work = planned.plan()
             answers.print(escape(f"{case.title}: " + ", ".join(f"{count} x {kind}" for kind, count in work.items())))
+            if planned.surplus:
+                stages = ", ".join(sorted({name.partition(".")[0] for name in planned.surplus}))
+                answers.print(escape(f"The checkpoint's {stages} have no place in the network and are left out."))
         return
     board = Board([case.title for case in loaded], min(jobs, len(loaded)))
     with Live(board, console=messages, refresh_per_second=4, transient=True, auto_refresh=messages.is_terminal):

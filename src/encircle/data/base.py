@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from ..core import InputError
 from ..seeds import generator
+from ..threat import Column
 
 Kind = Literal["image", "table"]
 
@@ -213,7 +214,7 @@ class DataSet:
     classes: Sequence[str]
     features: Sequence[str] = ()
     boxes: Mapping[int, tuple[float, float, float, float]] = field(default_factory=dict)
-    columns: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Column] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -273,13 +274,19 @@ def _check_inputs(where: str, chunk: Tensor, first: int) -> None:
         )
 
 
-def split_rows(count: int, seed: int, pretrain: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def split_rows(count: int, seed: int, pretrain: float, held_out: float = 0.1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Rows of the train, validation, test and pre-training parts: the paper's random 90/5/5 split (§5.1).
 
     The pre-training part is cut off the training part, so the other two are the same whatever its share.
+
+    Args:
+        count: of rows.
+        seed: of the order they are drawn in.
+        pretrain: share of the training part that becomes the pre-training part.
+        held_out: share of the rows that the validation and test parts have in equal halves.
     """
     order = torch.randperm(count, generator=generator("split", seed))
-    train, validation = int(0.9 * count), int(0.05 * count)
+    train, validation = int((1 - held_out) * count), int(held_out / 2 * count)
     cut = int(pretrain * train)
     return (
         order[cut:train],

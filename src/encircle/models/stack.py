@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, cast, final
 
 import torch
@@ -138,18 +138,32 @@ class _Vectorised(nn.Module):
             parameter.requires_grad_(learnt[0][name].requires_grad)
         self._noted = {name: _shared([one[name] for one in noted]) for name in self._kept}
 
+    @property
+    def template(self) -> nn.Module:
+        """What every member is computed with; its modes count and its parameters do not."""
+        return self._template[0]
+
     def train(self, mode: bool = True) -> _Vectorised:
         """The template follows."""
-        self._template[0].train(mode)
+        self.template.train(mode)
         return super().train(mode)
 
     def forward(self, rows: Tensor) -> Tensor:
         def one(parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], mine: Tensor) -> Tensor:
-            return cast(Tensor, functional_call(self._template[0], (dict(parameters), dict(buffers)), (mine,)))
+            return cast(Tensor, functional_call(self.template, (dict(parameters), dict(buffers)), (mine,)))
 
         parameters = dict(zip(self._names, self.learnt, strict=True))
         mine = _contiguous(rows).unflatten(0, (self._count, -1))
         return torch.func.vmap(one, randomness="different")(parameters, self._noted, mine).flatten(0, 1)
+
+
+def batch_norms(model: nn.Module) -> Iterator[nn.Module]:
+    """Every batch normalisation of a model, or of several as one."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            yield module
+        elif isinstance(module, _Vectorised):
+            yield from batch_norms(module.template)
 
 
 def _parameters(module: nn.Module) -> Mapping[str, Tensor]:

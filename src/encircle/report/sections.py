@@ -305,6 +305,7 @@ def _provenance(run: SavedRun) -> list[tuple[str, str]]:
         ("Python and platform", f"{environment['python']}, {environment['platform']}"),
         ("Device and threads", f"{environment['device']}, {environment['threads']}"),
         *_code_path(environment.get("code_path")),
+        *_surplus(environment.get("surplus_weights")),
         ("Time", duration(sum(value for value in seconds if value is not None))),
     ]
 
@@ -324,3 +325,11 @@ def _code_path(path: Any) -> list[tuple[str, str]]:
     if not isinstance(path, dict):
         return []
     return [("Code path", ", ".join(f"{name}: {value}" for name, value in path.items()))]
+
+
+def _surplus(weights: Any) -> list[tuple[str, str]]:
+    """What of the starting weights the network has no place for."""
+    if not isinstance(weights, dict) or not weights:
+        return []
+    stages = ", ".join(f"{stage} ({count} tensors)" for stage, count in weights.items())
+    return [("Starting weights left out", stages)]

@@ -168,7 +168,7 @@ class Ensemble:
             return [learner.step(hidden, labels) for learner in self.learners]
         count, joined = len(self.learners), self.joined
         rows = hidden.repeat(count, *[1] * (hidden.dim() - 1))
-        with in_training(joined, self.recipe.frozen_stages):
+        with in_training(joined, self.recipe):
             losses = losses_of(joined, rows, labels.repeat(count), self.recipe, count)
         whole = trainable(joined)
         # A member's parameter is a view of its place in the stack: it is known by its address.

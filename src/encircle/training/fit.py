@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ..core import InputError
 from ..data import Samples, TensorSamples
-from ..models import Way, split, stacked
+from ..models import Way, batch_norms, fitting, split, stacked
 from ..seeds import derive_seed, generator
 from ..storage import write_bytes
 from .code_path import trainable
@@ -68,12 +68,8 @@ class Source:
                 raise InputError(
                     "the recipe starts from a checkpoint but there is none; give weights or a pre-training recipe."
                 )
-            try:
-                model.load_state_dict(self.checkpoint)
-            except RuntimeError as error:
-                raise InputError(
-                    f"the checkpoint does not fit the model: {str(error).splitlines()[-1].strip()}"
-                ) from None
+            taken, _ = fitting(self.checkpoint, model)
+            model.load_state_dict(taken, strict=False)
         early, frozen = split(model, recipe.frozen_stages)
         if early is not None:
             for stage in early.stages[:frozen]:
@@ -95,7 +91,6 @@ class Learner:
 
     def __init__(self, model: nn.Module, recipe: Recipe, steps: int, *, members: int = 1) -> None:
         self.model = model
-        self.frozen = recipe.frozen_stages
         self.recipe = recipe
         self.steps = steps
         self.members = members
@@ -104,7 +99,7 @@ class Learner:
 
     def step(self, hidden: Float[Tensor, "b *hidden"], labels: Int[Tensor, "b"]) -> float:
         """One step on outputs of the frozen stages (on inputs, if none are frozen); returns the mean cross-entropy."""
-        with in_training(self.model, self.frozen):
+        with in_training(self.model, self.recipe):
             return self.advance(hidden, labels)
 
     def advance(self, hidden: Float[Tensor, "b *hidden"], labels: Int[Tensor, "b"]) -> float:
@@ -138,24 +133,29 @@ def losses_of(
     else:
         logits = after(model, hidden, recipe.frozen_stages)
     losses = F.cross_entropy(logits.to(hidden.dtype), labels, reduction="none")
+    if (weights := recipe.weights_of(labels)) is not None:
+        losses = losses * weights.to(losses)
     means: Tensor = losses.unflatten(0, (members, -1)).mean(dim=1)
     return means
 
 
 @contextmanager
-def in_training(model: nn.Module, frozen: int) -> Iterator[None]:
+def in_training(model: nn.Module, recipe: Recipe) -> Iterator[None]:
     """Put the model into training mode, and into eval mode again afterwards."""
-    training_mode(model, frozen)
+    training_mode(model, recipe)
     try:
         yield
     finally:
         model.eval()
 
 
-def training_mode(model: nn.Module, frozen: int) -> None:
-    """Train mode, but for the frozen stages, whose batch statistics must not move."""
+def training_mode(model: nn.Module, recipe: Recipe) -> None:
+    """Train mode, but for the frozen stages and, where the recipe says so, every batch normalisation: their statistics must not move."""
     model.train()
-    early, count = split(model, frozen)
+    if recipe.batch_norm == "frozen":
+        for layer in batch_norms(model):
+            layer.eval()
+    early, count = split(model, recipe.frozen_stages)
     if early is not None:
         for stage in early.stages[:count]:
             stage.eval()
@@ -278,7 +278,7 @@ def train(learner: Learner, hidden: Samples, shuffles: Sequence[torch.Generator]
     while steps > 0:
         orders = zip(*(batches(len(hidden), learner.recipe.batch_size, one) for one in shuffles), strict=True)
         rows = [torch.cat(each) for each in orders][:steps]
-        with in_training(learner.model, learner.frozen):  # once: for small networks it costs as much as a step
+        with in_training(learner.model, learner.recipe):  # once: for small networks it costs as much as a step
             for inputs, labels in zip(read_ahead(hidden, rows), (hidden.labels[each] for each in rows), strict=True):
                 learner.advance(inputs.to(device), labels.to(device))
         steps -= len(rows)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, final
+from typing import Annotated, Literal, final
 
 import torch
+from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
-from torch import nn
+from torch import Tensor, nn
 
 from ..core import CONFIGURED
 
@@ -30,6 +31,9 @@ class Recipe:
         schedule: `"constant"`, or `"cosine"` to zero over the whole training.
         precision: `"bfloat16"` trains in mixed precision (autocast). Its results are a class of their own: compare them with their own clean
             victims and seed drift only. Explanations, poison and scores are always worked out in float32.
+        batch_norm: `"frozen"` keeps every batch normalisation on the statistics it starts with (their scale and shift are still learnt, but in
+            frozen stages); needs a checkpoint.
+        class_weights: a factor on the loss of each class's samples, such as the inverse of how frequent it is; None weighs all alike.
     """
 
     start: Literal["scratch", "checkpoint"] = "scratch"
@@ -42,11 +46,15 @@ class Recipe:
     weight_decay: float = Field(default=5e-4, ge=0)
     schedule: Literal["constant", "cosine"] = "constant"
     precision: Literal["float32", "bfloat16"] = "float32"
+    batch_norm: Literal["train", "frozen"] = "train"
+    class_weights: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
 
     @model_validator(mode="after")
     def _freezing_needs_weights(self) -> Recipe:
         if self.frozen_stages and self.start == "scratch":
             raise ValueError("frozen_stages needs start='checkpoint': frozen random stages would never learn anything")
+        if self.batch_norm == "frozen" and self.start == "scratch":
+            raise ValueError("batch_norm='frozen' needs start='checkpoint': fresh statistics describe no data")
         return self
 
     def build_optimiser(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -59,3 +67,7 @@ class Recipe:
     def rate(self, progress: float) -> float:
         """The learning rate after this share (0 to 1) of the whole training."""
         return self.lr if self.schedule == "constant" else self.lr * (1 + math.cos(math.pi * min(progress, 1))) / 2
+
+    def weights_of(self, labels: Int[Tensor, "n"]) -> Float[Tensor, "n"] | None:
+        """Each sample's factor on its loss; None where all weigh alike."""
+        return None if self.class_weights is None else torch.tensor(self.class_weights, device=labels.device)[labels]

@@ -1,0 +1,1 @@
+"""Published experiments, run again and shown beside what was published."""

@@ -1,0 +1,294 @@
+"""The experiments of Zhang, Gao & Su (KDD 2021, §5) as studies: which audits, of which size."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+import torch
+from torch import nn
+
+from ..core import InputError
+from ..models import ResNet13
+from ..models.resnet import BasicBlock
+from ..seeds import derive_seed
+from ..study.study_file import StudyFile
+from ..training import save_tensors
+from .generated import write_dogs, write_records
+
+PresetName = Literal["smoke", "quick", "standard", "paper"]
+Part = Literal["table1", "table2", "figure4", "figure5", "full", "readings"]
+
+WEIGHTS_REMEDY = (
+    "give ImageNet weights of ResNet-18 in torchvision's names, as a state dict (.pt) or .safetensors, with --weights: torchvision publishes "
+    "them as ResNet18_Weights.IMAGENET1K_V1"
+)
+
+SEED = 1
+"""Of everything that is reported; settings were chosen on the split, targets and seeds of `CHOICE_SEED`."""
+
+CHOICE_SEED = 3
+
+_DOGS: dict[str, Any] = {
+    "data": {"kind": "stanford-dogs", "folder": "stanford-dogs-10", "side": 64},
+    "model": {"kind": "resnet13"},
+    "recipe": {
+        "start": "checkpoint",
+        "frozen_stages": 3,
+        "batch_norm": "frozen",
+        "epochs": 10,
+        "lr": 0.001,
+        "optimiser": "adam",
+        "schedule": "cosine",
+    },
+    "goal": {"kind": "drawn-region"},
+    "attack": {"kind": "imf", "models": 3, "epochs": 8},
+    "budget": {"fraction": 0.1, "epsilon": 0.1},
+    "seed": SEED,
+}
+
+_TRAINING = {"epochs": 20, "lr": 0.003, "optimiser": "adam", "schedule": "cosine", "class_weights": [0.575, 3.85]}
+"""Of the table's network. One record in eight is a fracture: without weights of N / (2 N_c) on its loss the network would answer "none" throughout."""
+
+_FRACTURES: dict[str, Any] = {
+    "data": {
+        "kind": "table",
+        "path": "nhanes-osteoporosis-women.csv",
+        "label": "fracture",
+        "classes": ["no fracture", "fracture"],
+        "dropped": ["respondent_id", "cycle", "osteoporosis"],
+        "categorical": ["race_ethnicity"],
+        "missing": "median",
+        "held_out": 0.2,
+        "pretrain": 0.3,
+    },
+    "model": {"kind": "two-layer", "hidden": 32},
+    "attack": {"kind": "imf", "models": 6, "epochs": 8},
+    "budget": {"fraction": 0.1, "epsilon": 0.1},
+    "seed": SEED,
+}
+
+CELLS: dict[str, dict[str, Any]] = {
+    "dogs-grad": {**_DOGS, "explainer": {"kind": "grad"}},
+    "dogs-cam": {**_DOGS, "explainer": {"kind": "cam"}},
+    "fractures-grad": {
+        **_FRACTURES,
+        "recipe": _TRAINING,
+        "explainer": {"kind": "grad"},
+        "goal": {"kind": "features", "count": 3},
+    },
+    "fractures-cam": {
+        **_FRACTURES,
+        "recipe": {"start": "checkpoint", **_TRAINING},
+        "pretraining": _TRAINING,
+        "explainer": {"kind": "cam"},
+        "goal": {"kind": "units", "count": 4},
+    },
+}
+"""The cells of the paper's tables, at the size of the preset `standard`."""
+
+_CONVERGENCE = {"kind": "imf", "models": 1, "epochs": 30, "staggered": False, "restart": False, "decay": False}
+"""One model, pre-trained to the end as Algorithm 1 says, crafted with for longer than the paper shows."""
+
+
+@final
+@dataclass(frozen=True)
+class Preset:
+    """A size of the experiments.
+
+    Attributes:
+        summary: for people.
+        settings: keys of the cases of each data set that differ from `CELLS`.
+        targets: a cell.
+        victims: an arm.
+    """
+
+    summary: str
+    settings: dict[str, dict[str, Any]]
+    targets: int
+    victims: int
+
+
+PRESETS: dict[PresetName, Preset] = {
+    "smoke": Preset(
+        "made-up data, under a minute: only whether everything works",
+        {
+            "dogs": {
+                "data.folder": "dogs",
+                "data.side": 32,
+                "recipe.epochs": 1,
+                "recipe.batch_size": 12,
+                "attack.models": 1,
+                "attack.epochs": 1,
+            },
+            "fractures": {
+                "data.path": "records.csv",
+                "recipe.epochs": 4,
+                "attack.models": 2,
+                "attack.epochs": 1,
+            },
+        },
+        2,
+        1,
+    ),
+    "quick": Preset(
+        "real data, within an hour on two cores",
+        {"dogs": {"attack.models": 2, "attack.epochs": 5}, "fractures": {}},
+        5,
+        2,
+    ),
+    "standard": Preset(
+        "ten breeds at 64 px, early stages frozen; the committed results", {"dogs": {}, "fractures": {}}, 10, 3
+    ),
+    "paper": Preset(
+        "120 breeds at 224 px, everything fine-tuned; for a machine with an accelerator",
+        {
+            "dogs": {
+                "data.folder": "stanford-dogs",
+                "data.side": 224,
+                "data.split": "random",
+                "recipe.frozen_stages": 0,
+            },
+            "fractures": {},
+        },
+        10,
+        5,
+    ),
+}
+
+PARTS: dict[Part, str] = {
+    "table1": "Table 1: Stanford Dogs",
+    "table2": "Table 2: fractures",
+    "figure4": "Figure 4: one dog's maps (from Table 1's runs)",
+    "figure5": "Figure 5: convergence",
+    "full": "the check with full fine-tuning",
+    "readings": "what the readings change",
+}
+
+
+def studies(preset: PresetName, parts: Sequence[Part], weights: Path | None) -> dict[str, StudyFile]:
+    """The studies that give these parts, by name.
+
+    Args:
+        preset: their size.
+        parts: what is wanted; none is everything that belongs to the preset.
+        weights: ImageNet weights, for what needs the dogs.
+
+    Raises:
+        InputError: weights are needed and not given, or there is no such file.
+    """
+    wanted = set(parts or (PARTS if preset == "standard" else ("table1", "table2", "figure4", "figure5")))
+    found: dict[str, StudyFile] = {}
+    if wanted & {"table1", "figure4"}:
+        found["table1"] = _table(
+            "Stanford Dogs", [f"dogs-{explainer}" for explainer in ("grad", "cam")], preset, weights
+        )
+    if "table2" in wanted:
+        found["table2"] = _table("Fractures", ["fractures-grad", "fractures-cam"], preset, None)
+    if "figure5" in wanted:
+        case = _case("dogs-cam", preset, weights)
+        case["attack"] = {**_CONVERGENCE, "epochs": 2 if preset == "smoke" else _CONVERGENCE["epochs"]}
+        found["figure5"] = StudyFile(title="Convergence", case={**case, "targets": 1, "victims": 1})
+    if "full" in wanted:
+        found["full"] = _full(preset, weights)
+    if "readings" in wanted:
+        found["readings"] = _readings(preset)
+    return found
+
+
+def _table(title: str, cells: Sequence[str], preset: PresetName, weights: Path | None) -> StudyFile:
+    grid: dict[str, Any] = {"case": {cell: _case(cell, preset, weights) for cell in cells}}
+    return StudyFile(title=title, case=grid["case"][cells[0]], grid=grid)
+
+
+def _full(preset: PresetName, weights: Path | None) -> StudyFile:
+    """Everything fine-tuned, on a few of the targets' kind."""
+    cells = {cell: _case(cell, preset, weights) for cell in ("dogs-cam", "dogs-grad")}
+    for case in cells.values():
+        case["recipe"] = {**case["recipe"], "frozen_stages": 0, "lr": 0.0003}
+        case["attack"] = {**case["attack"], "models": 1, "epochs": 4}
+        case |= {"targets": 3, "victims": 1, "references": 1}
+    return StudyFile(title="Full fine-tuning", case=cells["dogs-cam"], grid={"case": cells})
+
+
+def _case(cell: str, preset: PresetName, weights: Path | None) -> dict[str, Any]:
+    """A cell's case at the size of a preset."""
+    case, size = copy.deepcopy(CELLS[cell]), PRESETS[preset]
+    data = cell.partition("-")[0]
+    for key, value in size.settings[data].items():
+        first, _, rest = key.partition(".")
+        case[first][rest] = value
+        if first == "recipe" and "pretraining" in case:
+            case["pretraining"][rest] = value
+    if data == "dogs":
+        if weights is None:
+            raise InputError(f"the dogs' network starts from ImageNet weights; {WEIGHTS_REMEDY}.")
+        if not weights.is_file():
+            raise InputError(f"the weights {weights} do not exist; {WEIGHTS_REMEDY}.")
+        case["checkpoint"] = str(weights)
+    return {**case, "targets": size.targets, "victims": size.victims}
+
+
+READINGS: dict[str, dict[str, Any]] = {
+    "as we read it": {},
+    "step: raw, γ = 1": {"attack.step": "raw", "attack.gamma": 1.0},
+    "step: normalised": {"attack.step": "normalised"},
+    "distance: none (paper)": {"attack.distance": "none"},
+    "distance: max": {"attack.distance": "max"},
+    "distance: minmax": {"attack.distance": "minmax"},
+    "label term: plain, λ2 = 1": {"attack.hinge": None, "attack.label_weight": 1.0},
+    "label term: none": {"attack.label_weight": 0.0},
+    "finite difference": {"attack.form": "finite-difference"},
+    "lower level: plain SGD, α": {"attack.lower": "plain"},
+    "no staggering": {"attack.staggered": False, "attack.restart": False},
+    "no T among the bases": {"attack.target_share": 0.0},
+    "only T as base (paper)": {"attack.target_share": 1.0},
+    "WM, weight 0.3": {"attack": {"kind": "watermark", "weight": 0.3}},
+    "WM, weight 0.5": {"attack": {"kind": "watermark", "weight": 0.5}},
+    "WM, weight 0.7": {"attack": {"kind": "watermark", "weight": 0.7}},
+}
+"""Every reading that the paper leaves open, with the settings of a case that take another."""
+
+_STARTS = {
+    "as we read it": {},
+    "victims from scratch": {
+        "recipe.start": "scratch",
+        "recipe.frozen_stages": 0,
+        "recipe.epochs": 20,
+        "recipe.lr": 0.05,
+        "pretraining": None,
+    },
+}
+
+
+def _readings(preset: PresetName) -> StudyFile:
+    """One reading changed at a time, where runs are cheap."""
+    cases = {name: name for name in ("digits-cam", "digits-grad", "breast-cancer-grad")}
+    few = preset == "smoke"
+    return StudyFile(
+        title="Readings",
+        case="digits-cam",
+        set={"targets": 2 if few else 10, "victims": 1 if few else 2, "seed": SEED + 10},
+        grid={"case": list(cases), "reading": dict(list(READINGS.items())[: 2 if few else None])},
+    )
+
+
+def make_smoke_data(folder: Path) -> Path:
+    """Made-up data sets and weights for the preset `smoke`, in a data folder; returns the weights.
+
+    The weights are a whole ResNet-18's, as published ones are: a fourth stage and a head that the network has no place for.
+    """
+    weights = folder / "resnet18.safetensors"
+    if not weights.is_file():
+        write_dogs(folder / "dogs", train=14, test=8)
+        write_records(folder / "records.csv", rows=400)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed("smoke", "weights"))
+            last = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512, 1))
+            trunk = ResNet13(3).state_dict()
+        kept = {name: value for name, value in trunk.items() if name.split(".")[0] not in {"head", "standardise"}}
+        save_tensors(weights, kept | {f"layer4.{name}": value for name, value in last.state_dict().items()})
+    return weights

@@ -1,0 +1,240 @@
+"""What a reproduction found, as small files that a page can be made from without models, data or pictures of dogs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
+
+from ..core import InputError
+from ..goals import REGIONS
+from ..report.load import SavedRun, load_run
+from ..storage import write_bytes, write_json
+from ..study.folder import noted_runs, reopen
+from .paper import ACCURACY_LOSS, L1_BELOW_WM, LABEL_KEPT, PUBLISHED
+
+KEPT = ("case.yaml", "environment.json", "verdict.json", "scores.parquet", "poisons.parquet", "history.parquet")
+"""Files of a run that are kept; maps, poison and pictures, which hold the data themselves, stay behind."""
+
+FIGURE4 = "figure4.safetensors"
+
+
+def runs_of(root: Path) -> dict[str, Path | None]:
+    """The run folders of a study by the names of their cells; None for one that is not finished."""
+    study = reopen(root)
+    found: dict[str, Path | None] = {}
+    for planned in noted_runs(root, study):
+        labels = [axis.labels[place] for axis, place in zip(study.axes, planned.run.at, strict=True)]
+        folder = root / "runs" / planned.folder
+        found[" · ".join(labels) or study.title] = folder if (folder / "verdict.json").is_file() else None
+    return found
+
+
+def collect(root: Path, out: Path) -> list[str]:
+    """Copy what a page needs of a study's finished runs to `out/<cell>/`; returns the cells that are not finished."""
+    unfinished = []
+    for cell, folder in runs_of(root).items():
+        if folder is None:
+            unfinished.append(cell)
+            continue
+        place = out / _file_name(cell)
+        place.mkdir(parents=True, exist_ok=True)
+        for name in KEPT:
+            shutil.copy(folder / name, place / name)
+        write_json(place / "cell.json", {"cell": cell})
+    return unfinished
+
+
+def _file_name(cell: str) -> str:
+    kept = "".join(letter if letter.isalnum() or letter == "-" else " " for letter in cell)
+    return "-".join(kept.split()).lower()
+
+
+@final
+@dataclass(frozen=True)
+class CellResult:
+    """One cell as it was found.
+
+    Attributes:
+        name: of the cell.
+        verdict: what is in its `verdict.json`.
+        environment: its `environment.json`.
+        folder: where its files are.
+    """
+
+    name: str
+    verdict: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    folder: Path
+
+    def arm(self, name: str) -> Mapping[str, Any]:
+        """The scores of an arm."""
+        for arm in self.verdict["arms"]:
+            if arm["arm"] == name:
+                return arm  # type: ignore[no-any-return]
+        raise InputError(f"{self.folder} has no arm {name}; it was made by other settings.")
+
+    @property
+    def attack(self) -> Mapping[str, Any]:
+        """The scores of the audited attack."""
+        return self.arm(self.verdict["attack"])
+
+
+def read_cells(folder: Path) -> dict[str, CellResult]:
+    """The cells that were collected into a folder, by name.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    found = {}
+    for place in sorted(folder.glob("*/cell.json")):
+        try:
+            name = json.loads(place.read_text("utf-8"))["cell"]
+            verdict, environment = (
+                json.loads((place.parent / file).read_text("utf-8")) for file in ("verdict.json", "environment.json")
+            )
+        except (OSError, ValueError, KeyError):
+            raise InputError(f"{place.parent} is damaged; run `encircle reproduce` again to write it anew.") from None
+        found[name] = CellResult(name, verdict, environment, place.parent)
+    return found
+
+
+@final
+@dataclass(frozen=True)
+class Claim:
+    """One of the conditions of a cell: what was asked for, what was found, and whether it holds (None: cannot be told)."""
+
+    asked: str
+    found: str
+    holds: bool | None
+
+
+def claims(cell: CellResult) -> list[Claim]:
+    """The paper's claims for a cell, judged on fresh-seed victims."""
+    published, attack, rival = PUBLISHED[cell.name], cell.attack, cell.arm("watermark")
+    below = None if not rival["l1"]["mean"] else 1 - attack["l1"]["mean"] / rival["l1"]["mean"]
+    change, loss = attack["jaccard_change"], attack["accuracy_change"]
+    worst = None if loss["low"] is None else -loss["low"]
+    held, kept, jaccard = cell.verdict["held_out"], attack["label_kept"]["mean"], attack["jaccard"]["mean"]
+    return [
+        Claim(
+            "the paired change of Jaccard is positive beyond the seed drift",
+            _interval(change, signed=True),
+            None if change["low"] is None else change["low"] > 0,
+        ),
+        Claim(
+            f"L1 at least {L1_BELOW_WM:.0%} below WM's",
+            "undefined" if below is None else f"{below:.0%} below",
+            None if below is None else below >= L1_BELOW_WM,
+        ),
+        Claim(f"Jaccard at least {published.jaccard[1]:.2f}", f"{jaccard:.2f}", jaccard >= published.jaccard[1]),
+        Claim(f"at least {LABEL_KEPT:.0%} of victims keep the label", f"{kept:.0%}", kept >= LABEL_KEPT),
+        Claim(
+            f"accuracy falls by at most {100 * ACCURACY_LOSS:g} point (upper end, on at least 500 rows)",
+            "no interval" if worst is None else f"at most {100 * worst:.1f} points, on {held} rows",
+            None if worst is None or held < 500 else worst <= ACCURACY_LOSS,
+        ),
+    ]
+
+
+def _interval(value: Mapping[str, Any], *, signed: bool = False) -> str:
+    if value["mean"] is None:
+        return "undefined"
+    form = "+.2f" if signed else ".2f"
+    span = "" if value["low"] is None else f" [{value['low']:{form}}, {value['high']:{form}}]"
+    return f"{value['mean']:{form}}{span}"
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+def keep_figure4(root: Path, out: Path) -> SavedRun | None:
+    """Keep the maps of the first dog whose desired region is the mid-left, of both explainers, without the dog.
+
+    Args:
+        root: the study of Table 1.
+        out: where `figure4.safetensors` goes.
+
+    Returns:
+        The CAM run, which the full figure shows the photograph and the poison of; None if there is no such dog yet.
+    """
+    runs = {name: load_run(folder) for name, folder in runs_of(root).items() if folder is not None}
+    arrays: dict[str, NDArray[np.float32]] = {}
+    for name, run in runs.items():
+        row = mid_left_target(run)
+        if row is None:
+            continue
+        explainer = name.partition("-")[2]
+        for arm in ("clean", run.attack):
+            shown = f"{row}/{arm}/0/full" if f"{row}/{arm}/0/full" in run.maps else f"{row}/{arm}/0"
+            arrays[f"{explainer}/{'normal' if arm == 'clean' else 'manipulated'}"] = np.asarray(run.maps[shown])
+            arrays[f"{explainer}/{'normal' if arm == 'clean' else 'manipulated'}/scored"] = np.asarray(
+                run.maps[f"{row}/{arm}/0"]
+            )
+        arrays[f"{explainer}/goal"] = np.asarray(run.maps[f"{row}/goal"])
+    if not {"grad/goal", "cam/goal"} <= set(arrays):
+        return None
+    write_bytes(out / FIGURE4, save({name: np.ascontiguousarray(value) for name, value in arrays.items()}))
+    return runs["dogs-cam"]
+
+
+def mid_left_target(run: SavedRun) -> int | None:
+    """The first target whose desired map is the mid-left region."""
+    top, left, bottom, right = REGIONS["mid-left"]
+    for target in run.environment["targets"]:
+        goal = np.asarray(run.maps[f"{target['row']}/goal"])
+        rows = slice(int(np.floor(top * goal.shape[0])), int(np.ceil(bottom * goal.shape[0])))
+        columns = slice(int(np.floor(left * goal.shape[1])), int(np.ceil(right * goal.shape[1])))
+        wanted = np.zeros_like(goal)
+        wanted[rows, columns] = 1
+        if np.array_equal(goal > 0, wanted > 0):
+            return int(target["row"])
+    return None
+
+
+def read_figure4(folder: Path) -> dict[str, NDArray[np.float32]] | None:
+    """The maps that `keep_figure4` kept."""
+    path = folder / FIGURE4
+    return load_file(path) if path.is_file() else None
+
+
+@final
+@dataclass(frozen=True)
+class Convergence:
+    """Both levels of the objective along a crafting.
+
+    Attributes:
+        epochs: at the end of which the means are.
+        upper: mean of L_adv over the iterations and models of each epoch.
+        lower: mean of L_train.
+    """
+
+    epochs: list[int]
+    upper: list[float]
+    lower: list[float]
+
+    def stable_from(self, level: str) -> int:
+        """The first epoch from which on a level stays within a twentieth of its whole range of where it ends."""
+        values = getattr(self, level)
+        slack = 0.05 * (max(values) - min(values))
+        outside = [epoch for epoch, value in zip(self.epochs, values, strict=True) if abs(value - values[-1]) > slack]
+        return max(outside, default=0) + 1
+
+
+def convergence(history: pl.DataFrame) -> Convergence:
+    """Means by epoch of a run's recorded history."""
+    by_epoch = (
+        history.with_columns(whole=pl.col("epoch").floor().cast(pl.Int64) + 1)
+        .group_by("whole")
+        .agg(pl.col("upper").mean(), pl.col("lower").mean())
+        .sort("whole")
+    )
+    return Convergence(by_epoch["whole"].to_list(), by_epoch["upper"].to_list(), by_epoch["lower"].to_list())
