@@ -1,6 +1,6 @@
 """The command `encircle`: commands and exit codes, no logic."""
 
-from . import audits, studies
+from . import audits, reproduction, studies
 from .app import app, main
 
-__all__ = ["app", "audits", "main", "studies"]
+__all__ = ["app", "audits", "main", "reproduction", "studies"]

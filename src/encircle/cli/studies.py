@@ -36,23 +36,23 @@ study_app = typer.Typer(
 app.add_typer(study_app, name="study")
 
 _Folder = Annotated[Path, typer.Argument(help="The study's folder.", metavar="FOLDER")]
-_Kind = Annotated[
+Kind = Annotated[
     Literal["local", "ray"],
     typer.Option("--executor", help="Worker processes on this machine, or a Ray cluster (extra `ray`)."),
 ]
-_Address = Annotated[
+Address = Annotated[
     str | None, typer.Option(help="host:port of a running Ray cluster; without it Ray is started here, on loopback.")
 ]
-_Cpus = Annotated[
+Cpus = Annotated[
     int | None, typer.Option(min=1, help="Threads that this machine's workers share; default: all that it has.")
 ]
-_Minutes = Annotated[
+Minutes = Annotated[
     float | None, typer.Option(min=0, help="Begin nothing new after so many minutes; go on later with `resume`.")
 ]
-_Json = Annotated[bool, typer.Option("--json", help="Progress and results as JSON lines on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Progress and results as JSON lines on stdout.")]
 _Zero = Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 whatever the verdicts, if every run finished.")]
-_Device = Annotated[str, typer.Option(help="Where models are trained: cpu or cuda. Another device means other runs.")]
-_Gpus = Annotated[float, typer.Option(min=0, help="Share of an accelerator that a task takes, for Ray.")]
+Device = Annotated[str, typer.Option(help="Where models are trained: cpu or cuda. Another device means other runs.")]
+Gpus = Annotated[float, typer.Option(min=0, help="Share of an accelerator that a task takes, for Ray.")]
 
 
 @study_app.command()
@@ -76,13 +76,13 @@ def run(
             "--dry-run", help="Say how many runs and shared pieces there are and what they would take, and stop."
         ),
     ] = False,
-    executor: _Kind = "local",
-    address: _Address = None,
-    cpus: _Cpus = None,
-    minutes: _Minutes = None,
-    device: _Device = "cpu",
-    gpus: _Gpus = 0.0,
-    as_json: _Json = False,
+    executor: Kind = "local",
+    address: Address = None,
+    cpus: Cpus = None,
+    minutes: Minutes = None,
+    device: Device = "cpu",
+    gpus: Gpus = 0.0,
+    as_json: Json = False,
     exit_zero: _Zero = False,
     outside: Annotated[
         bool, typer.Option("--allow-outside", help="Let the study name files outside of its own folder.")
@@ -92,7 +92,7 @@ def run(
     file = _read(name, overrides or [], outside=outside)
     root = folder or Path("studies") / Path(name).stem
     if dry_run:
-        _say_what_would_be_done(file, name, cpus, device)
+        say_what_would_be_done(file, name, cpus, device)
         return
     begin(file, root)
     _go_on(root, executor_of(executor, address, cpus), minutes, device, gpus, as_json=as_json, exit_zero=exit_zero)
@@ -101,13 +101,13 @@ def run(
 @study_app.command()
 def resume(
     root: _Folder,
-    executor: _Kind = "local",
-    address: _Address = None,
-    cpus: _Cpus = None,
-    minutes: _Minutes = None,
-    device: _Device = "cpu",
-    gpus: _Gpus = 0.0,
-    as_json: _Json = False,
+    executor: Kind = "local",
+    address: Address = None,
+    cpus: Cpus = None,
+    minutes: Minutes = None,
+    device: Device = "cpu",
+    gpus: Gpus = 0.0,
+    as_json: Json = False,
     exit_zero: _Zero = False,
 ) -> None:
     """Go on with a study that was stopped, by whatever; what is recorded is not done again."""
@@ -117,13 +117,13 @@ def resume(
 @study_app.command()
 def retry(
     root: _Folder,
-    executor: _Kind = "local",
-    address: _Address = None,
-    cpus: _Cpus = None,
-    minutes: _Minutes = None,
-    device: _Device = "cpu",
-    gpus: _Gpus = 0.0,
-    as_json: _Json = False,
+    executor: Kind = "local",
+    address: Address = None,
+    cpus: Cpus = None,
+    minutes: Minutes = None,
+    device: Device = "cpu",
+    gpus: Gpus = 0.0,
+    as_json: Json = False,
     exit_zero: _Zero = False,
 ) -> None:
     """Go on with a study and try its failed tasks again."""
@@ -132,7 +132,7 @@ def retry(
 
 
 @study_app.command()
-def status(root: _Folder, as_json: _Json = False) -> None:
+def status(root: _Folder, as_json: Json = False) -> None:
     """Say how a study stands; also while it runs."""
     study = reopen(root)
     tally, running = standing(root)
@@ -147,7 +147,7 @@ def status(root: _Folder, as_json: _Json = False) -> None:
 
 
 @study_app.command()
-def report(root: _Folder, as_json: _Json = False, exit_zero: _Zero = False) -> None:
+def report(root: _Folder, as_json: Json = False, exit_zero: _Zero = False) -> None:
     """Judge what is finished and draw the study's report again; needs neither the models nor the data."""
     _answer(conclude_now(root), as_json=as_json, exit_zero=exit_zero)
 
@@ -174,7 +174,8 @@ def _read(name: str, overrides: list[str], *, outside: bool) -> StudyFile:
     )
 
 
-def _say_what_would_be_done(file: StudyFile, origin: str, cpus: int | None, device: str) -> None:
+def say_what_would_be_done(file: StudyFile, origin: str, cpus: int | None, device: str) -> None:
+    """Print the tasks of a study and what they would take."""
     study = expand(file, origin)
     todo = plan(study, Path(), device=device)
     answers.print(
@@ -205,16 +206,30 @@ def _go_on(
     exit_zero: bool,
     again: bool = False,
 ) -> None:
+    stopped = f"stopped; go on with: encircle study resume {root}"
+    conclusion = watched(root, executor, minutes, device, gpus, as_json=as_json, again=again, stopped=stopped)
+    _answer(conclusion, as_json=as_json, exit_zero=exit_zero)
+
+
+def watched(
+    root: Path,
+    executor: Executor,
+    minutes: float | None,
+    device: str,
+    gpus: float,
+    *,
+    as_json: bool,
+    stopped: str,
+    again: bool = False,
+) -> Conclusion:
+    """Go on with a study before the user's eyes; Ctrl-C ends it cleanly, with the words `stopped`."""
     board = StudyBoard(as_json=as_json)
     try:
         with _terminating(), board:
-            conclusion = go_on(
-                root, executor, listener=board.hear, minutes=minutes, device=device, gpus=gpus, again=again
-            )
+            return go_on(root, executor, listener=board.hear, minutes=minutes, device=device, gpus=gpus, again=again)
     except KeyboardInterrupt:
-        messages.print(f"stopped; go on with: encircle study resume {root}", markup=False, soft_wrap=True)
+        messages.print(stopped, markup=False, soft_wrap=True)
         sys.exit(130)
-    _answer(conclusion, as_json=as_json, exit_zero=exit_zero)
 
 
 @contextmanager

@@ -126,6 +126,7 @@ PRESETS: dict[PresetName, Preset] = {
             },
             "fractures": {
                 "data.path": "records.csv",
+                "goal.count": 2,
                 "recipe.epochs": 4,
                 "attack.models": 2,
                 "attack.epochs": 1,
@@ -251,17 +252,6 @@ READINGS: dict[str, dict[str, Any]] = {
     "WM, weight 0.7": {"attack": {"kind": "watermark", "weight": 0.7}},
 }
 """Every reading that the paper leaves open, with the settings of a case that take another."""
-
-_STARTS = {
-    "as we read it": {},
-    "victims from scratch": {
-        "recipe.start": "scratch",
-        "recipe.frozen_stages": 0,
-        "recipe.epochs": 20,
-        "recipe.lr": 0.05,
-        "pretraining": None,
-    },
-}
 
 
 def _readings(preset: PresetName) -> StudyFile:

@@ -38,12 +38,14 @@ def runs_of(root: Path) -> dict[str, Path | None]:
     return found
 
 
-def collect(root: Path, out: Path) -> list[str]:
-    """Copy what a page needs of a study's finished runs to `out/<cell>/`; returns the cells that are not finished."""
-    unfinished = []
+def collect(root: Path, out: Path) -> dict[str, str]:
+    """Copy what a page needs of a study's finished runs to `out/<cell>/`; returns why others are not finished, by cell."""
+    reasons = json.loads((root / "study.json").read_text("utf-8"))["cells"]
+    why = {cell["title"]: missing["why"] for cell in reasons for missing in cell["missing"]}
+    unfinished = {}
     for cell, folder in runs_of(root).items():
         if folder is None:
-            unfinished.append(cell)
+            unfinished[cell] = why.get(cell, "it is not done yet.")
             continue
         place = out / _file_name(cell)
         place.mkdir(parents=True, exist_ok=True)

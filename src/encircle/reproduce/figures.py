@@ -1,0 +1,86 @@
+"""The paper's Figures 4 and 5 from what was kept of the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..goals import REGIONS
+from ..report.load import SavedRun
+from ..storage import write_bytes
+from .results import Convergence, mid_left_target
+
+_UPPER, _LOWER = "#a8330f", "#1a55a8"
+
+
+def figure4(maps: Mapping[str, NDArray[np.float32]], path: Path, run: SavedRun | None = None) -> None:
+    """A dog's maps before and after, the desired region outlined; with the run also the dog and a poison sample.
+
+    Args:
+        maps: what `results.keep_figure4` kept.
+        path: the PNG.
+        run: the CAM run; without it there is no photograph in the picture, as the pictures of Stanford Dogs may not be passed on.
+    """
+    shown: list[tuple[str, NDArray[np.float32], bool]] = []
+    if run is not None:
+        row = mid_left_target(run)
+        shown.append(("the dog", np.asarray(run.maps[f"{row}/input"]), False))
+    for explainer, title in (("grad", "GRAD"), ("cam", "CAM")):
+        shown += [(f"{title}, {kind}", maps[f"{explainer}/{kind}"], True) for kind in ("normal", "manipulated")]
+    if run is not None:
+        shown.append(("a poison sample", np.asarray(run.maps[f"{row}/{run.attack}/poison"]), False))
+    figure = Figure(figsize=(2.1 * len(shown), 2.5), dpi=130, layout="constrained")
+    axes: Any = figure.subplots(1, len(shown))
+    for ax, (title, values, is_map) in zip(axes, shown, strict=True):
+        ax.set_title(title, fontsize=10)
+        ax.set_xticks([])
+        ax.set_yticks([])
+        if is_map:
+            ax.imshow(values, cmap="inferno", extent=(0, 1, 1, 0))
+            top, left, bottom, right = REGIONS["mid-left"]
+            box = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="#4fd1ff", linewidth=2)
+            ax.add_patch(box)
+        else:
+            ax.imshow(np.clip(values.transpose(1, 2, 0), 0, 1), extent=(0, 1, 1, 0))
+    save(figure, path)
+
+
+def figure5(found: Convergence, path: Path) -> None:
+    """Both levels of the objective against the epochs of crafting, and from when on each is stable."""
+    figure = Figure(figsize=(8.4, 3.0), dpi=130, layout="constrained")
+    axes: Any = figure.subplots(1, 2)
+    levels = (("upper", "upper level, L_adv", _UPPER), ("lower", "lower level, L_train", _LOWER))
+    for ax, (level, title, colour) in zip(axes, levels, strict=True):
+        _draw(ax, found.epochs, getattr(found, level), found.stable_from(level), colour)
+        ax.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    save(figure, path)
+
+
+def _draw(ax: Axes, epochs: list[int], values: list[float], stable: int, colour: str) -> None:
+    ax.plot(epochs, values, color=colour, marker="o", markersize=3.5, linewidth=1.8)
+    ax.axvline(stable, color="#4a4d53", linewidth=1, linestyle="--")
+    ax.annotate(
+        f"stable from epoch {stable}", (stable, max(values)), xytext=(4, -4), textcoords="offset points", fontsize=9
+    )
+    ax.set_xlabel("epoch of crafting")
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG without anything in it that differs from one machine to the next."""
+    held = BytesIO()
+    figure.savefig(held, format="png", metadata={"Software": None})
+    with Image.open(held) as image:
+        out = BytesIO()
+        image.convert("RGB").save(out, format="PNG", optimize=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, out.getvalue())
