@@ -8,7 +8,7 @@ JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 1))')
 # Each worker is one thread: two processes of one thread finish more audits than one process of two.
 export OMP_NUM_THREADS = 1
 
-.PHONY: help demo test evidence choices study kill bench bench-peer check clean
+.PHONY: help demo test evidence choices study kill kdd21 bench bench-peer check clean
 
 help:
 	@echo "make demo      a small fixed demonstration on embedded data, and its report (minutes)"
@@ -18,6 +18,7 @@ help:
 	@echo "make study     three budgets x two explainers x two attacks, and the README's dose-response picture; resumable"
 	@echo "make kill      kill -9 a study's driver 50 times locally and 10 times on Ray, and check what is left"
 	@echo "make bench     what crafting, training, whole audits and scheduling cost, as ratios within one run, into docs/performance.md (most of an hour)"
+	@echo "make kdd21     the paper's experiments at their committed size (hours); needs DATA=folder and WEIGHTS=file"
 	@echo "make bench-peer  the same work by adversarial-robustness-toolbox, in an environment of its own"
 	@echo "make check     linters, types and import floors alone"
 	@echo "make clean     delete runs and the virtual environment"
@@ -60,6 +61,12 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.profiles
 	$(BIN)/python benchmarks/jobs.py --cluster
 	$(BIN)/python tools/performance.py
+
+# Resumable, and each study by itself (ONLY="table1 table2"). docs/data.md says what to get.
+kdd21: $(READY)
+	$(BIN)/encircle reproduce kdd21 --preset standard --data "$(DATA)" --weights "$(WEIGHTS)" --folder runs/kdd21-standard $(addprefix --only ,$(ONLY))
+	ENCIRCLE_DATA="$(DATA)" $(BIN)/python tools/recipes.py --weights "$(WEIGHTS)"
+	$(BIN)/python tools/kdd21.py runs/kdd21-standard
 
 # A well-known toolkit on the same work, in an environment of its own.
 bench-peer: $(READY)

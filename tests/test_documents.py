@@ -85,7 +85,13 @@ def test_the_committed_verdicts_follow_from_the_committed_scores() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "page"), [("case_reference", "case.md"), ("choices", "choices.md"), ("performance", "performance.md")]
+    ("name", "page"),
+    [
+        ("case_reference", "case.md"),
+        ("choices", "choices.md"),
+        ("performance", "performance.md"),
+        ("kdd21", "kdd21.md"),
+    ],
 )
 def test_generated_pages_are_up_to_date(name: str, page: str) -> None:
     assert (HERE / "docs" / page).read_text(encoding="utf-8") == tool(name).page()
@@ -184,3 +190,12 @@ def test_the_committed_kills_lost_nothing() -> None:
     for one in found:
         assert one["wrong or left over"] == []
         assert one["done again after being recorded"] == one["processes left"] == 0
+
+
+@pytest.mark.parametrize("path", sorted((HERE / "docs" / "cases").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_example_cases_are_cases(path: Path) -> None:
+    from encircle.audit.case_file import read_case
+
+    case = read_case(path.read_text(encoding="utf-8"), [], path.name, folder=path.parent)
+    assert case.targets == 10
+    assert case.budget.epsilon == 0.1

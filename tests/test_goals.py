@@ -19,10 +19,12 @@ from torch import Tensor
 
 from encircle.core import InputError
 from encircle.goals import (
+    QUARTERS,
     REGIONS,
     Away,
     Box,
     DesiredMap,
+    DrawnRegion,
     Features,
     FromFile,
     Goal,
@@ -124,6 +126,25 @@ class TestRegions:
 
     def test_the_paper_s_region_is_the_default(self) -> None:
         assert Region().name == "mid-left"
+
+
+class TestDrawnRegions:
+    def test_one_of_the_named_regions_is_drawn_for_each_target(self) -> None:
+        found = {DrawnRegion().resolve(context((4, 4), draw=draw)).label for draw in range(200)}
+        assert found == {f"the {name} of the image" for name in QUARTERS}
+
+    def test_the_draw_decides(self) -> None:
+        for draw in range(20):
+            first, second = (DrawnRegion().resolve(context((7, 7), draw=draw)) for _ in range(2))
+            name = first.label.split()[1]
+            assert torch.equal(first.values, Region(name).resolve(context((7, 7))).values)
+            assert first.label == second.label
+
+    def test_names_are_checked(self) -> None:
+        with pytest.raises(InputError, match="no names to draw from"):
+            DrawnRegion(()).resolve(context((4, 4)))
+        with pytest.raises(InputError, match="did you mean 'top-left'"):
+            DrawnRegion(("topleft",)).resolve(context((4, 4)))
 
 
 class TestBoxes:
@@ -408,6 +429,6 @@ class TestFromFile:
 
 
 def test_a_misspelt_setting_is_an_error() -> None:
-    for make in (Region, Box, Away, Features, Units, OfClass, Like, FromFile):
+    for make in (Region, DrawnRegion, Box, Away, Features, Units, OfClass, Like, FromFile):
         with pytest.raises(ValidationError):
             make(naem="x")

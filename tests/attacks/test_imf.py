@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random as python_random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -385,6 +386,26 @@ def test_one_pass_through_the_shared_stages_equals_a_full_pass_a_model(
         full = finite_difference if form == "finite-difference" else exact
         slow += full(learner.model, poison, labels, gradient, 1e-3, 0) / models  # 0: through every stage
     torch.testing.assert_close(fast, slow, rtol=1e-6, atol=1e-6 * float(slow.abs().max()))
+
+
+@pytest.mark.parametrize("form", ["finite-difference", "exact"])
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_class_s_weight_multiplies_its_samples_gradient(form: Any, frozen: int) -> None:
+    found = []
+    for class_weights in (None, (1.0, 3.0, 0.5)):
+        how = recipe(start="checkpoint", frozen_stages=frozen)
+        asked = problem("image", dtype=torch.float64, how=how)
+        objective = Objective(asked.explainer, asked.target, 1, asked.desired, "cosine", 0.2, 0.1)
+        ensemble = asked.ensemble(
+            1, False
+        )  # trained by one recipe, so that they differ in the weights of L_train alone
+        ensemble.recipe = replace(ensemble.recipe, class_weights=class_weights)
+        rows = torch.arange(6)
+        labels = torch.arange(6) % 3
+        imf = IMF(models=1, form=form, staggered=False, restart=False)
+        found.append(imf._direction(ensemble, objective, asked.clean.batch(rows), labels, compare=False)[0])
+    factors = torch.tensor([1.0, 3.0, 0.5], dtype=torch.float64)[torch.arange(6) % 3].reshape(-1, 1, 1, 1)
+    torch.testing.assert_close(found[1], found[0] * factors, rtol=1e-6, atol=1e-12)
 
 
 class TestNotes:

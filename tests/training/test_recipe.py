@@ -58,6 +58,9 @@ def test_the_optimiser_moves_only_what_is_not_frozen(name: Any, kind: type[torch
         {"weight_decay": -1e-3},
         {"optimiser": "lion"},
         {"schedule": "step"},
+        {"batch_norm": "frozen"},
+        {"class_weights": (1.0, 0.0)},
+        {"class_weights": (1.0, float("inf"))},
         {"start": "somewhere"},
         {"learning_rate": 0.1},
     ],
@@ -66,3 +69,11 @@ def test_the_optimiser_moves_only_what_is_not_frozen(name: Any, kind: type[torch
 def test_refuses_what_makes_no_sense(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Recipe(**settings)
+
+
+def test_each_sample_weighs_as_its_class_does() -> None:
+    labels = torch.tensor([0, 1, 1, 0])
+    assert Recipe().weights_of(labels) is None
+    found = Recipe(class_weights=(0.5, 4.0)).weights_of(labels)
+    assert found is not None
+    assert found.tolist() == [0.5, 4.0, 4.0, 0.5]

@@ -30,13 +30,13 @@ def fitting(weights: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, 
         InputError: a weight is missing, or has another shape.
     """
     places = model.state_dict()
-    optional = tuple(
-        name for name in places if isinstance(model, CamClassifier) and name.split(".")[0] in {"head", "standardise"}
-    )
+    optional = {"standardise"} if isinstance(model, CamClassifier) else set()
+    if optional and not any(name.startswith("head.") for name in weights):
+        optional.add("head")
     taken = {name: value for name, value in weights.items() if name in places}
     for name, place in places.items():
         if name not in taken:
-            if name.endswith("num_batches_tracked") or name in optional:
+            if name.endswith("num_batches_tracked") or name.split(".")[0] in optional:
                 continue
             raise InputError(
                 f"the checkpoint does not fit the model: it lacks {name}; give weights of this architecture."

@@ -11,6 +11,8 @@ from typing import Any, Literal, final
 import torch
 from torch import nn
 
+from ..audit import embedded_cases
+from ..audit.case_file import read_yaml
 from ..core import InputError
 from ..models import ResNet13
 from ..models.resnet import BasicBlock
@@ -233,6 +235,8 @@ def _case(cell: str, preset: PresetName, weights: Path | None) -> dict[str, Any]
     return {**case, "targets": size.targets, "victims": size.victims}
 
 
+SCRATCH = "victims from scratch"
+
 READINGS: dict[str, dict[str, Any]] = {
     "as we read it": {},
     "step: raw, γ = 1": {"attack.step": "raw", "attack.gamma": 1.0},
@@ -247,6 +251,13 @@ READINGS: dict[str, dict[str, Any]] = {
     "no staggering": {"attack.staggered": False, "attack.restart": False},
     "no T among the bases": {"attack.target_share": 0.0},
     "only T as base (paper)": {"attack.target_share": 1.0},
+    SCRATCH: {
+        "recipe.start": "scratch",
+        "recipe.frozen_stages": 0,
+        "recipe.epochs": 25,
+        "recipe.lr": 0.05,
+        "pretraining": None,
+    },
     "WM, weight 0.3": {"attack": {"kind": "watermark", "weight": 0.3}},
     "WM, weight 0.5": {"attack": {"kind": "watermark", "weight": 0.5}},
     "WM, weight 0.7": {"attack": {"kind": "watermark", "weight": 0.7}},
@@ -256,13 +267,18 @@ READINGS: dict[str, dict[str, Any]] = {
 
 def _readings(preset: PresetName) -> StudyFile:
     """One reading changed at a time, where runs are cheap."""
-    cases = {name: name for name in ("digits-cam", "digits-grad", "breast-cancer-grad")}
+    cases = {
+        name: read_yaml(embedded_cases()[name], name) for name in ("digits-cam", "digits-grad", "breast-cancer-grad")
+    }
     few = preset == "smoke"
     return StudyFile(
         title="Readings",
-        case="digits-cam",
+        case=cases["digits-cam"],
         set={"targets": 2 if few else 10, "victims": 1 if few else 2, "seed": SEED + 10},
-        grid={"case": list(cases), "reading": dict(list(READINGS.items())[: 2 if few else None])},
+        grid={"case": cases, "reading": dict(list(READINGS.items())[: 2 if few else None])},
+        exclude=[]
+        if few
+        else [{"case": "breast-cancer-grad", "reading": SCRATCH}],  # its victims start from scratch anyway
     )
 
 

@@ -1,6 +1,8 @@
-"""How well the ten-breed fine-tuning recipes classify, beside a linear probe on the same frozen trunk; writes results/kdd21/recipe.json.
+"""How well the recipes of the reproduction classify; writes results/kdd21/recipe.json.
 
-    ENCIRCLE_DATA=... python tools/dogs_recipe.py --weights WEIGHTS [--side 64] [--seeds 3]
+    ENCIRCLE_DATA=... python tools/recipes.py --weights WEIGHTS [--side 64] [--seeds 3]
+
+On ten breeds beside a linear probe on the same frozen trunk; on fractures with and without weights of the classes.
 
 Rates and lengths of training are tried on a fifth of the training part (`--try`); what is written is read on the whole test split.
 """
@@ -15,10 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from encircle.audit.case_data import StanfordDogs
+from encircle.audit.case_data import StanfordDogs, TableFile
 from encircle.data import Samples
-from encircle.models import ResNet13, fitting
+from encircle.models import ResNet13, TwoLayerNet, fitting
+from encircle.reproduce.kdd21 import CELLS, CHOICE_SEED
 from encircle.seeds import generator
 from encircle.storage import read_json, write_json
 from encircle.training import Recipe, Source, correct, read_weights
@@ -63,6 +67,26 @@ def fine_tuned(
     return found, seconds
 
 
+def fractures(seeds: int) -> dict[str, dict[str, object]]:
+    """Accuracy, balanced accuracy and area under the curve on the test part, with and without weights of the classes."""
+    case = CELLS["fractures-grad"]
+    data = TableFile(**{key: value for key, value in case["data"].items() if key != "kind"}).load(CHOICE_SEED)
+    weighted = Recipe(**case["recipe"])
+    inputs, labels = data.test.batch(torch.arange(len(data.test))), data.test.labels.numpy()
+    found: dict[str, dict[str, object]] = {}
+    for name, recipe in (("classes weighed", weighted), ("unweighed", replace(weighted, class_weights=None))):
+        source = Source(lambda: TwoLayerNet(len(data.features), len(data.classes)))
+        scores: dict[str, list[float]] = {"accuracy": [], "balanced accuracy": [], "area under the curve": []}
+        for model in fit_hidden(source, recipe, data.train, "victim", range(seeds)):
+            with torch.no_grad():
+                positive = model(inputs).softmax(dim=1)[:, 1].numpy()
+            scores["accuracy"].append(float(((positive > 0.5) == labels).mean()))
+            scores["balanced accuracy"].append(float(balanced_accuracy_score(labels, positive > 0.5)))
+            scores["area under the curve"].append(float(roc_auc_score(labels, positive)))
+        found[name] = dict(scores)
+    return found
+
+
 def main() -> None:
     """Try recipes, or write how good the chosen ones are."""
     parser = argparse.ArgumentParser()
@@ -102,7 +126,8 @@ def main() -> None:
         found[name] = {"accuracy": scores, "seconds a victim": round(seconds, 1)}
         print(name, found[name], flush=True)  # noqa: T201
     known = read_json(OUT) if OUT.is_file() else {}
-    write_json(OUT, known | {f"{arguments.side} px": found})
+    known |= {f"dogs, {arguments.side} px": found, "fractures": fractures(arguments.seeds)}
+    write_json(OUT, known)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,65 @@
+"""Data sets that a case names: found in the data folder and nowhere else, and refused with what to get."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from encircle.audit import Audit
+from encircle.audit.case_data import StanfordDogs, TableFile, found
+from encircle.audit.case_file import read_case
+from encircle.core import InputError
+from encircle.reproduce.generated import write_dogs, write_records
+
+
+def test_the_data_folder_is_the_environment_s_or_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in (tmp_path / "data", tmp_path / "elsewhere"):
+        (place / "a").mkdir(parents=True)
+    monkeypatch.delenv("ENCIRCLE_DATA", raising=False)
+    assert found("a", "").resolve() == tmp_path / "data" / "a"
+    monkeypatch.setenv("ENCIRCLE_DATA", str(tmp_path / "elsewhere"))
+    assert found("a", "").resolve() == tmp_path / "elsewhere" / "a"
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../secret.csv", "a/../../secret.csv"])
+def test_a_case_cannot_read_outside_of_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENCIRCLE_DATA", str(tmp_path / "data"))
+    (tmp_path / "secret.csv").write_text("a,b\n1,2\n")
+    for data in (TableFile(path=name, label="a"), StanfordDogs(folder=name)):
+        with pytest.raises(InputError, match="data is named by its place in the data folder"):
+            data.load(0)
+
+
+def test_missing_data_say_what_to_get_from_whom_and_where_to_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENCIRCLE_DATA", str(tmp_path))
+    with pytest.raises(
+        InputError, match=r"no stanford-dogs in the data folder .*; get Stanford Dogs from its authors .*ENCIRCLE_DATA"
+    ):
+        StanfordDogs().load(0)
+    with pytest.raises(InputError, match=r"no records\.csv in the data folder"):
+        TableFile(path="records.csv", label="fracture").load(0)
+
+
+def test_cases_on_both_can_be_audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENCIRCLE_DATA", str(tmp_path))
+    write_dogs(tmp_path / "dogs", train=6, test=3)
+    write_records(tmp_path / "records.csv", rows=100)
+    dogs = Audit.from_case(
+        read_case("data: {kind: stanford-dogs, folder: dogs, side: 32, breeds: 2}\nmodel: {kind: resnet13}", [], "case")
+    )
+    assert dogs.data.classes == ["Upper", "Lower"]
+    assert len(dogs.data.boxes) == 0
+    table = """
+    data: {kind: table, path: records.csv, label: fracture, dropped: [respondent_id, cycle], categorical: [race_ethnicity]}
+    model: {kind: two-layer}
+    explainer: {kind: grad}
+    """
+    audit = Audit.from_case(read_case(table, [], "case"))
+    assert audit.legal.columns is not None
+    assert len(audit.legal.columns) == 4
+    with pytest.raises(InputError, match="3 class weights for 2 classes"):
+        Audit.from_case(read_case(table, ["recipe.class_weights=[1, 1, 2]"], "case"))
