@@ -27,7 +27,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_preset_expands_to_cases(preset: PresetName, weights: Path) -> None:
     wanted = studies(preset, [], weights)
     assert set(wanted) == (
-        {"table1", "table2", "figure5", "full", "readings"} if preset == "standard" else {"table1", "table2", "figure5"}
+        {"table1", "table2", "figure5", "full", "readings", "choices"}
+        if preset == "standard"
+        else {"table1", "table2", "figure5"}
     )
     for name in ("table1", "table2"):
         study = expand(wanted[name], name)
@@ -114,4 +116,4 @@ def test_made_up_data_are_the_same_every_time(weights: Path, tmp_path: Path) -> 
     assert again.read_bytes() == weights.read_bytes()
     assert (tmp_path / "records.csv").read_bytes() == (weights.parent / "records.csv").read_bytes()
     assert make_smoke_data(tmp_path) == again
-    assert set(PARTS) == {"table1", "table2", "figure4", "figure5", "full", "readings"}
+    assert set(PARTS) == {"table1", "table2", "figure4", "figure5", "full", "readings", "choices"}

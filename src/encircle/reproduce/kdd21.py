@@ -22,7 +22,7 @@ from ..training import save_tensors
 from .generated import write_dogs, write_records
 
 PresetName = Literal["smoke", "quick", "standard", "paper"]
-Part = Literal["table1", "table2", "figure4", "figure5", "full", "readings"]
+Part = Literal["table1", "table2", "figure4", "figure5", "full", "readings", "choices"]
 
 WEIGHTS_REMEDY = (
     "give ImageNet weights of ResNet-18 in torchvision's names, as a state dict (.pt) or .safetensors, with --weights: torchvision publishes "
@@ -169,6 +169,7 @@ PARTS: dict[Part, str] = {
     "figure5": "Figure 5: convergence",
     "full": "the check with full fine-tuning",
     "readings": "what the readings change",
+    "choices": "what the settings for the table were chosen by",
 }
 
 
@@ -199,6 +200,8 @@ def studies(preset: PresetName, parts: Sequence[Part], weights: Path | None) -> 
         found["full"] = _full(preset, weights)
     if "readings" in wanted:
         found["readings"] = _readings(preset)
+    if "choices" in wanted:
+        found["choices"] = _choices(preset)
     return found
 
 
@@ -279,6 +282,28 @@ def _readings(preset: PresetName) -> StudyFile:
         exclude=[]
         if few
         else [{"case": "breast-cancer-grad", "reading": SCRATCH}],  # its victims start from scratch anyway
+    )
+
+
+CHOICES: dict[str, dict[str, Any]] = {
+    "8 epochs": {"attack.epochs": 8},
+    "20 epochs": {"attack.epochs": 20},
+    "20 epochs, no T among the bases": {"attack.epochs": 20, "attack.target_share": 0.0},
+    "20 epochs, half of the bases T": {"attack.epochs": 20, "attack.target_share": 0.5},
+    "20 epochs, minmax": {"attack.epochs": 20, "attack.distance": "minmax"},
+    "20 epochs, momentum 0.9": {"attack.epochs": 20, "attack.momentum": 0.9},
+    "20 epochs, all pre-trained to the end": {"attack.epochs": 20, "attack.staggered": False, "attack.restart": False},
+}
+
+
+def _choices(preset: PresetName) -> StudyFile:
+    """Settings of the attack on the table, on another split, other targets and other seeds than those that are reported."""
+    cases = {cell: _case(cell, preset, None) for cell in ("fractures-grad", "fractures-cam")}
+    return StudyFile(
+        title="Choices",
+        case=cases["fractures-grad"],
+        set={"targets": 8, "victims": 2, "seed": CHOICE_SEED},
+        grid={"case": cases, "crafting": CHOICES},
     )
 
 
