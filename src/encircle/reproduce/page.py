@@ -73,7 +73,7 @@ def _answer(tables: Mapping[Part, Mapping[str, CellResult]]) -> str:
             if not failed:
                 lines.append(f"- **{_title(name)}: reproduced.** All {len(found)} conditions hold.")
             elif not moved:
-                lines.append(f"- **{_title(name)}: not reproduced.** {found[0].asked.capitalize()}: {found[0].found}.")
+                lines.append(f"- **{_title(name)}: not reproduced.** {found[0].asked[0].upper()}{found[0].asked[1:]}: {found[0].found}.")
             else:
                 lines.append(
                     f"- **{_title(name)}: in part.** The explanation moved ({found[0].found}), but not: {'; '.join(failed)}."

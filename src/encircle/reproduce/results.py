@@ -134,7 +134,7 @@ def claims(cell: CellResult) -> list[Claim]:
         ),
         Claim(
             f"L1 at least {L1_BELOW_WM:.0%} below WM's",
-            "undefined" if below is None else f"{below:.0%} below",
+            "undefined" if below is None else f"{below:.1%} below",
             None if below is None else below >= L1_BELOW_WM - 1e-9,
         ),
         Claim(f"Jaccard at least {published.jaccard[1]:.2f}", f"{jaccard:.2f}", jaccard >= published.jaccard[1]),
