@@ -52,8 +52,17 @@ _DOGS: dict[str, Any] = {
     "seed": SEED,
 }
 
-_TRAINING = {"epochs": 20, "lr": 0.003, "optimiser": "adam", "schedule": "cosine", "class_weights": [0.575, 3.85]}
-"""Of the table's network. One record in eight is a fracture: without weights of N / (2 N_c) on its loss the network would answer "none" throughout."""
+_TRAINING = {
+    "epochs": 20,
+    "lr": 0.003,
+    "weight_decay": 0.005,
+    "optimiser": "adam",
+    "schedule": "cosine",
+    "class_weights": [0.575, 3.85],
+}
+"""Of the table's network. One record in eight is a fracture: without weights of N / (2 N_c) on its loss the network would answer "none" throughout.
+
+Ten times the usual weight decay: it classifies better, and networks of different seeds agree better on what matters."""
 
 _FRACTURES: dict[str, Any] = {
     "data": {
@@ -68,7 +77,7 @@ _FRACTURES: dict[str, Any] = {
         "pretrain": 0.3,
     },
     "model": {"kind": "two-layer", "hidden": 32},
-    "attack": {"kind": "imf", "models": 6, "epochs": 8},
+    "attack": {"kind": "imf", "models": 6, "epochs": 20, "momentum": 0.9},
     "budget": {"fraction": 0.1, "epsilon": 0.1},
     "seed": SEED,
 }
@@ -286,14 +295,16 @@ def _readings(preset: PresetName) -> StudyFile:
 
 
 CHOICES: dict[str, dict[str, Any]] = {
+    "as chosen": {},
     "8 epochs": {"attack.epochs": 8},
-    "20 epochs": {"attack.epochs": 20},
-    "20 epochs, no T among the bases": {"attack.epochs": 20, "attack.target_share": 0.0},
-    "20 epochs, half of the bases T": {"attack.epochs": 20, "attack.target_share": 0.5},
-    "20 epochs, minmax": {"attack.epochs": 20, "attack.distance": "minmax"},
-    "20 epochs, momentum 0.9": {"attack.epochs": 20, "attack.momentum": 0.9},
-    "20 epochs, all pre-trained to the end": {"attack.epochs": 20, "attack.staggered": False, "attack.restart": False},
+    "no momentum": {"attack.momentum": 0.0},
+    "no T among the bases": {"attack.target_share": 0.0},
+    "half of the bases T": {"attack.target_share": 0.5},
+    "distance: minmax": {"attack.distance": "minmax"},
+    "all pre-trained to the end": {"attack.staggered": False, "attack.restart": False},
+    "weight decay of 0.0005": {"recipe.weight_decay": 0.0005},
 }
+"""Settings of the table, one changed at a time."""
 
 
 def _choices(preset: PresetName) -> StudyFile:
