@@ -230,9 +230,13 @@ class TestUnits:
         assert found.sum() == 2
         assert not bool((found.bool() & ~speaking).any())
 
-    def test_too_few_speak_for_the_class(self) -> None:
-        with pytest.raises(InputError, match="there are 2 to draw from"):
-            Units(count=3).resolve(context((5,), speaking=torch.tensor([True, False, True, False, False])))
+    def test_where_fewer_speak_for_the_class_all_of_them_are_drawn(self) -> None:
+        speaking = torch.tensor([True, False, True, False, False])
+        assert Units(count=3).resolve(context((5,), speaking=speaking)).values.tolist() == [1, 0, 1, 0, 0]
+
+    def test_none_speaks_for_the_class(self) -> None:
+        with pytest.raises(InputError, match="no unit speaks for the class"):
+            Units(count=1).resolve(context((5,), speaking=torch.zeros(5, dtype=torch.bool)))
 
 
 @pytest.mark.parametrize(("make", "given"), [(Features, {"names": ("a",)}), (Units, {"units": (0,)})])

@@ -276,7 +276,7 @@ class Units(Goal):
 
     Args:
         units: numbers of hidden units, from 0; give these or `count`.
-        count: how many units are drawn, at most as many as speak for the class.
+        count: how many units are drawn; where fewer speak for the class, all of those are.
 
     Raises:
         ValueError: neither is given, or both, as pydantic's `ValidationError`.
@@ -297,7 +297,10 @@ class Units(Goal):
         if any(not 0 <= unit < entries for unit in self.units):
             raise InputError(f"the goal names a unit outside 0..{entries - 1}; correct it.")
         pool = torch.arange(entries) if context.speaking is None else context.speaking.nonzero()[:, 0]
-        chosen = list(self.units) or _drawn(pool, self.count, "units", context.draw)
+        if not self.units and not len(pool):
+            raise InputError("the goal 'units' has nothing to draw from: no unit speaks for the class; name some.")
+        wanted = self.count if context.speaking is None else min(self.count, len(pool))
+        chosen = list(self.units) or _drawn(pool, wanted, "units", context.draw)
         return DesiredMap(_ones_at(chosen, entries), None, "the units " + ", ".join(map(str, chosen)))
 
 
