@@ -34,7 +34,7 @@ OUT = HERE / "results" / "kdd21" / "recipe.json"
 ADAM = Recipe(start="checkpoint", batch_norm="frozen", epochs=10, optimiser="adam", schedule="cosine")
 RECIPES = {
     "conv1 to layer2 frozen": replace(ADAM, frozen_stages=3, lr=0.001),
-    "everything fine-tuned": replace(ADAM, lr=0.0003),
+    "everything fine-tuned": replace(ADAM, lr=0.0001, weight_decay=0.01),
 }
 
 
@@ -105,7 +105,7 @@ def main() -> None:
         for strength in (0.1, 1.0, 10.0):
             print(f"probe, C = {strength}: {probe(weights, train, test, strength):.3f}", flush=True)  # noqa: T201
         for frozen in (3, 0):
-            for optimiser, rates in (("sgd", (0.03,)), ("adam", (0.0003, 0.001))):
+            for optimiser, rates in (("sgd", (0.003, 0.01, 0.03)), ("adam", (0.00003, 0.0001, 0.0003, 0.001))):
                 for epochs in (6, 10):
                     for rate in rates:
                         recipe = Recipe(

@@ -223,7 +223,7 @@ def _full(preset: PresetName, weights: Path | None) -> StudyFile:
     """Everything fine-tuned, on a few of the targets' kind."""
     cells = {cell: _case(cell, preset, weights) for cell in ("dogs-cam", "dogs-grad")}
     for case in cells.values():
-        case["recipe"] = {**case["recipe"], "frozen_stages": 0, "lr": 0.0003}
+        case["recipe"] = {**case["recipe"], "frozen_stages": 0, "lr": 0.0001, "weight_decay": 0.01}
         case["attack"] = {**case["attack"], "models": 1, "epochs": 4}
         case |= {"targets": 3, "victims": 1, "references": 1}
     return StudyFile(title="Full fine-tuning", case=cells["dogs-cam"], grid={"case": cells})
