@@ -46,6 +46,26 @@ def test_every_arm_target_and_seed_is_scored_once(finished: Path) -> None:
             assert found == seeds
 
 
+def test_a_ceiling_is_scored_beside_the_arms_and_changes_none_of_them(finished: Path, tmp_path: Path) -> None:
+    case = case_of({**TINY, "ceiling": {"epochs": 4}})
+    folder = run_audit(Audit.from_case(case), tmp_path).folder
+    scores, alone = scores_of(folder), scores_of(finished)
+    assert scores.filter(pl.col("arm") != "ceiling").equals(alone)
+    ceiling, clean = (scores.filter((pl.col("arm") == arm) & (pl.col("seed") < 2)) for arm in ("ceiling", "clean"))
+    assert ceiling["target"].to_list() == clean["target"].to_list()
+    assert (ceiling["jaccard"] >= clean["jaccard"]).all()  # the clean model is among the attempts
+    assert ceiling["jaccard"].mean() > clean["jaccard"].mean()
+    assert ceiling["label_kept"].all()
+    assert (ceiling["accuracy"] >= clean["accuracy"] - 0.01).all()
+    assert set(pl.read_parquet(folder / "poisons.parquet")["arm"]) == set(ARMS) - {"clean"}
+    summary = json.loads((folder / "verdict.json").read_text())
+    assert [arm["arm"] for arm in summary["arms"]] == [*ARMS, "ceiling"]
+    assert summary["share_of_way"]["low"] is None  # two targets claim nothing
+    page = render([folder], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Ceiling (the model itself bent)" in page
+    assert "Of the way from clean to what bending the model itself reaches" in page
+
+
 def test_the_targets_are_right_on_every_clean_victim(finished: Path) -> None:
     clean = scores_of(finished).filter((pl.col("arm") == "clean") & (pl.col("seed") < 2))
     assert clean["label_kept"].all()

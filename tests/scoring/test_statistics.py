@@ -21,6 +21,7 @@ from encircle.scoring import (
     holm,
     paired_shift,
     seed_drift,
+    share_of_way,
     shift_error,
     smallest_detectable_shift,
 )
@@ -264,6 +265,37 @@ def test_what_all_targets_share_cancels() -> None:
 
 
 # --- the undefined ---
+
+
+def test_a_share_of_the_way_is_the_ratio_of_the_shifts() -> None:
+    clean, null = draw(1, 8, 3, within=0.02), draw(2, 8, 3, within=0.02)
+    ceiling = [scores + 0.8 for scores in draw(3, 8, 3, within=0.02)]
+    arm = [scores + 0.2 for scores in draw(4, 8, 3, within=0.02)]
+    share = share_of_way(arm, clean, null, ceiling)
+    expected = paired_shift(arm, clean, null).mean / paired_shift(ceiling, clean, null).mean
+    assert share.mean == pytest.approx(expected)
+    assert share.low is not None
+    assert share.high is not None
+    assert share.low < 0.25 < share.high
+    assert share_of_way(ceiling, clean, null, ceiling) == Interval(1.0, 1.0, 1.0)
+    assert share_of_way(arm[:4], clean[:4], null[:4], ceiling[:4]).low is None
+
+
+def test_a_share_of_a_short_way_is_undefined() -> None:
+    clean, null = draw(1, 8, 3, within=0.0), draw(2, 8, 3, within=0.0)
+    near, far = ([scores + gain for scores in clean] for gain in (0.09, 0.11))
+    assert math.isnan(share_of_way(near, clean, null, near).mean)
+    assert share_of_way(near, clean, null, near).low is None
+    assert share_of_way(far, clean, null, far).mean == pytest.approx(1)
+    undefined = [np.full(3, np.nan)] * 8
+    assert math.isnan(share_of_way(undefined, clean, null, far).mean)
+
+
+def test_a_target_without_a_ceiling_counts_for_neither_shift() -> None:
+    clean, null = draw(1, 8, 3), draw(2, 8, 3)
+    arm, ceiling = draw(4, 8, 3), [scores + 5 for scores in draw(3, 8, 3)]
+    holed = [*ceiling[:-1], np.full(3, np.nan)]
+    assert share_of_way(arm, clean, null, holed) == share_of_way(arm[:-1], clean[:-1], null[:-1], ceiling[:-1])
 
 
 def test_undefined_scores_are_dropped() -> None:

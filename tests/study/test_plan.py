@@ -69,9 +69,10 @@ def test_a_table_study_equals_its_audits_and_shares_their_pieces(tmp_path: Path)
 
 @pytest.mark.slow
 def test_an_image_study_from_learnt_weights_equals_its_audits(tmp_path: Path) -> None:
-    study = study_of(TINY_IMAGES, grid={"explainer.kind": ["cam", "grad"]})
+    study = study_of({**TINY_IMAGES, "ceiling": {"epochs": 1}}, grid={"explainer.kind": ["cam", "grad"]})
     todo = plan(study, tmp_path)
     counts = do(todo, tmp_path)
+    assert counts["ceiling"] == 2
     assert counts["weights"] == counts["data"] == counts["ensemble"] == counts["targets"] == 1
     assert counts["model"] == 3
     assert_same_as_audits(study, todo, tmp_path)

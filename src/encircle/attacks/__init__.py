@@ -1,6 +1,7 @@
 """Attacks on explanations through the training data, and the controls they are judged against."""
 
 from .base import Attack, Bases, Problem, Watch, choose_bases
+from .ceiling import Ceiling
 from .controls import BaseSamples, NoPoison, RandomNoise
 from .imf import IMF
 from .watermark import ProjectedWatermark, Watermark
@@ -10,6 +11,7 @@ __all__ = [
     "Attack",
     "BaseSamples",
     "Bases",
+    "Ceiling",
     "NoPoison",
     "Problem",
     "ProjectedWatermark",

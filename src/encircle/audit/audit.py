@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ..attacks import IMF, Attack, BaseSamples, NoPoison, ProjectedWatermark, RandomNoise, Watermark
+from ..attacks import IMF, Attack, BaseSamples, Ceiling, NoPoison, ProjectedWatermark, RandomNoise, Watermark
 from ..core import InputError, digest, unknown_name
 from ..data import DataSet, DatasetSamples
 from ..explain import Explainer
@@ -36,6 +36,7 @@ class Audit:
         goal: the attacker's desired map.
         budget: how much poison, how far from its bases.
         attack: what is audited; the controls always run beside it.
+        ceiling: estimates how far the explanation could be bent at all; None does not.
         checkpoint: weights every model starts from, for a recipe that says so: a file, or tensors by name. Those of a trunk alone will do for a
             CAM classifier, whose head is then drawn by each model's seed; those that the network has no place for are left out (`surplus`).
         pretraining: or how such weights are learnt on `data.pretrain`.
@@ -64,6 +65,7 @@ class Audit:
         goal: Goal,
         budget: Budget,
         attack: Attack | None = None,
+        ceiling: Ceiling | None = None,
         checkpoint: Path | str | dict[str, Tensor] | None = None,
         pretraining: Recipe | None = None,
         targets: int | Sequence[int] = 10,
@@ -84,6 +86,7 @@ class Audit:
         self.goal = goal
         self.budget = budget
         self.attack = attack if attack is not None else IMF()
+        self.ceiling = ceiling
         weights = read_weights(Path(checkpoint)) if isinstance(checkpoint, Path | str) else checkpoint
         self.checkpoint: dict[str, Tensor] | None = None
         self.surplus: list[str] = []
@@ -123,6 +126,7 @@ class Audit:
             goal=case.goal,
             budget=case.budget,
             attack=case.attack,
+            ceiling=case.ceiling,
             checkpoint=case.checkpoint,
             pretraining=case.pretraining,
             targets=case.targets,
@@ -281,6 +285,7 @@ class Audit:
             "data": {"kind": self.data.name},
             "model": {"kind": type(self.fresh()).__name__},
             **{name: settings_of(piece) for name, piece in pieces.items()},
+            "ceiling": None if self.ceiling is None else settings_of(self.ceiling),
             "pretraining": None if self.pretraining is None else settings_of(self.pretraining),
             "targets": self.targets if isinstance(self.targets, int) else list(self.targets),
             "victims": self.victims,
@@ -325,6 +330,12 @@ class Audit:
         return [arm for arm in controls if arm.kind != self.attack.kind] + [self.attack]
 
     @property
+    def titles(self) -> dict[str, str]:
+        """The arms' names for people, in the order of tables; last the ceiling, which is no arm but is scored like one."""
+        bent = {} if self.ceiling is None else {self.ceiling.kind: self.ceiling.title}
+        return {arm.kind: arm.title for arm in self.arms} | bent
+
+    @property
     def legal(self) -> Legal:
         """Legal values of a sample: whole 8-bit steps for images, whatever the columns of a table allow."""
         if self.data.kind == "image":
@@ -342,6 +353,7 @@ class Audit:
             "craft": targets,
             "control": targets * (poisons - 1),
             "victim": targets * poisons * self.victims,
+            **({} if self.ceiling is None else {"ceiling": targets * self.victims}),
         }
 
 

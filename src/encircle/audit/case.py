@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from ..attacks import IMF, ProjectedWatermark, Watermark
+from ..attacks import IMF, Ceiling, ProjectedWatermark, Watermark
 from ..core import CONFIGURED, InputError
 from ..data import DataSet
 from ..explain import Cam, Grad
@@ -114,6 +114,7 @@ class Case(BaseModel):
         goal: the desired map.
         attack: what is audited; the controls always run beside it.
         budget: how much poison, how far from its bases.
+        ceiling: estimates how far the explanation could be bent at all, by changing the model itself, to see the attack beside; null does not.
         targets: how many targets are drawn from the test set by the seeded rule, or which of its rows.
         victims: victims per target and arm, each of another seed.
         references: the attacker's own clean models, for choosing bases and resolving goals.
@@ -136,6 +137,7 @@ class Case(BaseModel):
     goal: AnyGoal = Field(default_factory=Region)
     attack: AnyAttack = Field(default_factory=IMF)
     budget: Budget = Field(default_factory=lambda: Budget(fraction=0.1))
+    ceiling: Ceiling | None = None
     targets: int | tuple[int, ...] = 10
     victims: int = Field(default=3, ge=1)
     references: int = Field(default=2, ge=1)

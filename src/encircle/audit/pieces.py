@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..attacks import Attack, Problem, Watch
+from ..attacks import Attack, Ceiling, Problem, Watch
 from ..attacks.base import base_inputs
 from ..core import InputError, StorageError, digest
 from ..data.poison import Poison
@@ -178,6 +179,41 @@ class Pieces:
                 continue
             with self.shop.work("victim", f"target {row}: {arm.title}, victim {seed + 1}"):
                 self._score(row, desired, arm.kind, seed, victims(seed))
+
+    def ceiling(self, row: int) -> None:
+        """Scores of models that are bent directly, one from each clean victim, where the audit wants a ceiling."""
+        ceiling = self.audit.ceiling
+        if ceiling is None:
+            return
+        desired = self._desired(row)
+        for seed in range(self.audit.victims):
+            if self.parts.has(f"{row}-{ceiling.kind}-{seed}"):
+                self.reporter.finish("ceiling", reused=True)
+                continue
+            with self.shop.work("ceiling", f"target {row}: {ceiling.title}, model {seed + 1}"):
+                self._score(row, desired, ceiling.kind, seed, self._bent(ceiling, row, desired, seed))
+
+    def _bent(self, ceiling: Ceiling, row: int, desired: DesiredMap, seed: int) -> nn.Module:
+        """The nearest to the desired map of what keeps label and accuracy."""
+        target, label = self._input(row), int(self.data.test.labels[row])
+        objective = ceiling.objective(self.audit.explainer, target, label, desired)
+        attempts = ceiling.attempts(
+            self.shop.clean_model("victim", seed),
+            self.audit.recipe,
+            self.shop.hidden(),
+            objective,
+            lambda model: self._accuracy(row, ceiling.kind, seed, model),
+            generator("ceiling", self.audit.seed, row, seed),
+        )
+        chosen = torch.tensor([label], device=self.audit.device)
+        mask = None if desired.mask is None else desired.mask.numpy()
+
+        def nearness(model: nn.Module) -> tuple[float, float]:
+            found = _float(self.audit.explainer.attribute(model, target, chosen)[0])
+            scores = score(found, desired.values.numpy(), mask, None)
+            return (-1.0, 0.0) if math.isnan(scores["jaccard"]) else (scores["jaccard"], -scores["l1"])
+
+        return max(attempts, key=nearness)
 
     def unexplained(self, row: int, arm: Attack) -> None:
         """Poison and victims of an arm that knows no explainer: the same for every explainer, and kept in the cache."""

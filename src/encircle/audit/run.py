@@ -74,6 +74,7 @@ def run_audit(audit: Audit, runs: Path | str = "runs", reporter: Reporter | None
             pieces.clean(row)
             for arm in audit.arms[1:]:
                 pieces.arm(row, arm)
+            pieces.ceiling(row)
         return finish_run(audit, folder, pieces.rows, fingerprint=fingerprint, seconds=shop.seconds)
 
 
@@ -118,7 +119,7 @@ def finish_run(
     summary = judge(
         scores,
         attack=audit.attack.kind,
-        titles={arm.kind: arm.title for arm in audit.arms},
+        titles=audit.titles,
         victims=audit.victims,
         held_out=len(data.validation) + len(data.test) - 1,
         threshold=audit.judging.threshold,

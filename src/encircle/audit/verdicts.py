@@ -9,7 +9,7 @@ from typing import Any, final
 
 import polars as pl
 
-from ..scoring import Interval, hierarchical_bootstrap, paired_shift, seed_drift, shift_error
+from ..scoring import Interval, hierarchical_bootstrap, paired_shift, seed_drift, share_of_way, shift_error
 
 RESOLVABLE_ROWS = 500
 """An accuracy change of about one point cannot be told from nothing on fewer held-out rows than this."""
@@ -34,7 +34,7 @@ def judge(
     Args:
         scores: the rows of `scores.parquet`.
         attack: the audited arm.
-        titles: the arms in the order of the table, with their names for people; `clean` is the first.
+        titles: the arms in the order of the table, with their names for people; `clean` is the first, and `ceiling`, if there is one, no attack.
         victims: seeds from here on are clean victims for the null.
         held_out: rows that accuracy was read on.
         threshold: change of Jaccard from which an explanation counts as bent.
@@ -84,6 +84,8 @@ def judge(
     pieces = (column(attack, "jaccard"), column("clean", "jaccard"), column("clean", "jaccard", null=True))
     error = None if shift.low is None else shift_error(*pieces, shared_seeds=True)
     smallest = None if error is None else error.detectable()
+    bent = column("ceiling", "jaccard") if "ceiling" in titles else None
+    share = None if bent is None else share_of_way(*pieces, bent, minimum_targets=minimum_targets, shared_seeds=True)
     undefined = sum(all(math.isnan(score) for score in scored) for scored in pieces[0])
     evidence = Evidence(
         shift=shift,
@@ -110,6 +112,7 @@ def judge(
         "undefined": undefined,
         "victims": victims,
         "label_kept": kept,
+        "share_of_way": None if share is None else _entry(share),
         "smallest_detectable_shift": smallest,
         "standard_error": None if error is None else error.standard_error,
         "p_value": None if error is None else error.p_value(shift.mean),

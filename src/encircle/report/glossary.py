@@ -22,6 +22,8 @@ _ARMS = {
     "watermark": "The paper's baseline (WM): the target blended into samples that already have the desired "
     "explanation. Visible to the eye and not bounded by the budget.",
     "watermark-projected": "The same blend, pulled back until every value is within the budget around the target.",
+    "ceiling": "No attack: a clean model that was trained to give the desired map while keeping the prediction and its accuracy. "
+    "An estimate of how far any attack could get.",
     "imf": "The paper's attack: poison samples encircle the target among the model's features and drag its "
     "explanation towards the desired map. They are crafted while several models learn from them.",
 }

@@ -87,6 +87,7 @@ class Section:
     l1_alt: str
     threshold: str
     detectable: str | None
+    reach: str | None
     poisons: list[PoisonRow]
     targets: list[Target]
     score_names: list[str]
@@ -124,6 +125,7 @@ def section(run: SavedRun, number: int) -> Section:
         l1_alt=_chart_in_words(run, "l1_change", "L1"),
         threshold=decimal(verdict["threshold"]),
         detectable=None if detectable is None else decimal(detectable),
+        reach=_reach(run),
         poisons=_poison_rows(run, titles),
         targets=[target_of(run, index, anchor, titles) for index in range(len(run.environment["targets"]))],
         score_names=[name for _, name in ALL_SCORES],
@@ -207,6 +209,7 @@ def _changes_chart(run: SavedRun, key: str, threshold: float | None) -> Forest:
             strong=arm["arm"] == run.attack,
         )
         for arm in run.verdict["arms"]
+        if arm["arm"] != "ceiling"  # it would squeeze what the chart is for; the table has it
     ]
     drift = next((arm[key] for arm in run.verdict["arms"] if arm["arm"] == "clean"), None)
     low, high = (None, None) if drift is None else (known(drift["low"]), known(drift["high"]))
@@ -217,6 +220,21 @@ def _changes_chart(run: SavedRun, key: str, threshold: float | None) -> Forest:
 def _chart_in_words(run: SavedRun, key: str, score: str) -> str:
     rows = (f"{arm['title']} {estimate(arm[key], signed=True)}" for arm in run.verdict["arms"])
     return f"Change of {score} beyond the seed drift, by arm: {'; '.join(rows)}."
+
+
+def _reach(run: SavedRun) -> str | None:
+    """How much of the way to the ceiling the attack went; None without a ceiling."""
+    share = run.verdict.get("share_of_way")
+    if share is None:
+        return None
+    ceiling = next((arm for arm in run.verdict["arms"] if arm["arm"] == "ceiling"), None)
+    reached = "" if ceiling is None else f" (Jaccard {decimal(ceiling['jaccard']['mean'])})"
+    if known(share["mean"]) is None:
+        return f"Bending the model itself hardly moves its explanation either{reached}, so there is no way to take a share of."
+    return (
+        f"Of the way from clean to what bending the model itself reaches{reached}, "
+        f"the attack went {percent_estimate(share)}."
+    )
 
 
 def _poison_rows(run: SavedRun, titles: Mapping[str, str]) -> list[PoisonRow]:

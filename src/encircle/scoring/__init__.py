@@ -22,6 +22,7 @@ from encircle.scoring.statistics import (
     holm,
     paired_shift,
     seed_drift,
+    share_of_way,
     shift_error,
     smallest_detectable_shift,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "relevance_mass",
     "score",
     "seed_drift",
+    "share_of_way",
     "shift_error",
     "smallest_detectable_shift",
     "spearman",

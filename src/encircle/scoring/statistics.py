@@ -55,6 +55,9 @@ PerTarget = Sequence[ArrayLike]
 MINIMUM_TARGETS = 5
 """With fewer targets than this no interval is claimed."""
 
+SHORTEST_WAY = 0.1
+"""Shares of a way from clean to ceiling that is shorter than this are undefined."""
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -166,6 +169,47 @@ def seed_drift(
         InputError: the two do not match, hold infinite values, or a setting is out of range.
     """
     return _bootstrap(_paired(null, null, clean), resamples, seed, shared_seeds).interval(level, minimum_targets)
+
+
+def share_of_way(
+    arm: PerTarget,
+    clean: PerTarget,
+    null: PerTarget,
+    ceiling: PerTarget,
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    minimum_targets: int = MINIMUM_TARGETS,
+    shared_seeds: bool = False,
+) -> Interval:
+    """The arm's shift as a share of the ceiling's: 0 is where clean victims are, 1 where the ceiling is.
+
+    The ratio of two `paired_shift`s over the targets in which both are defined, resampled together. Undefined (NaN, no
+    interval) where the ceiling's shift is shorter than `SHORTEST_WAY`: a share of next to nothing says nothing.
+
+    Args:
+        arm: as for `paired_shift`.
+        clean: as for `paired_shift`.
+        null: as for `paired_shift`.
+        ceiling: like `arm`, of the models that were bent directly.
+        resamples: number of bootstrap resamples.
+        level: coverage of the interval, in (0, 1).
+        seed: seed of the resampling; the same seed gives the same interval.
+        minimum_targets: with fewer targets no interval is claimed.
+        shared_seeds: as for `paired_shift`.
+
+    Raises:
+        InputError: the four do not match, hold infinite values, or a setting is out of range.
+    """
+    pairs = zip(_paired(arm, clean, null), _paired(ceiling, clean, null), strict=True)
+    both = [(near, far) for near, far in pairs if all(group.size for group in (*near, *far))]
+    # The same seed draws the same targets, and the same seeds of the null, for both.
+    near, far = (_bootstrap([one[place] for one in both], resamples, seed, shared_seeds) for place in (0, 1))
+    if not both or far.estimate < SHORTEST_WAY:
+        return Interval(float("nan"))
+    shares = near.replicates / far.replicates.clip(min=SHORTEST_WAY)
+    return _Bootstrap(near.estimate / far.estimate, shares, near.targets).interval(level, minimum_targets)
 
 
 @dataclass(frozen=True, slots=True)

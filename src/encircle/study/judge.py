@@ -225,7 +225,7 @@ def _run(planned: Planned, root: Path) -> dict[str, Any]:
 
 def _strongest(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     """The control that may have moved the explanation furthest: the highest upper end of an interval."""
-    controls = [arm for arm in summary["arms"] if arm["arm"] not in {"clean", summary["attack"]}]
+    controls = [arm for arm in summary["arms"] if arm["arm"] not in {"clean", "ceiling", summary["attack"]}]
     reach = [(arm["jaccard_change"]["high"], arm["jaccard_change"]["mean"]) for arm in controls]
     known = [number for number, ends in enumerate(reach) if ends[1] is not None]
     if not known:

@@ -34,6 +34,7 @@ KINDS = {
     "clean": "targets and their clean scores",
     "control": "control arms",
     "attack": "attack arms",
+    "ceiling": "ceilings",
     "run": "runs put together and judged",
 }
 """The kinds of task in the order in which they come first, in words."""
@@ -168,6 +169,8 @@ class _RunTasks:
             pieces.append(self._clean(target, [*start, *victims, *references, targets]))
             needs = [*start, path, *victims[: audit.victims], *references, targets]
             pieces += [self._arm(target, arm, needs) for arm in audit.arms[1:]]
+            if audit.ceiling is not None:
+                pieces.append(self._ceiling(target, needs))
         identity = run_identity(audit, self.fingerprint)
         folder = run_folder(audit, "runs", self.fingerprint).as_posix()
         ends = (*data, path, targets, *pieces)
@@ -260,6 +263,13 @@ class _RunTasks:
         kind = "attack" if arm.needs_gradient else "control"
         identity = digest(["arm", self._explained, how])
         return self.planner.task(kind, identity, label, spec, needs=tuple(own), **self.compute)
+
+    def _ceiling(self, target: dict[str, int], needs: Sequence[str]) -> str:
+        audit = self.audit
+        identity = digest(["ceiling", self._explained, settings_of(audit.ceiling), target])
+        label = f"{audit.title}: {_in_words(target)}, ceiling"
+        spec = {**self.spec, "target": target}
+        return self.planner.task("ceiling", identity, label, spec, needs=tuple(needs), **self.compute)
 
     def _ensemble(self, members: int, staggered: bool) -> str:
         data = self._data()

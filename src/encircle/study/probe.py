@@ -104,6 +104,8 @@ class _Probe:
         if task.kind == "ensemble":
             return float(victim * task.spec["members"] / (2 if task.spec["staggered"] else 1))
         pieces = {"model": victim, "unexplained": victim * case.victims, "attack": victim * case.victims}
+        if task.kind == "ceiling" and case.ceiling is not None:  # a step of L_adv costs less than one of training
+            return 1.5 * self.epoch * case.ceiling.epochs * len(case.ceiling.weights) * case.victims
         if task.kind == "control" and task.spec["arm"] not in _SHARED_ARMS:
             return victim * case.victims
         crafting = self.crafting(case, say) if task.kind == "attack" else 0.0

@@ -156,6 +156,11 @@ class _Job:
         self.pieces.arm(self.row, self._arm)
         self._note_seconds()
 
+    def ceiling(self) -> None:
+        """Scores of models that are bent directly."""
+        self.pieces.ceiling(self.row)
+        self._note_seconds()
+
     @property
     def _arm(self) -> Attack:
         return next(arm for arm in self.audit.arms if arm.kind == self.spec["arm"])
@@ -192,6 +197,7 @@ _WORK: dict[str, Callable[[_Job], None]] = {
     "unexplained": _Job.unexplained,
     "control": _Job.arm,
     "attack": _Job.arm,
+    "ceiling": _Job.ceiling,
     "run": _Job.run,
 }
 

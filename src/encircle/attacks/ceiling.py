@@ -1,0 +1,103 @@
+"""How far an explanation can be bent at all: by changing the model itself, with no data in between."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from itertools import chain, islice, repeat
+from typing import ClassVar, Literal, final
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from ..core import CONFIGURED
+from ..data import Samples
+from ..explain import Explainer
+from ..goals import DesiredMap
+from ..models import predict
+from ..training import Recipe
+from ..training.code_path import trainable
+from ..training.fit import Learner, batches, in_training, losses_of, steps_per_epoch
+from .objective import Distance, Objective
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class Ceiling:
+    """An estimated upper bound of any attack: the model learns the desired map directly (Heo, Joo & Moon, NeurIPS 2019).
+
+    A clean victim trains on, on the clean data and on `weight · L_adv` at once, once for each weight, each from its own order of batches. Of
+    what keeps the target's label and the accuracy, the nearest to the desired map is the bound. It is an estimate: longer training might go further, and
+    poison need not be able to bring the weights there.
+
+    Args:
+        epochs: passes over the clean training set, in each of the attempts.
+        weights: of L_adv beside L_train, one attempt each.
+        distance: D of the objective.
+        accuracy_loss: how much accuracy on held-out data an attempt may cost, against the clean victim it began as.
+    """
+
+    epochs: int = Field(default=3, ge=1)
+    weights: tuple[float, ...] = Field(default=(0.3, 1.0, 3.0), min_length=1)
+    distance: Distance = "cosine"
+    accuracy_loss: float = Field(default=0.01, ge=0, le=1)
+    kind: Literal["ceiling"] = Field(default="ceiling", kw_only=True)
+    title: ClassVar[str] = "ceiling (the model itself bent)"
+
+    def objective(
+        self, explainer: Explainer, target: Float[Tensor, "1 *shape"], label: int, desired: DesiredMap
+    ) -> Objective:
+        """L_adv for a target of a class and its desired map, with the label term of IMF's defaults."""
+        return Objective(explainer, target, label, desired, self.distance, label_weight=0.1, hinge=0.1)
+
+    def attempts(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        hidden: Samples,
+        objective: Objective,
+        accuracy: Callable[[nn.Module], float],
+        random: torch.Generator,
+    ) -> Iterator[nn.Module]:
+        """Models that were bent and keep label and accuracy; the clean model itself comes first, as no bend is always possible.
+
+        Args:
+            model: a clean victim, in eval mode; stays as it is.
+            recipe: how it learnt.
+            hidden: the clean training set as the recipe's frozen stages see it.
+            objective: L_adv for the target.
+            accuracy: of a model on held-out data, from 0 to 1.
+            random: the orders of batches.
+        """
+        yield model
+        least = accuracy(model) - self.accuracy_loss
+        for weight in self.weights:
+            bent = self._bent(model, recipe, hidden, objective, weight, random)
+            kept = int(predict(bent, objective.target)) == objective.label
+            if kept and accuracy(bent) >= least:
+                yield bent
+
+    def _bent(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        hidden: Samples,
+        objective: Objective,
+        weight: float,
+        random: torch.Generator,
+    ) -> nn.Module:
+        steps = self.epochs * steps_per_epoch(len(hidden), recipe.batch_size)
+        learner = Learner(copy.deepcopy(model), recipe, steps)
+        parameters, device = trainable(learner.model), objective.target.device
+        orders = chain.from_iterable(batches(len(hidden), recipe.batch_size, random) for _ in repeat(None))
+        for rows in islice(orders, steps):
+            pull = torch.autograd.grad(objective(learner.model)[0].sum(), parameters, materialize_grads=True)
+            with in_training(learner.model, recipe):
+                inputs, labels = hidden.batch(rows).to(device), hidden.labels[rows].to(device)
+                loss = losses_of(learner.model, inputs, labels, recipe).sum()
+                gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+            learner.follow([mine + weight * theirs for mine, theirs in zip(gradients, pull, strict=True)])
+        return learner.model
