@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from encircle.attacks import Ceiling
 from encircle.audit import Case, Judging
 from encircle.audit.case import AnyAttack, AnyExplainer, AnyGoal, AnyModel, options
 from encircle.audit.case_data import AnyData
@@ -57,7 +58,7 @@ def page() -> str:
         "| key | meaning |\n|---|---|\n"
         + "\n".join(f"| `{name}` | {' '.join(meaning.split())} |" for name, meaning in meanings),
     ]
-    for name, member in (("recipe` and `pretraining", Recipe), ("budget", Budget), ("judging", Judging)):
+    for name, member in (("recipe` and `pretraining", Recipe), ("budget", Budget), ("ceiling", Ceiling), ("judging", Judging)):
         parts += [f"## `{name}`", summary(member), table(member)]
     for name, union in KINDS.items():
         parts.append(f"## `{name}`")

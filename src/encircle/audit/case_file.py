@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from ..attacks import Ceiling
 from ..core import InputError
 from ..threat import Budget
 from ..training import Recipe
@@ -198,7 +199,7 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
     for union in UNIONS.values():
         if location[-1] in (known := options(union)):
             return list(known[str(location[-1])].__dataclass_fields__)  # type: ignore[attr-defined]
-    fields = {"recipe": Recipe, "pretraining": Recipe, "budget": Budget, "judging": Judging}
+    fields = {"recipe": Recipe, "pretraining": Recipe, "budget": Budget, "ceiling": Ceiling, "judging": Judging}
     owner = fields.get(str(location[0]))
     return list(owner.__dataclass_fields__) if owner else []  # type: ignore[attr-defined]
 
