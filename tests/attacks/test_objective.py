@@ -26,7 +26,7 @@ def distance(maps: Tensor, wanted: Tensor, mask: Tensor | None, kind: Any) -> Te
     return distances(maps[None], wanted, mask, kind)[0]
 
 
-DISTANCES = ["none", "max", "minmax", "cosine"]
+DISTANCES = ["none", "max", "minmax", "cosine", "mixed"]
 HINGES = {"plain": None, "hinge below": 0.1, "hinge above": 50.0}
 
 
@@ -106,6 +106,9 @@ def slow(maps: np.ndarray, wanted: np.ndarray, keep: np.ndarray, kind: str) -> f
         return float(sum((m - g) ** 2 for m, g, k in zip(maps.flat, wanted.flat, keep.flat, strict=True) if k))
     if kind == "cosine":
         return float(1 - np.corrcoef(maps[keep], wanted[keep])[0, 1])
+    if kind == "mixed":
+        first, second = ((one - one.min()) / (one.max() - one.min()) for one in (maps, wanted))
+        return slow(maps, wanted, keep, "cosine") / 2 + float(abs(first - second)[keep].mean())
     if kind == "max":
         first, second = maps / abs(maps).max(), wanted / abs(wanted).max()
     else:
@@ -125,7 +128,7 @@ class TestDistance:
         found = distance(torch.tensor(maps), torch.tensor(wanted), torch.tensor(keep) if masked else None, kind)
         assert float(found) == pytest.approx(slow(maps, wanted, keep, kind), rel=1e-9)
 
-    @pytest.mark.parametrize("kind", ["max", "minmax", "cosine"])
+    @pytest.mark.parametrize("kind", ["max", "minmax", "cosine", "mixed"])
     @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e20])
     def test_normalised_kinds_do_not_see_the_scale_even_in_float32(self, kind: Any, scale: float) -> None:
         random = torch.Generator().manual_seed(0)
@@ -158,7 +161,7 @@ class TestDistance:
         assert bool(gradient.isfinite().all())
 
     @pytest.mark.parametrize("explainer", [Grad(), Cam()], ids=["grad", "cam"])
-    @pytest.mark.parametrize("kind", ["max", "minmax", "cosine"])
+    @pytest.mark.parametrize("kind", ["max", "minmax", "cosine", "mixed"])
     def test_a_dead_network_gives_a_finite_gradient(self, explainer: Any, kind: Any) -> None:
         model = tiny("table", activation="relu", dtype=torch.float32)
         model.second[0].bias.data.fill_(-100.0)

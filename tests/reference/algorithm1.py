@@ -120,7 +120,13 @@ def D(s: Setting, m: Tensor) -> Tensor:
     if s.distance == "minmax":
         unit_m, unit_G = (m - m.min()) / (m.max() - m.min()), (s.G - s.G.min()) / (s.G.max() - s.G.min())
         return ((unit_m - unit_G) ** 2)[everywhere].mean()
-    return 1 - torch.corrcoef(torch.stack([m[everywhere], s.G[everywhere]]))[0, 1]  # the centred cosine is Pearson's r
+    turned = (
+        1 - torch.corrcoef(torch.stack([m[everywhere], s.G[everywhere]]))[0, 1]
+    )  # the centred cosine is Pearson's r
+    if s.distance == "mixed":
+        unit_m, unit_G = (m - m.min()) / (m.max() - m.min()), (s.G - s.G.min()) / (s.G.max() - s.G.min())
+        return turned / 2 + (unit_m - unit_G)[everywhere].abs().mean()
+    return turned
 
 
 def L_adv(s: Setting, net: Net) -> tuple[Tensor, Tensor, Tensor]:

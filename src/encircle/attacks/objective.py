@@ -14,7 +14,7 @@ from ..core import InputError
 from ..explain import Explainer
 from ..goals import DesiredMap
 
-Distance = Literal["none", "max", "minmax", "cosine"]
+Distance = Literal["none", "max", "minmax", "cosine", "mixed"]
 
 
 def distance(
@@ -27,7 +27,9 @@ def distance(
         desired: the desired map.
         mask: entries that matter; None for all.
         kind: `"none"` is the paper's raw squared norm; `"max"` and `"minmax"` are the mean squared difference after
-            each map is divided by its largest magnitude, or brought to [0, 1]; `"cosine"` is one minus the centred cosine, in [0, 2].
+            each map is divided by its largest magnitude, or brought to [0, 1]; `"cosine"` is one minus the centred cosine, in [0, 2];
+            `"mixed"` is half of that plus the mean absolute difference after each map is brought to [0, 1], in [0, 2]: a map can have the
+            right shape and still be far from the desired one in all that is neither its least nor its largest entry.
 
     Raises:
         InputError: the desired map is constant where it matters, so that the cosine is undefined.
@@ -45,6 +47,9 @@ def distance(
         return ((maps / _floor(maps.abs().amax(dim=1, keepdim=True)) - desired)[:, chosen] ** 2).mean(dim=1)
     if kind == "minmax":
         return ((_unit_range(maps) - _unit_range(desired))[:, chosen] ** 2).mean(dim=1)
+    if kind == "mixed":
+        apart = (_unit_range(maps) - _unit_range(desired))[:, chosen].abs().mean(dim=1)
+        return distance(maps, desired[0], mask, "cosine") / 2 + apart
     first, second = maps[:, chosen], desired[:, chosen]
     first, second = first - first.mean(dim=1, keepdim=True), second - second.mean()
     if float(second.norm()) < 1e-6:
