@@ -58,7 +58,12 @@ def page() -> str:
         "| key | meaning |\n|---|---|\n"
         + "\n".join(f"| `{name}` | {' '.join(meaning.split())} |" for name, meaning in meanings),
     ]
-    for name, member in (("recipe` and `pretraining", Recipe), ("budget", Budget), ("ceiling", Ceiling), ("judging", Judging)):
+    for name, member in (
+        ("recipe` and `pretraining", Recipe),
+        ("budget", Budget),
+        ("ceiling", Ceiling),
+        ("judging", Judging),
+    ):
         parts += [f"## `{name}`", summary(member), table(member)]
     for name, union in KINDS.items():
         parts.append(f"## `{name}`")

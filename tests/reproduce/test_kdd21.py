@@ -27,7 +27,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_preset_expands_to_cases(preset: PresetName, weights: Path) -> None:
     wanted = studies(preset, [], weights)
     assert set(wanted) == (
-        {"table1", "table2", "figure5", "full", "readings", "choices"}
+        {"table1", "table2", "figure5", "full", "limits", "readings", "choices"}
         if preset == "standard"
         else {"table1", "table2", "figure5"}
     )
@@ -66,7 +66,7 @@ def test_fracture_goals_are_drawn(weights: Path) -> None:
 
 def test_every_reading_changes_one_thing(weights: Path) -> None:
     runs = expand(studies("standard", ["readings"], weights)["readings"], "readings").runs
-    assert len(runs) == 3 * len(READINGS) - 1
+    assert len(runs) == 2 * len(READINGS) - 1
     cases = {run.case.model_dump_json(exclude={"title"}) for run in runs}
     assert len(cases) == len(runs)
 
@@ -116,4 +116,4 @@ def test_made_up_data_are_the_same_every_time(weights: Path, tmp_path: Path) -> 
     assert again.read_bytes() == weights.read_bytes()
     assert (tmp_path / "records.csv").read_bytes() == (weights.parent / "records.csv").read_bytes()
     assert make_smoke_data(tmp_path) == again
-    assert set(PARTS) == {"table1", "table2", "figure4", "figure5", "full", "readings", "choices"}
+    assert set(PARTS) == {"table1", "table2", "figure4", "figure5", "full", "limits", "readings", "choices"}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from ..report.load import SavedRun
+from ..scoring.statistics import SHORTEST_WAY
 from ..storage import write_text
 from .figures import figure4, figure5
-from .kdd21 import CHOICE_SEED, CHOICES, PARTS, READINGS, Part
+from .kdd21 import CEILING, CHOICE_SEED, CHOICES, LIMITS, PARTS, READINGS, Part
 from .paper import STABLE_EPOCHS
 from .results import CellResult, Convergence, claims, convergence, read_cells, read_figure4
 from .tables import TABLES, rows_of, sizes
@@ -63,9 +64,11 @@ def page(results: Path) -> str:
         *_figure4(results),
         *_figure5(results),
         *_full(results),
+        *_limits(results, tables),
         *_readings(results),
         *_choices(results),
         *_recipe(results),
+        *_paper(results),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -178,6 +181,38 @@ def _full(results: Path) -> list[str]:
     return [f"## Checked with {PARTS['full'].removeprefix('the check with ')}", _plain(cells)]
 
 
+def _limits(results: Path, tables: Mapping[Part, Mapping[str, CellResult]]) -> list[str]:
+    cells = read_cells(results / "limits")
+    if not cells:
+        return []
+    bent = {name.split(" · ", 1)[0]: cell for name, cell in cells.items() if name.endswith(f" · {CEILING}")}
+    attacked = {name: cell for found in tables.values() for name, cell in found.items()}
+    rows = []
+    for name, cell in bent.items():
+        clean, ceiling = cell.arm("clean"), cell.arm("ceiling")
+        way = ceiling["jaccard_change"]["mean"]
+        mine = attacked[name].attack["jaccard_change"]["mean"] if name in attacked else None
+        share = "undefined" if mine is None or not way or way < SHORTEST_WAY else f"{mine / way:.0%}"
+        entries = [f"{clean[metric]['mean']:.2f} → {ceiling[metric]['mean']:.2f}" for metric in ("jaccard", "l1")]
+        rows.append(f"| {_title(name)} | {' | '.join(entries)} | {_change(ceiling['jaccard_change'])} | {share} |")
+    varied = {name: cell for name, cell in cells.items() if not name.endswith(f" · {CEILING}")}
+    parts = [
+        "## What holds the cells back",
+        "The ceiling is what a clean victim's explanation can be bent to by training the model itself on L_adv beside the clean data, keeping the "
+        "target's label and all but a point of accuracy ([method](method.md#evidence)): a map that the network could give, whether or not poison can "
+        "bring it there. IMF's share is its change of Jaccard in the tables above over the ceiling's.",
+        "| cell | Jaccard, clean → ceiling | L1, clean → ceiling | change of Jaccard | IMF's share of the way |\n|---|---|---|---|---|\n"
+        + "\n".join(rows),
+    ]
+    if varied:
+        parts += [
+            "IMF on the table's cells, with one thing changed at a time: change of Jaccard beyond the seed drift, then L1.",
+            _changes(varied, "limit", LIMITS),
+            _changes(varied, "limit", LIMITS, lambda cell: f"{cell.attack['l1']['mean']:.2f}"),
+        ]
+    return parts
+
+
 def _readings(results: Path) -> list[str]:
     cells = read_cells(results / "readings")
     if not cells:
@@ -202,14 +237,23 @@ def _choices(results: Path) -> list[str]:
     ]
 
 
-def _changes(cells: Mapping[str, CellResult], heading: str, order: Iterable[str]) -> str:
-    """A table of changes of Jaccard: a row a setting, a column a case."""
+def _jaccard_change(cell: CellResult) -> str:
+    return _change(cell.attack["jaccard_change"])
+
+
+def _changes(
+    cells: Mapping[str, CellResult],
+    heading: str,
+    order: Iterable[str],
+    entry: Callable[[CellResult], str] = _jaccard_change,
+) -> str:
+    """A table of something of each cell: a row a setting, a column a case."""
     columns = list(dict.fromkeys(name.split(" · ", 1)[0] for name in cells))
     lines = []
     for row in order:
         found = [cells.get(f"{case} · {row}") for case in columns]
         if any(found):
-            entries = ["–" if cell is None else _change(cell.attack["jaccard_change"]) for cell in found]
+            entries = ["–" if cell is None else entry(cell) for cell in found]
             lines.append(f"| {row} | {' | '.join(entries)} |")
     return f"| {heading} | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}\n" + "\n".join(lines)
 
@@ -250,6 +294,23 @@ def _recipe(results: Path) -> list[str]:
         f"the split of seed {CHOICE_SEED} and other targets than those reported.",
         "| data | recipe | accuracy | balanced accuracy | seconds a victim |\n|---|---|---|---|---|\n"
         + "\n".join(rows),
+    ]
+
+
+def _paper(results: Path) -> list[str]:
+    path = results / "paper.json"
+    if not path.is_file():
+        return []
+    facts = json.loads(path.read_text("utf-8"))
+    rows = [f"| {name} | {count} | {each:.3g} | {count * each / 3600:.3g} |" for name, count, each in facts["work"]]
+    hours = sum(count * each for _, count, each in facts["work"]) / 3600
+    return [
+        "## What the full size would take",
+        "The preset `paper` (120 breeds at 224 px, everything fine-tuned, 10 targets x 5 victims) has not been run: there was no accelerator. "
+        "`python tools/paper_cost.py` counts the floating-point operations of a training pass at that size; on a machine that sustains "
+        f"{facts['teraflops']:g} TFLOP/s they take about **{hours:.0f} hours**. So that crafting stays possible, δ covers the poison of each mini-batch "
+        "there, as Algorithm 1 has it, and not all of it.",
+        "| work | how often | seconds each | hours |\n|---|---|---|---|\n" + "\n".join(rows),
     ]
 
 
