@@ -28,8 +28,10 @@ def summary(member: type) -> str:
 
 def keys(member: type) -> list[tuple[str, str, str]]:
     """Name, default and meaning of each setting."""
-    text = inspect.cleandoc(member.__doc__ or "")
-    meanings = dict(re.findall(r"^    (\w+): ((?:.|\n(?=      ))*)", text, flags=re.M))
+    meanings: dict[str, str] = {}
+    for each in reversed(member.__mro__):  # what attacks share is described where it is shared
+        text = inspect.cleandoc(each.__doc__ or "")
+        meanings |= dict(re.findall(r"^    (\w+): ((?:.|\n(?=      ))*)", text, flags=re.M))
     rows = []
     for field in dataclasses.fields(member):
         if field.name == "kind":

@@ -17,6 +17,7 @@ from encircle.attacks import (
     Attack,
     Bases,
     BaseSamples,
+    GradientMatching,
     NoPoison,
     Problem,
     ProjectedWatermark,
@@ -44,6 +45,8 @@ ATTACKS: dict[str, Attack] = {
     "watermark": Watermark(),
     "watermark-projected": ProjectedWatermark(),
     "imf": IMF(models=2, epochs=1),
+    "matching": GradientMatching(models=2, epochs=1),
+    "matching by adam": GradientMatching(models=2, epochs=1, step="adam", poison_batch="batch", distance="mixed"),
     "imf as printed": IMF(
         models=2,
         epochs=1,
@@ -164,7 +167,9 @@ class TestEveryAttack:
 
         blunt = replace(asked, explainer=Occlusion())
         if ATTACKS[name].needs_gradient:
-            with pytest.raises(InputError, match="IMF differentiates through the explainer and Occlusion"):
+            with pytest.raises(
+                InputError, match=f"{ATTACKS[name].title} differentiates through the explainer and Occlusion"
+            ):
                 ATTACKS[name](blunt, Budget(count=0), seeded())
         else:
             ATTACKS[name](blunt, Budget(count=3), seeded())

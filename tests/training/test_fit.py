@@ -440,3 +440,23 @@ def test_a_trunk_alone_will_do_and_heads_differ_by_seed() -> None:
     first, second = (weights(alone.model(recipe(start="checkpoint"), "victim", seed)) for seed in (0, 1))
     assert not torch.equal(first["head.weight"], second["head.weight"])
     assert all(torch.equal(first[name], second[name]) for name in trunk)
+
+
+@pytest.mark.parametrize(
+    ("channels", "stride", "groups", "plain"),
+    [(4, 2, 1, True), (7, 3, 1, True), (16, 2, 4, True), (8, 2, 1, False), (4, 1, 1, False)],
+)
+def test_networks_that_channels_last_would_crash_are_laid_out_plainly(
+    channels: int, stride: int, groups: int, plain: bool
+) -> None:
+    """A narrow 1x1 convolution with a stride corrupts memory in that layout on some CPUs; other networks are faster in it."""
+
+    def build() -> nn.Module:
+        narrow = nn.Conv2d(channels, 8, 1, stride, groups=groups)
+        return nn.Sequential(nn.Conv2d(3, channels, 3), narrow, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+
+    model = Source(build).model(recipe(), "victim", 0)
+    first = model.get_parameter("0.weight")
+    assert first.is_contiguous() is plain
+    assert first.is_contiguous(memory_format=torch.channels_last) is not plain
+    F.cross_entropy(model(torch.rand(6, 3, 12, 12)), torch.arange(6) % 2).backward()

@@ -4,6 +4,8 @@ from .base import Attack, Bases, Problem, Watch, choose_bases
 from .ceiling import Ceiling
 from .controls import BaseSamples, NoPoison, RandomNoise
 from .imf import IMF
+from .matching import GradientMatching
+from .surrogate import SurrogateAttack
 from .watermark import ProjectedWatermark, Watermark
 
 __all__ = [
@@ -12,10 +14,12 @@ __all__ = [
     "BaseSamples",
     "Bases",
     "Ceiling",
+    "GradientMatching",
     "NoPoison",
     "Problem",
     "ProjectedWatermark",
     "RandomNoise",
+    "SurrogateAttack",
     "Watch",
     "Watermark",
     "choose_bases",

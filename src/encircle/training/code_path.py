@@ -85,9 +85,13 @@ def mixed_product(
     return torch.zeros_like(leaf) if tangent is None else tangent.detach()
 
 
-def loss_of(logits: Float[Tensor, "p classes"], labels: Int[Tensor, "p"]) -> Float[Tensor, ""]:
-    """L_train as a *sum* over samples, so that its gradient at a sample does not depend on how many there are."""
-    return F.cross_entropy(logits, labels, reduction="sum")
+def loss_of(
+    logits: Float[Tensor, "p classes"], labels: Int[Tensor, "p"], weights: Float[Tensor, "p"] | None = None
+) -> Float[Tensor, ""]:
+    """L_train as a *sum* over samples, so that its gradient at a sample does not depend on how many there are; each may have a weight."""
+    if weights is None:
+        return F.cross_entropy(logits, labels, reduction="sum")
+    return (F.cross_entropy(logits, labels, reduction="none") * weights.to(logits)).sum()
 
 
 @final

@@ -75,7 +75,19 @@ class Source:
             for stage in early.stages[:frozen]:
                 stage.requires_grad_(False)
         # Convolutions are faster in this layout, on CPUs and accelerators; everything else is as it would be.
-        return model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+        layout = torch.contiguous_format if _strided_and_narrow(model) else torch.channels_last
+        return model.to(self.device, memory_format=layout).eval()  # type: ignore[call-overload, no-any-return]
+
+
+def _strided_and_narrow(model: nn.Module) -> bool:
+    """Whether a 1x1 convolution with a stride has fewer than 8 input channels: channels-last, torch 2.13 on CPUs without AVX-512 corrupts memory there."""
+    return any(
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (1, 1)
+        and max(layer.stride) > 1
+        and layer.in_channels // layer.groups < 8
+        for layer in model.modules()
+    )
 
 
 @final
