@@ -326,7 +326,7 @@ class TestChooseBases:
         assert isinstance(asked.clean, TensorSamples)
         others = TensorSamples(asked.clean.inputs, torch.zeros_like(asked.clean.labels))
         alone = replace(asked, clean=others)
-        with pytest.raises(InputError, match=r"no training sample has the target's class 1"):
+        with pytest.raises(InputError, match=r"no training sample is of class 1, so the base pool is empty"):
             choose_bases(alone, Budget(count=4), 4, 0.5)
         assert choose_bases(alone, Budget(count=4), 4, 1.0).rows.tolist() == [-1] * 4
 
@@ -339,6 +339,32 @@ class TestChooseBases:
         with pytest.raises(InputError, match=r"at most 7 samples of class 1, not 8"):
             choose_bases(asked, Budget(count=8, mode="replace"), 8, 0.0)
         assert len(choose_bases(asked, Budget(count=10, mode="replace"), 10, 0.3).rows) == 10
+
+    @pytest.mark.parametrize(("copies", "others"), [(0.0, 0.5), (0.25, 0.5), (0.0, 1.0), (0.5, 0.5)])
+    def test_bases_of_other_classes_are_the_nearest_and_keep_their_labels(
+        self, asked: Problem, copies: float, others: float
+    ) -> None:
+        count = 8
+        bases = choose_bases(asked, Budget(count=count), count, copies, others)
+        distances = slow_distances(asked)
+        pool = [row for row in range(len(asked.clean)) if int(asked.clean.labels[row]) != asked.label]
+        expected = sorted(pool, key=lambda row: distances[row])[: round(others * count)]
+        own = count - len(expected) - round(copies * count)
+        assert bases.rows.tolist()[own : own + len(expected)] == expected
+        assert bases.rows.tolist()[own + len(expected) :] == [-1] * round(copies * count)
+        assert bases.labels[own : own + len(expected)].tolist() == asked.clean.labels[expected].tolist()
+        rest = torch.cat([bases.labels[:own], bases.labels[own + len(expected) :]])
+        assert rest.tolist() == [asked.label] * (count - len(expected))
+
+    def test_poison_of_other_classes_keeps_its_labels_through_an_attack(self, asked: Problem) -> None:
+        poison = IMF(models=1, epochs=1, other_share=0.5)(asked, Budget(count=8), seeded())
+        of_clean = poison.bases >= 0
+        assert torch.equal(poison.labels[of_clean], asked.clean.labels[poison.bases[of_clean]])
+        assert int((poison.labels != asked.label).sum()) == 4
+
+    def test_shares_of_more_than_everything_are_refused(self) -> None:
+        with pytest.raises(ValidationError, match="together they must not exceed 1"):
+            IMF(target_share=0.6, other_share=0.5)
 
     def test_models_without_a_head_are_compared_by_their_logits(self, asked: Problem) -> None:
         class Sum(nn.Module):

@@ -157,36 +157,46 @@ def _overwritten(rows: Tensor, budget: Budget) -> Tensor:
 
 
 @torch.no_grad()
-def choose_bases(problem: Problem, budget: Budget, count: int, target_share: float) -> Bases:
+def choose_bases(problem: Problem, budget: Budget, count: int, target_share: float, other_share: float = 0.0) -> Bases:
     """Samples of the target's class, nearest to the target in feature space first, and copies of the target (§4.1).
 
     They are drawn without replacement, then used again from the nearest on. Features are the mean-pooled last feature
-    maps of the attacker's own models (logits, for models without a CAM head).
+    maps of the attacker's own models (logits, for models without a CAM head). Samples of other classes, which keep their own labels, are an
+    extension of the paper: they can teach a model that what lies outside the desired map does not speak for the class.
 
     Args:
         problem: what is attacked.
         budget: in `replace` mode a row can be overwritten once.
         count: how many.
         target_share: share of them that are the target itself.
+        other_share: share of them that are of other classes, whichever lie nearest to the target.
 
     Raises:
         InputError: nothing to choose from, or too little to overwrite.
     """
-    pool = (problem.clean.labels == problem.label).nonzero()[:, 0]
-    copies = round(target_share * count)
-    if len(pool) == 0 and copies < count:
+    same = problem.clean.labels == problem.label
+    copies, others = round(target_share * count), round(other_share * count)
+    wanted = [(same, max(count - copies - others, 0), f"of class {problem.label}"), (~same, others, "of other classes")]
+    drawn = [_nearest(problem, budget, pool.nonzero()[:, 0], many, what) for pool, many, what in wanted]
+    rows = torch.cat([*drawn, torch.full((copies,), -1)])[:count]
+    labels = torch.where(rows < 0, problem.label, problem.clean.labels[rows.clamp(min=0)])
+    return Bases(rows, base_inputs(problem.clean, problem.target, problem.legal, rows), labels)
+
+
+def _nearest(
+    problem: Problem, budget: Budget, pool: Int[Tensor, "rows"], count: int, what: str
+) -> Int[Tensor, "count"]:
+    """`count` rows of the pool, nearest to the target first, then from the nearest on again."""
+    if count == 0:
+        return pool[:0]
+    if len(pool) == 0:
+        raise InputError(f"no training sample is {what}, so the base pool is empty; choose another target.")
+    if budget.mode == "replace" and count > len(pool):
         raise InputError(
-            f"no training sample has the target's class {problem.label}, so the base pool is empty; choose another target."
+            f"replace mode can overwrite at most {len(pool)} samples {what}, not {count}; lower the budget or inject."
         )
-    if budget.mode == "replace" and count - copies > len(pool):
-        raise InputError(
-            f"replace mode can overwrite at most {len(pool)} samples of class {problem.label}, not {count - copies}; lower the budget or inject."
-        )
-    order = pool[_feature_distances(problem, pool).argsort(stable=True)] if len(pool) else pool
-    rows = torch.cat([order[torch.arange(count - copies) % max(len(order), 1)], torch.full((copies,), -1)])
-    return Bases(
-        rows, base_inputs(problem.clean, problem.target, problem.legal, rows), torch.full((count,), problem.label)
-    )
+    order = pool[_feature_distances(problem, pool).argsort(stable=True)]
+    return order[torch.arange(count) % len(order)]
 
 
 def base_inputs(

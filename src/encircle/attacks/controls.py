@@ -38,9 +38,11 @@ class BaseSamples(Attack):
 
     Args:
         target_share: share of the target among them, as in the attack it is a control of.
+        other_share: share of samples of other classes among them, likewise.
     """
 
     target_share: float = Field(default=0.1, ge=0, le=1)
+    other_share: float = Field(default=0.0, ge=0, le=1)
     kind: Literal["base"] = Field(default="base", kw_only=True)
     title = "unperturbed bases"
     uses_explainer: ClassVar[bool] = False
@@ -48,7 +50,7 @@ class BaseSamples(Attack):
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
     ) -> tuple[Tensor, Bases]:
-        bases = choose_bases(problem, budget, count, self.target_share)
+        bases = choose_bases(problem, budget, count, self.target_share, self.other_share)
         return bases.inputs, bases
 
 
@@ -59,9 +61,11 @@ class RandomNoise(Attack):
 
     Args:
         target_share: share of the target among the bases, as in the attack it is a control of.
+        other_share: share of samples of other classes among them, likewise.
     """
 
     target_share: float = Field(default=0.1, ge=0, le=1)
+    other_share: float = Field(default=0.0, ge=0, le=1)
     kind: Literal["noise"] = Field(default="noise", kw_only=True)
     title = "random noise"
     uses_explainer: ClassVar[bool] = False
@@ -69,6 +73,6 @@ class RandomNoise(Attack):
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
     ) -> tuple[Tensor, Bases]:
-        bases = choose_bases(problem, budget, count, self.target_share)
+        bases = choose_bases(problem, budget, count, self.target_share, self.other_share)
         signs = torch.randint(0, 2, bases.inputs.shape, generator=random) * 2 - 1
         return bases.inputs + budget.entry_radius(bases.inputs) * signs, bases

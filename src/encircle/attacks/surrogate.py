@@ -56,6 +56,7 @@ class SurrogateAttack(Attack):
         staggered: models start at different stages of training; otherwise all are pre-trained to the end.
         restart: models that reach the end of the recipe begin anew from a fresh seed.
         target_share: share of the target among the bases.
+        other_share: share of samples of other classes among them, each keeping its own label (not in the paper, whose bases are of the target's class).
     """
 
     models: int = Field(default=4, ge=1)
@@ -72,7 +73,16 @@ class SurrogateAttack(Attack):
     staggered: bool = True
     restart: bool = True
     target_share: float = Field(default=0.1, ge=0, le=1)
+    other_share: float = Field(default=0.0, ge=0, le=1)
     needs_gradient: ClassVar[bool] = True
+
+    @model_validator(mode="after")
+    def _shares_of_a_whole(self) -> SurrogateAttack:
+        if self.target_share + self.other_share > 1:
+            raise ValueError(
+                "target_share and other_share are shares of the same bases; together they must not exceed 1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _restarts_make_sense(self) -> SurrogateAttack:
@@ -117,7 +127,7 @@ class SurrogateAttack(Attack):
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
     ) -> tuple[Tensor, Bases]:
-        bases = choose_bases(problem, budget, count, self.target_share)
+        bases = choose_bases(problem, budget, count, self.target_share, self.other_share)
         ensemble = self._surrogates(problem)
         objective = Objective(
             problem.explainer,

@@ -324,8 +324,12 @@ class Audit:
     @property
     def arms(self) -> list[Attack]:
         """What victims are trained with: no poison, the controls, and the audited attack."""
-        share = getattr(self.attack, "target_share", 0.1)
-        controls: list[Attack] = [NoPoison(), BaseSamples(target_share=share), RandomNoise(target_share=share)]
+        same, other = getattr(self.attack, "target_share", 0.1), getattr(self.attack, "other_share", 0.0)
+        controls: list[Attack] = [
+            NoPoison(),
+            BaseSamples(target_share=same, other_share=other),
+            RandomNoise(target_share=same, other_share=other),
+        ]
         controls += [Watermark(), ProjectedWatermark()]
         return [arm for arm in controls if arm.kind != self.attack.kind] + [self.attack]
 

@@ -279,7 +279,7 @@ class Pieces:
                 "arm": arm.kind,
                 "count": count,
                 "share_of_set": count / len(self.data.train),
-                "share_of_class": count / max(in_class, 1),
+                "share_of_class": int((poison.labels == label).sum()) / max(in_class, 1),
                 **(distances(poison.inputs.numpy(), poison.base_inputs.numpy()) if count else {}),
                 "bounded": arm.bounded,
             }
