@@ -1,4 +1,4 @@
-"""Progress of a study: bars and time left on a terminal, JSON lines where they are asked for, else nothing."""
+"""Progress of a study: bars and time left on a terminal, JSON lines where they are asked for, else a line now and then."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ from .board import clock
 _PRIORS = {"weights": 15.0, "model": 2.0, "ensemble": 5.0, "unexplained": 4.0, "control": 3.0, "attack": 25.0}
 """Seconds a task is thought to take before one of its kind has been timed; 1 for others."""
 
+PAUSE = 30.0
+"""Seconds between two lines where there is no terminal."""
+
 
 @final
 class StudyBoard:
@@ -41,7 +44,7 @@ class StudyBoard:
         self._shares: dict[str, float] = {}
         self._failed = 0
         self._most = 1
-        self._started = time.monotonic()
+        self._started = self._told = time.monotonic()
 
     def __enter__(self) -> StudyBoard:
         """Begin to show."""
@@ -74,6 +77,16 @@ class StudyBoard:
             self._end(event, facts)
         elif event == "rebuilt" and not self._as_json:
             messages.print(facts["message"], style="yellow", markup=False, soft_wrap=True)
+        if not self._as_json and not self._shown and time.monotonic() - self._told >= PAUSE:
+            self._told = time.monotonic()
+            self._say()
+
+    def _say(self) -> None:
+        done, total = sum(self._done.values()), sum(self._total.values())
+        failed = f", {self._failed} failed" if self._failed else ""
+        now = "; ".join(label for _, label, _ in self._running.values())
+        line = f"[{clock(time.monotonic() - self._started)}] {done} of {total} tasks done{failed}, about {clock(self.left())} left"
+        messages.print(f"{line}; now: {now}" if now else line, markup=False, soft_wrap=True)
 
     def _end(self, event: str, facts: Mapping[str, Any]) -> None:
         kind = facts["kind"]
