@@ -257,9 +257,7 @@ CEILING = "ceiling"
 
 LIMITS: dict[str, dict[str, Any]] = {
     CEILING: {"budget": {"count": 0, "epsilon": 0.1}, "ceiling": {"kind": "ceiling"}, "victims": 1},
-    "ε = 0.05": {"budget.epsilon": 0.05},
     "ε = 0.2": {"budget.epsilon": 0.2},
-    "5 % poison": {"budget.fraction": 0.05},
     "20 % poison": {"budget.fraction": 0.2},
 }
 """What is changed, one at a time, to see what holds a cell back; the ceiling has no poison, and bends clean victims."""
@@ -316,7 +314,7 @@ def _readings(preset: PresetName) -> StudyFile:
     return StudyFile(
         title="Readings",
         case=cases["digits-cam"],
-        set={"targets": 2 if few else 8, "victims": 1 if few else 2, "seed": SEED + 10},
+        set={"targets": 2 if few else 6, "victims": 1 if few else 2, "seed": SEED + 10},
         grid={"case": cases, "reading": dict(list(READINGS.items())[: 2 if few else None])},
         exclude=[]
         if few
@@ -342,7 +340,7 @@ def _choices(preset: PresetName) -> StudyFile:
     return StudyFile(
         title="Choices",
         case=cases["fractures-grad"],
-        set={"targets": 8, "victims": 2, "seed": CHOICE_SEED},
+        set={"targets": 6, "victims": 2, "seed": CHOICE_SEED},
         grid={"case": cases, "crafting": CHOICES},
     )
 
