@@ -69,3 +69,7 @@ def problem(
         "legal": legal,
     }
     return Problem(**{**settings, **changes})
+
+
+NO_CLEAN = (torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+"""The clean part of a mini-batch, for directions that do not look at it."""

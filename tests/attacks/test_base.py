@@ -22,6 +22,7 @@ from encircle.attacks import (
     Problem,
     ProjectedWatermark,
     RandomNoise,
+    Unrolled,
     Watch,
     Watermark,
     choose_bases,
@@ -46,6 +47,7 @@ ATTACKS: dict[str, Attack] = {
     "watermark-projected": ProjectedWatermark(),
     "imf": IMF(models=2, epochs=1),
     "matching": GradientMatching(models=2, epochs=1),
+    "unrolled": Unrolled(models=2, epochs=1),
     "matching by adam": GradientMatching(models=2, epochs=1, step="adam", poison_batch="batch", distance="mixed"),
     "imf as printed": IMF(
         models=2,

@@ -15,7 +15,7 @@ from encircle.attacks.objective import Objective
 from encircle.threat import Budget
 from encircle.training import CodePath, Recipe
 from encircle.training.code_path import trainable
-from tests.attacks.problems import problem
+from tests.attacks.problems import NO_CLEAN, problem
 from tests.training.problems import recipe
 
 
@@ -45,7 +45,9 @@ def test_the_direction_is_the_gradient_of_the_cosine(
     ensemble.path = CodePath(*path)
     rows = torch.arange(6)
     poison, labels = asked.clean.batch(rows), torch.arange(6) % 3
-    found, notes = GradientMatching(models=2)._direction(ensemble, objective, poison, labels, compare=True)
+    found, notes = GradientMatching(models=2)._direction(
+        ensemble, objective, poison, labels, clean=NO_CLEAN, compare=True
+    )
     expected = torch.zeros_like(poison)
     weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float64)
     for learner, note in zip(ensemble.learners, notes, strict=True):

@@ -6,6 +6,7 @@ from .controls import BaseSamples, NoPoison, RandomNoise
 from .imf import IMF
 from .matching import GradientMatching
 from .surrogate import SurrogateAttack
+from .unrolled import Unrolled
 from .watermark import ProjectedWatermark, Watermark
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ProjectedWatermark",
     "RandomNoise",
     "SurrogateAttack",
+    "Unrolled",
     "Watch",
     "Watermark",
     "choose_bases",

@@ -18,7 +18,7 @@ from ..training import Ensemble
 from ..training.code_path import Product, loss_of, mixed_product, trainable
 from ..training.fit import after
 from .base import Problem
-from .surrogate import SurrogateAttack
+from .surrogate import Moment, SurrogateAttack, weighed
 
 Form = Literal["finite-difference", "exact"]
 
@@ -111,23 +111,16 @@ class IMF(SurrogateAttack):
         return ensemble
 
     def _shares(
-        self,
-        ensemble: Ensemble,
-        model: nn.Module,
-        members: int,
-        attack_gradient: Sequence[Tensor],
-        hidden: Float[Tensor, "p *hidden"],
-        labels: Int[Tensor, "p"],
-        *,
-        compare: bool,
+        self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "members p *hidden"], list[dict[str, float]]]:
-        found = self._in_form(self.form, ensemble, model, members, attack_gradient, hidden, labels)
-        if not compare:
+        given, hidden, labels = (moment.ensemble, model, members, attack_gradient), moment.hidden, moment.labels
+        found = self._in_form(self.form, *given, hidden, labels)
+        if not moment.compare:
             return found, [{} for _ in range(members)]
         # How far the two forms agree is worth knowing, and cheap once an epoch on a few samples.
         other: Form = "exact" if self.form == "finite-difference" else "finite-difference"
         few = max(min(COMPARED, len(labels) // 4), 1)
-        theirs = self._in_form(other, ensemble, model, members, attack_gradient, hidden[:few], labels[:few])
+        theirs = self._in_form(other, *given, hidden[:few], labels[:few])
         cosines = F.cosine_similarity(found[:, :few].flatten(1), theirs.flatten(1), eps=1e-30)
         return found, [{"form_cosine": cosine} for cosine in cosines.tolist()]
 
@@ -147,4 +140,4 @@ class IMF(SurrogateAttack):
             found = exact(model, rows, classes, attack_gradient, self.alpha, frozen, product)
         else:
             found = finite_difference(model, rows, classes, attack_gradient, self.alpha, frozen)
-        return found.reshape(members, -1, *hidden.shape[1:])
+        return weighed(found.reshape(members, -1, *hidden.shape[1:]), ensemble.recipe, labels)

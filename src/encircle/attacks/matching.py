@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from ..training import Ensemble
 from ..training.code_path import loss_of, mixed_product, trainable
 from ..training.fit import after
 from .base import Problem
-from .surrogate import SurrogateAttack
+from .surrogate import Moment, SurrogateAttack, weighed
 
 
 def towards(
@@ -70,20 +70,14 @@ class GradientMatching(SurrogateAttack):
         return problem.ensemble(*self.ensemble)
 
     def _shares(
-        self,
-        ensemble: Ensemble,
-        model: nn.Module,
-        members: int,
-        attack_gradient: Sequence[Tensor],
-        hidden: Float[Tensor, "p *hidden"],
-        labels: Int[Tensor, "p"],
-        *,
-        compare: bool,
+        self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "members p *hidden"], list[dict[str, float]]]:
-        rows, classes = hidden.repeat(members, *[1] * (hidden.dim() - 1)), labels.repeat(members)
-        frozen, weights = ensemble.recipe.frozen_stages, ensemble.recipe.weights_of(classes)
+        hidden, recipe = moment.hidden, moment.ensemble.recipe
+        rows, classes = hidden.repeat(members, *[1] * (hidden.dim() - 1)), moment.labels.repeat(members)
+        frozen, weights = recipe.frozen_stages, recipe.weights_of(classes)
         loss = loss_of(after(model, rows, frozen), classes, weights)
         pulled = torch.autograd.grad(loss, trainable(model), materialize_grads=True)
         direction, cosines = towards(pulled, attack_gradient, members)
-        found = mixed_product(model, rows, classes, direction, frozen, ensemble.path.product)
-        return found.reshape(members, -1, *hidden.shape[1:]), [{"alignment": one} for one in cosines.tolist()]
+        found = mixed_product(model, rows, classes, direction, frozen, moment.ensemble.path.product)
+        shares = weighed(found.reshape(members, -1, *hidden.shape[1:]), recipe, moment.labels)
+        return shares, [{"alignment": one} for one in cosines.tolist()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass as plain_dataclass
 from itertools import chain, islice
 from typing import ClassVar, Literal, final
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from ..core import CONFIGURED
 from ..threat import Budget
-from ..training import Ensemble
+from ..training import Ensemble, Recipe
 from ..training.code_path import trainable
 from ..training.fit import batches, before, hidden_samples, layer_noise, read_ahead, steps_per_epoch
 from .base import Attack, Bases, Problem, Watch, choose_bases
@@ -35,6 +36,38 @@ def stepped(delta: Float[Tensor, "p *shape"], rule: StepRule) -> Float[Tensor, "
         return delta.sign()
     largest = delta.flatten(1).abs().amax(dim=1).clamp(min=torch.finfo(delta.dtype).tiny)
     return delta / largest.reshape(-1, *[1] * (delta.dim() - 1))
+
+
+def weighed(
+    shares: Float[Tensor, "members p *hidden"], recipe: Recipe, labels: Int[Tensor, "p"]
+) -> Float[Tensor, "members p *hidden"]:
+    """Gradients at samples, each times its class's weight in L_train."""
+    weights = recipe.weights_of(labels)
+    return shares if weights is None else shares * weights.reshape(-1, *[1] * (shares.dim() - 2)).to(shares)
+
+
+@final
+@plain_dataclass(frozen=True)
+class Moment:
+    """One iteration, as a direction may look at it; samples are as the frozen stages see them.
+
+    Attributes:
+        ensemble: all surrogates.
+        objective: L_adv.
+        hidden: the poison that is to be moved.
+        labels: its labels.
+        clean: the clean part of the mini-batch.
+        classes: its labels.
+        compare: whether what takes longer may be noted too, once an epoch.
+    """
+
+    ensemble: Ensemble
+    objective: Objective
+    hidden: Float[Tensor, "p *hidden"]
+    labels: Int[Tensor, "p"]
+    clean: Float[Tensor, "b *hidden"]
+    classes: Int[Tensor, "b"]
+    compare: bool
 
 
 @dataclass(frozen=True, config=CONFIGURED)
@@ -101,26 +134,15 @@ class SurrogateAttack(Attack):
 
     @abstractmethod
     def _shares(
-        self,
-        ensemble: Ensemble,
-        model: nn.Module,
-        members: int,
-        attack_gradient: Sequence[Tensor],
-        hidden: Float[Tensor, "p *hidden"],
-        labels: Int[Tensor, "p"],
-        *,
-        compare: bool,
+        self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "members p *hidden"], list[dict[str, float]]]:
         """What each member of a group of the ensemble adds to δ, and what there is to note of each.
 
         Args:
-            ensemble: all surrogates.
+            moment: the iteration.
             model: the group as one model (`Ensemble.groups`).
             members: how many it is.
             attack_gradient: ∇_θ L_adv for each trainable parameter of `model`.
-            hidden: poison as the frozen stages see it.
-            labels: its labels.
-            compare: whether what takes longer may be noted too, once an epoch.
         """
 
     @final
@@ -177,7 +199,12 @@ class SurrogateAttack(Attack):
                 chosen = inside if self.poison_batch == "batch" else torch.arange(len(poison))
                 if len(chosen):
                     delta, notes = self._direction(
-                        ensemble, objective, poison[chosen], wanted[chosen], compare=place == 0
+                        ensemble,
+                        objective,
+                        poison[chosen],
+                        wanted[chosen],
+                        clean=(seen.to(device), problem.clean.labels[outside].to(device)),
+                        compare=place == 0,
                     )
                     if self.poison_weight:
                         delta = delta - self.poison_weight * 2 * (poison[chosen] - problem.target)
@@ -212,7 +239,14 @@ class SurrogateAttack(Attack):
 
     @final
     def _direction(
-        self, ensemble: Ensemble, objective: Objective, poison: Tensor, labels: Tensor, *, compare: bool
+        self,
+        ensemble: Ensemble,
+        objective: Objective,
+        poison: Float[Tensor, "p *shape"],
+        labels: Int[Tensor, "p"],
+        *,
+        clean: tuple[Tensor, Tensor],
+        compare: bool,
     ) -> tuple[Float[Tensor, "p *shape"], list[dict[str, float]]]:
         """δ of Eq. 13, averaged over the models, and what there is to note about each of them.
 
@@ -225,14 +259,13 @@ class SurrogateAttack(Attack):
         upper, far, entropy = objective(ensemble.joined, count)
         learnt = [trainable(model) for model, _ in ensemble.groups]
         flat = iter(torch.autograd.grad(upper.sum(), list(chain(*learnt)), materialize_grads=True))
+        moment = Moment(ensemble, objective, hidden.detach(), labels, *clean, compare)
         total, own = torch.zeros_like(hidden), list[dict[str, float]]()
         for (model, members), parameters in zip(ensemble.groups, learnt, strict=True):
             gradient = list(islice(flat, len(parameters)))
-            shares, noted = self._shares(ensemble, model, members, gradient, hidden.detach(), labels, compare=compare)
+            shares, noted = self._shares(moment, model, members, gradient)
             total += shares.sum(dim=0) / count
             own += noted
-        if (weights := ensemble.recipe.weights_of(labels)) is not None:  # L_train weighs a sample by its class
-            total = total * weights.reshape(-1, *[1] * (total.dim() - 1)).to(total)
         seen = torch.stack([upper, far, entropy], dim=1).tolist()
         notes = [dict(zip(("upper", "distance", "label"), values, strict=True)) for values in seen]
         notes = [note | more for note, more in zip(notes, own, strict=True)]
