@@ -65,7 +65,7 @@ class Moment:
     objective: Objective
     hidden: Float[Tensor, "p *hidden"]
     labels: Int[Tensor, "p"]
-    clean: Float[Tensor, "b *hidden"]
+    clean: Float[Tensor, "b *seen"]
     classes: Int[Tensor, "b"]
     compare: bool
 
