@@ -412,6 +412,21 @@ def test_a_class_s_weight_multiplies_its_samples_gradient(form: Any, frozen: int
     torch.testing.assert_close(found[1], found[0] * factors, rtol=1e-6, atol=1e-12)
 
 
+def test_surrogates_weigh_classes_as_victims_of_the_poisoned_set_will() -> None:
+    how = recipe(start="checkpoint", class_weights="balanced")
+    asked, made = problem("table", how=how), list[Ensemble]()
+
+    def ensemble(members: int, staggered: bool) -> Ensemble:
+        made.append(asked.ensemble(members, staggered))
+        return made[0]
+
+    parts = {name: getattr(asked, name) for name in asked.__dataclass_fields__}
+    poison = IMF(models=2, epochs=1)(Problem(**{**parts, "ensemble": ensemble}), Budget(count=4), torch.Generator())
+    mixed = torch.cat([asked.clean.labels, poison.labels])
+    assert [learner.recipe for learner in made[0].learners] == [how.for_labels(mixed)] * 2
+    assert how.for_labels(mixed) != how.for_labels(asked.clean.labels)
+
+
 class TestNotes:
     @pytest.mark.parametrize("form", ["finite-difference", "exact"])
     def test_the_agreement_of_the_two_forms_is_noted_once_an_epoch(self, form: Any) -> None:

@@ -400,6 +400,20 @@ def test_the_loss_is_weighed_by_class(kind: Any) -> None:
     torch.testing.assert_close(found[0], (each * (data.labels + 1)).mean())
 
 
+@pytest.mark.parametrize("kind", ["image", "table"])
+def test_balanced_victims_are_those_of_the_weights_of_their_own_training_set(kind: Any) -> None:
+    data = samples(kind)
+    poison = data.batch(torch.arange(6))
+    poisoned = data.with_poison(poison, torch.zeros(6, dtype=torch.int64), torch.full((6,), -1))
+    for learnt in (data, poisoned):
+        counts = learnt.labels.bincount()
+        explicit = recipe(class_weights=tuple((len(learnt) / (3 * counts)).tolist()))
+        found, expected = (
+            fit(source(kind), how, learnt, "victim", 0) for how in (recipe(class_weights="balanced"), explicit)
+        )
+        assert same(weights(found), weights(expected))
+
+
 @pytest.mark.parametrize("way", ["loop", "vectorised"])
 @pytest.mark.parametrize("frozen", [0, 1])
 def test_frozen_batch_statistics_stay_and_their_scale_learns(way: Any, frozen: int) -> None:

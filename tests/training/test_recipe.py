@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from encircle.core import InputError
 from encircle.training import Recipe
 from tests.networks import tiny
 
@@ -77,3 +78,18 @@ def test_each_sample_weighs_as_its_class_does() -> None:
     found = Recipe(class_weights=(0.5, 4.0)).weights_of(labels)
     assert found is not None
     assert found.tolist() == [0.5, 4.0, 4.0, 0.5]
+
+
+def test_balanced_weights_make_every_class_count_alike_in_what_is_learnt_from() -> None:
+    labels = torch.tensor([0, 0, 0, 0, 0, 1, 3, 3])
+    how = Recipe(class_weights="balanced").for_labels(labels)
+    assert how.class_weights == pytest.approx((8 / (4 * 5), 8 / 4, 1.0, 8 / (4 * 2)))
+    found = how.weights_of(labels)
+    assert found is not None
+    each = [float(found[labels == label].sum()) for label in (0, 1, 3)]
+    assert each == pytest.approx([2.0, 2.0, 2.0])
+    assert how.for_labels(labels[:3]) is how  # once worked out they stay
+    plain = Recipe(class_weights=(1.0, 2.0))
+    assert plain.for_labels(labels) is plain
+    with pytest.raises(InputError, match="for_labels first"):
+        Recipe(class_weights="balanced").weights_of(labels)

@@ -89,6 +89,7 @@ class Ceiling:
         weight: float,
         random: torch.Generator,
     ) -> nn.Module:
+        recipe = recipe.for_labels(hidden.labels)
         steps = self.epochs * steps_per_epoch(len(hidden), recipe.batch_size)
         learner = Learner(copy.deepcopy(model), recipe, steps)
         parameters, device = trainable(learner.model), objective.target.device

@@ -184,6 +184,7 @@ class SurrogateAttack(Attack):
         trunk = ensemble.learners[0].model  # with frozen stages, all members share it
         overwritten = bases.rows if budget.mode == "replace" else torch.full_like(bases.rows, -1)
         mixed = problem.clean.with_poison(poison, bases.labels, overwritten)
+        ensemble.learn_from(mixed.labels)
         clean = problem.hidden or hidden_samples(trunk, problem.clean, frozen)
         poison, base, wanted = poison.to(device), bases.inputs.to(device), bases.labels.to(device)
         velocity, radius, adam = torch.zeros_like(poison), budget.entry_radius(poison), _Adam(poison)

@@ -207,7 +207,7 @@ class Audit:
                 "a recipe with start='checkpoint' needs either pretraining or a checkpoint, and one with start='scratch' neither."
             )
         weights = self.recipe.class_weights
-        if weights is not None and len(weights) != len(self.data.classes):
+        if isinstance(weights, tuple) and len(weights) != len(self.data.classes):
             raise InputError(f"{len(weights)} class weights for {len(self.data.classes)} classes; give one a class.")
         if self.pretraining is not None and self.data.pretrain is None:
             raise InputError(

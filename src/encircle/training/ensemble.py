@@ -83,6 +83,7 @@ class Ensemble:
         """
         if members < 1:
             raise InputError(f"an ensemble of {members} models cannot craft anything; use at least 1.")
+        asked, recipe = recipe, recipe.for_labels(clean.labels)
         steps = recipe.epochs * steps_per_epoch(len(clean), recipe.batch_size)
         learners = []
         for member in range(members):
@@ -93,7 +94,7 @@ class Ensemble:
                 shuffle = generator(ROLE, "order", seed * members + member)
                 train(learner, hidden, [shuffle], round(member * steps / members) if staggered else steps)
             learners.append(learner)
-        return cls(source, recipe, learners, steps, seed)
+        return cls(source, asked, learners, steps, seed)
 
     def save(self, path: Path) -> None:
         """Write the members' weights, optimisers and places in the recipe as safetensors, whole or not at all."""
@@ -187,6 +188,12 @@ class Ensemble:
         for learner in self.learners:
             learner.recipe = recipe
             learner.optimiser = recipe.build_optimiser(learner.model)
+
+    def learn_from(self, labels: Int[Tensor, "n"]) -> None:
+        """Train on a set with these labels from now on: balanced class weights are worked out for it."""
+        self.recipe = self.recipe.for_labels(labels)
+        for learner in self.learners:
+            learner.recipe = self.recipe
 
     def restart_finished(self) -> None:
         """Begin anew, from a fresh seed, every member that has been through the whole recipe (MetaPoison)."""

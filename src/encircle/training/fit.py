@@ -263,6 +263,7 @@ def fit_hidden(
     Raises:
         InputError: training diverged, or the recipe does not fit the model.
     """
+    recipe = recipe.for_labels(hidden.labels)
     models = [source.model(recipe, role, seed) for seed in seeds]
     steps = recipe.epochs * steps_per_epoch(len(hidden), recipe.batch_size)
     groups = [[place] for place in range(len(seeds))] if way == "loop" else [list(range(len(seeds)))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, Literal, final
 
 import torch
@@ -11,7 +12,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from ..core import CONFIGURED
+from ..core import CONFIGURED, InputError
 
 
 @final
@@ -33,7 +34,8 @@ class Recipe:
             victims and seed drift only. Explanations, poison and scores are always worked out in float32.
         batch_norm: `"frozen"` keeps every batch normalisation on the statistics it starts with (their scale and shift are still learnt, but in
             frozen stages); needs a checkpoint.
-        class_weights: a factor on the loss of each class's samples, such as the inverse of how frequent it is; None weighs all alike.
+        class_weights: a factor on the loss of each class's samples. `"balanced"` is N / (C · N_c) of the set that is learnt from, poison included,
+            so that every class counts alike whatever is added to one of them; None weighs all samples alike.
     """
 
     start: Literal["scratch", "checkpoint"] = "scratch"
@@ -47,7 +49,7 @@ class Recipe:
     schedule: Literal["constant", "cosine"] = "constant"
     precision: Literal["float32", "bfloat16"] = "float32"
     batch_norm: Literal["train", "frozen"] = "train"
-    class_weights: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
+    class_weights: Literal["balanced"] | tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
 
     @model_validator(mode="after")
     def _freezing_needs_weights(self) -> Recipe:
@@ -70,4 +72,16 @@ class Recipe:
 
     def weights_of(self, labels: Int[Tensor, "n"]) -> Float[Tensor, "n"] | None:
         """Each sample's factor on its loss; None where all weigh alike."""
+        if isinstance(self.class_weights, str):
+            raise InputError(
+                "balanced class weights depend on the training set; work them out with Recipe.for_labels first."
+            )
         return None if self.class_weights is None else torch.tensor(self.class_weights, device=labels.device)[labels]
+
+    def for_labels(self, labels: Int[Tensor, "n"]) -> Recipe:
+        """This recipe for a training set with these labels: balanced class weights become numbers (a class without samples weighs 1)."""
+        if self.class_weights != "balanced":
+            return self
+        counts = labels.bincount()
+        weights = torch.where(counts > 0, len(labels) / (len(counts) * counts.clamp(min=1)), 1.0)
+        return replace(self, class_weights=tuple(weights.tolist()))
