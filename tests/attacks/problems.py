@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import torch
 
-from encircle.attacks import Problem
+from encircle.attacks import Attack, Problem, Watch
 from encircle.explain import Cam, Explainer, Grad
 from encircle.goals import DesiredMap
-from encircle.threat import Column, Legal
+from encircle.threat import Budget, Column, Legal
 from encircle.training import Ensemble, Recipe, fit
 from tests.networks import Activation, tiny_inputs
 from tests.training.problems import recipe, samples, source
@@ -73,3 +73,12 @@ def problem(
 
 NO_CLEAN = (torch.zeros(0), torch.zeros(0, dtype=torch.int64))
 """The clean part of a mini-batch, for directions that do not look at it."""
+
+
+def distance_at_the_end(attack: Attack, explainer: str = "cam") -> float:
+    """Mean distance of the attacker's own maps from the desired one in the last iterations of a crafting."""
+    asked = problem("image", explainer, clean=20, how=Recipe(start="checkpoint", epochs=2, batch_size=10, lr=0.05))
+    watch = Watch()
+    attack(asked, Budget(count=15, epsilon=0.5), torch.Generator().manual_seed(0), watch)
+    last = [row["distance"] for row in watch.history[-20:]]
+    return float(sum(last) / len(last))
