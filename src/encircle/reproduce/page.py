@@ -206,6 +206,11 @@ def _limits(results: Path, tables: Mapping[Part, Mapping[str, CellResult]]) -> l
         "| cell | Jaccard, clean → ceiling | L1, clean → ceiling | change of Jaccard | IMF's share of the way |\n|---|---|---|---|---|\n"
         + "\n".join(rows),
     ]
+    parts += [
+        "Accuracy falls with the samples, not with what is crafted into them: poison is a tenth of the set and all of one class, and as many unperturbed "
+        "samples of it cost about as much. Change of accuracy in points, on held-out rows:",
+        _accuracy(attacked),
+    ]
     if varied:
         parts += [
             "IMF on the table's cells, with one thing changed at a time: change of Jaccard beyond the seed drift, then L1.",
@@ -213,6 +218,20 @@ def _limits(results: Path, tables: Mapping[Part, Mapping[str, CellResult]]) -> l
             _changes(varied, "limit", LIMITS, lambda cell: f"{cell.attack['l1']['mean']:.2f}"),
         ]
     return parts
+
+
+def _accuracy(cells: Mapping[str, CellResult]) -> str:
+    arms = {"base": "unperturbed bases", "noise": "random noise", "imf": "IMF"}
+    rows = [
+        f"| {_title(name)} | {' | '.join(_points(cell.arm(arm)['accuracy_change']) for arm in arms)} |"
+        for name, cell in cells.items()
+    ]
+    return f"| cell | {' | '.join(arms.values())} |\n|---|{'---|' * len(arms)}\n" + "\n".join(rows)
+
+
+def _points(value: Mapping[str, Any]) -> str:
+    span = "" if value["low"] is None else f" [{100 * value['low']:+.1f}, {100 * value['high']:+.1f}]"
+    return "undefined" if value["mean"] is None else f"{100 * value['mean']:+.1f}{span}"
 
 
 def _readings(results: Path) -> list[str]:
