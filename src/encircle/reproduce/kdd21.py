@@ -256,9 +256,9 @@ def _case(cell: str, preset: PresetName, weights: Path | None) -> dict[str, Any]
 CEILING = "ceiling"
 
 LIMITS: dict[str, dict[str, Any]] = {
-    CEILING: {"budget": {"count": 0, "epsilon": 0.1}, "ceiling": {"kind": "ceiling"}, "victims": 1},
-    "ε = 0.2": {"budget.epsilon": 0.2},
-    "20 % poison": {"budget.fraction": 0.2},
+    CEILING: {"budget": {"count": 0, "epsilon": 0.1}, "ceiling": {"weights": [0.3, 1.0]}, "victims": 1},
+    "ε = 0.2": {"budget.epsilon": 0.2, "targets": 6, "victims": 2},
+    "20 % poison": {"budget.fraction": 0.2, "targets": 6, "victims": 2},
 }
 """What is changed, one at a time, to see what holds a cell back; the ceiling has no poison, and bends clean victims."""
 
