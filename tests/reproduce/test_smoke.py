@@ -148,9 +148,12 @@ def test_claims_are_judged_by_their_numbers(smoke: Path) -> None:
 
 
 def test_stability_is_the_first_epoch_after_the_last_one_outside() -> None:
-    found = Convergence([1, 2, 3, 4, 5], [10.0, 1.0, 5.0, 1.2, 1.0], [2.0, 2.0, 2.0, 2.0, 2.0])
+    settled = [10.0, 3.0, 6.0, *[1.0, 1.1, 0.9, 1.0, 1.2]]
+    restless = [1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0]
+    found = Convergence(list(range(1, 9)), settled, [2.0] * 8)
     assert found.stable_from("upper") == 4
     assert found.stable_from("lower") == 1
+    assert Convergence(list(range(1, 9)), restless, restless).stable_from("lower") == 9
 
 
 def test_histories_are_averaged_over_iterations_and_models(tmp_path: Path) -> None:

@@ -68,8 +68,14 @@ def figure5(found: Convergence, path: Path) -> None:
 def _draw(ax: Axes, epochs: list[int], values: list[float], stable: int, colour: str) -> None:
     ax.plot(epochs, values, color=colour, marker="o", markersize=3.5, linewidth=1.8)
     ax.axvline(stable, color="#4a4d53", linewidth=1, linestyle="--")
+    early = stable <= (epochs[0] + epochs[-1]) / 2
     ax.annotate(
-        f"stable from epoch {stable}", (stable, max(values)), xytext=(4, -4), textcoords="offset points", fontsize=9
+        f"stable from epoch {stable}",
+        (stable, max(values)),
+        xytext=(4 if early else -4, 6),
+        textcoords="offset points",
+        fontsize=9,
+        ha="left" if early else "right",
     )
     ax.set_xlabel("epoch of crafting")
     ax.spines[["top", "right"]].set_visible(False)

@@ -166,8 +166,9 @@ def _figure5(results: Path) -> list[str]:
     return [
         f"## {PARTS['figure5']}",
         f"![Both levels of the objective against epochs](pictures/{NAME}-figure5.png)",
-        f"One dog, CAM, one model pre-trained to the end, {found.epochs[-1]} epochs of crafting. A level counts as stable from the first epoch on after "
-        f"which its mean stays within a twentieth of its whole range of where it ends. The upper level was stable from epoch {upper} (the paper: about "
+        f"One dog of five breeds, CAM, one model pre-trained to the end and learning on at a constant rate, {found.epochs[-1]} epochs of crafting. "
+        "A level counts as stable from the first epoch on after which it stays within a tenth of its whole range of its mean in the last five. "
+        f"The upper level was stable from epoch {upper} (the paper: about "
         f"{STABLE_EPOCHS['upper']}), from {found.upper[0]:.2f} to {found.upper[-1]:.2f}; the lower from epoch {lower} (the paper: about "
         f"{STABLE_EPOCHS['lower']}), from {found.lower[0]:.2f} to {found.lower[-1]:.2f}. Algorithm 1 pre-trains the models on the clean set, so that the "
         "lower level starts near its end.",

@@ -224,10 +224,13 @@ class Convergence:
     lower: list[float]
 
     def stable_from(self, level: str) -> int:
-        """The first epoch from which on a level stays within a twentieth of its whole range of where it ends."""
+        """The first epoch from which on a level stays within a tenth of its whole range of its mean in the last five.
+
+        One that never settles is stable from the epoch after the last.
+        """
         values = getattr(self, level)
-        slack = 0.05 * (max(values) - min(values))
-        outside = [epoch for epoch, value in zip(self.epochs, values, strict=True) if abs(value - values[-1]) > slack]
+        slack, end = 0.1 * (max(values) - min(values)), sum(values[-5:]) / len(values[-5:])
+        outside = [epoch for epoch, value in zip(self.epochs, values, strict=True) if abs(value - end) > slack + 1e-12]
         return max(outside, default=0) + 1
 
 
