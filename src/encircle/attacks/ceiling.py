@@ -45,7 +45,7 @@ class Ceiling:
     distance: Distance = "cosine"
     accuracy_loss: float = Field(default=0.01, ge=0, le=1)
     kind: Literal["ceiling"] = Field(default="ceiling", kw_only=True)
-    title: ClassVar[str] = "ceiling (the model itself bent)"
+    title: ClassVar[str] = "ceiling (no poison)"
 
     def objective(
         self, explainer: Explainer, target: Float[Tensor, "1 *shape"], label: int, desired: DesiredMap
