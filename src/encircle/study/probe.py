@@ -16,10 +16,11 @@ from ..audit.goal_context import goal_context
 from ..audit.run import cpu_threads
 from ..jobs.task import Task
 from ..seeds import generator
-from ..training import Ensemble, Source, fit
+from ..training import Ensemble, Source
+from ..training.fit import fit_hidden, hidden_samples
 from .plan import Plan, located
 
-OTHERS = {"files": 0.1, "data": 1.0, "features": 1.0, "path": 1.0, "targets": 1.0, "run": 2.0}
+OTHERS = {"files": 0.1, "data": 1.0, "path": 1.0, "targets": 1.0, "run": 2.0}
 """Seconds that are supposed, not measured, for kinds of task that take little."""
 
 _SHARED_ARMS = {arm.kind for arm in (NoPoison(), BaseSamples(), RandomNoise()) if not arm.uses_explainer}
@@ -90,14 +91,21 @@ class _Probe:
         self.one = replace(self.audit.recipe, epochs=1)
         self._crafting: dict[str, float] = {}
         with cpu_threads(case.threads):
+            started = time.monotonic()
+            trunk = self.source.model(self.one, "probe", 0)
+            # What frozen stages see is worked out once for a study, where it fits in memory.
+            self.hidden = hidden_samples(trunk, self.audit.data.train, self.one.frozen_stages)
+            self.features = time.monotonic() - started
             for _ in range(2):  # the first also loads libraries
                 started = time.monotonic()
-                self.model = fit(self.source, self.one, self.audit.data.train, "probe", 0)
+                (self.model,) = fit_hidden(self.source, self.one, self.hidden, "probe", [0])
                 self.epoch = time.monotonic() - started
 
     def seconds(self, task: Task, case: Case, say: Callable[[str], None]) -> float:
         """Seconds that a task of this case takes."""
         victim = self.epoch * case.recipe.epochs
+        if task.kind == "features":
+            return self.features
         if task.kind == "weights" and case.pretraining is not None:
             share = len(self.audit.data.pretrain or []) / len(self.audit.data.train)
             return self.epoch * case.pretraining.epochs * share
@@ -132,7 +140,9 @@ class _Probe:
         desired = case.goal.resolve(goal_context(own, 0, tuple(explain(target, label).shape), explain, None))
 
         def ensemble(members: int, staggered: bool) -> Ensemble:
-            return Ensemble.pretrained(self.source, self.one, data.train, members=members, staggered=False, seed=0)
+            return Ensemble.pretrained(
+                self.source, self.one, data.train, members=members, staggered=False, seed=0, hidden=self.hidden
+            )
 
         problem = Problem(
             clean=data.train,
@@ -143,6 +153,7 @@ class _Probe:
             ensemble=ensemble,
             references=[self.model],
             legal=audit.legal,
+            hidden=self.hidden,
         )
         short = replace(attack, epochs=1) if epochs > 1 else attack  # type: ignore[type-var]
         started: list[float] = []
