@@ -21,8 +21,11 @@ from ..storage import write_bytes, write_json
 from ..study.folder import noted_runs, reopen
 from .paper import ACCURACY_LOSS, L1_BELOW_WM, LABEL_KEPT, PUBLISHED
 
-KEPT = ("case.yaml", "environment.json", "verdict.json", "scores.parquet", "poisons.parquet", "history.parquet")
+KEPT = ("case.yaml", "environment.json", "verdict.json", "scores.parquet", "poisons.parquet")
 """Files of a run that are kept; maps, poison and pictures, which hold the data themselves, stay behind."""
+
+HISTORY = "history.parquet"
+"""Kept of the study of convergence alone: it is larger than all the rest."""
 
 FIGURE4 = "figure4.safetensors"
 
@@ -49,7 +52,7 @@ def collect(root: Path, out: Path) -> dict[str, str]:
             continue
         place = out / _file_name(cell)
         place.mkdir(parents=True, exist_ok=True)
-        for name in KEPT:
+        for name in (*KEPT, HISTORY) if root.name == "figure5" else KEPT:
             shutil.copy(folder / name, place / name)
         write_json(place / "cell.json", {"cell": cell})
     return unfinished
