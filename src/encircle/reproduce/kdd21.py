@@ -274,11 +274,12 @@ LIMITS: dict[str, dict[str, Any]] = {
 
 def _limits(preset: PresetName, weights: Path | None) -> StudyFile:
     """The ceilings of all cells, and how the cells of the table depend on ε and the number of samples."""
-    cases = {cell: _case(cell, preset, weights) for cell in CELLS}
     dogs = [cell for cell in CELLS if cell.startswith("dogs")]
+    order = [*(cell for cell in CELLS if cell not in dogs), *dogs]  # what takes minutes before what takes an hour
+    cases = {cell: _case(cell, preset, weights) for cell in order}
     return StudyFile(
         title="Limits",
-        case=cases["dogs-cam"],
+        case=cases[order[0]],
         grid={"case": cases, "limit": LIMITS},
         exclude=[{"case": dogs, "limit": [name for name in LIMITS if name != CEILING]}],
     )
