@@ -185,11 +185,35 @@ def _full(results: Path) -> list[str]:
 
 
 def _limits(results: Path, tables: Mapping[Part, Mapping[str, CellResult]]) -> list[str]:
-    cells = read_cells(results / "limits")
-    if not cells:
-        return []
-    bent = {name.split(" · ", 1)[0]: cell for name, cell in cells.items() if name.endswith(f" · {CEILING}")}
     attacked = {name: cell for found in tables.values() for name, cell in found.items()}
+    cells = read_cells(results / "limits")
+    bent = {name.split(" · ", 1)[0]: cell for name, cell in cells.items() if name.endswith(f" · {CEILING}")}
+    varied = {name: cell for name, cell in cells.items() if not name.endswith(f" · {CEILING}")}
+    parts = []
+    if attacked:
+        parts += [
+            "## What holds the cells back",
+            "A part of what accuracy loses comes with the samples, whatever is crafted into them: poison is a tenth of the set and all of one class. Change of "
+            "accuracy in points, on held-out rows, of as many unperturbed or noisy samples beside IMF's:",
+            _accuracy(attacked),
+        ]
+    if bent:
+        parts += [
+            "The ceiling is what a clean victim's explanation can be bent to by training the model itself on L_adv beside the clean data, keeping the "
+            "target's label and all but a point of accuracy ([method](method.md#evidence)): a map that the network could give, whether or not poison can "
+            "bring it there. IMF's share is its change of Jaccard in the tables above over the ceiling's.",
+            _ceilings(bent, attacked),
+        ]
+    if varied:
+        parts += [
+            "IMF on the table's cells, with one thing changed at a time: change of Jaccard beyond the seed drift, then L1.",
+            _changes(varied, "limit", LIMITS),
+            _changes(varied, "limit", LIMITS, lambda cell: f"{cell.attack['l1']['mean']:.2f}"),
+        ]
+    return parts
+
+
+def _ceilings(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]) -> str:
     rows = []
     for name, cell in bent.items():
         clean, ceiling = cell.arm("clean"), cell.arm("ceiling")
@@ -198,27 +222,8 @@ def _limits(results: Path, tables: Mapping[Part, Mapping[str, CellResult]]) -> l
         share = "undefined" if mine is None or not way or way < SHORTEST_WAY else f"{mine / way:.0%}"
         entries = [f"{clean[metric]['mean']:.2f} → {ceiling[metric]['mean']:.2f}" for metric in ("jaccard", "l1")]
         rows.append(f"| {_title(name)} | {' | '.join(entries)} | {_change(ceiling['jaccard_change'])} | {share} |")
-    varied = {name: cell for name, cell in cells.items() if not name.endswith(f" · {CEILING}")}
-    parts = [
-        "## What holds the cells back",
-        "The ceiling is what a clean victim's explanation can be bent to by training the model itself on L_adv beside the clean data, keeping the "
-        "target's label and all but a point of accuracy ([method](method.md#evidence)): a map that the network could give, whether or not poison can "
-        "bring it there. IMF's share is its change of Jaccard in the tables above over the ceiling's.",
-        "| cell | Jaccard, clean → ceiling | L1, clean → ceiling | change of Jaccard | IMF's share of the way |\n|---|---|---|---|---|\n"
-        + "\n".join(rows),
-    ]
-    parts += [
-        "Accuracy falls with the samples, not with what is crafted into them: poison is a tenth of the set and all of one class, and as many unperturbed "
-        "samples of it cost about as much. Change of accuracy in points, on held-out rows:",
-        _accuracy(attacked),
-    ]
-    if varied:
-        parts += [
-            "IMF on the table's cells, with one thing changed at a time: change of Jaccard beyond the seed drift, then L1.",
-            _changes(varied, "limit", LIMITS),
-            _changes(varied, "limit", LIMITS, lambda cell: f"{cell.attack['l1']['mean']:.2f}"),
-        ]
-    return parts
+    head = "| cell | Jaccard, clean → ceiling | L1, clean → ceiling | change of Jaccard | IMF's share of the way |\n|---|---|---|---|---|\n"
+    return head + "\n".join(rows)
 
 
 def _accuracy(cells: Mapping[str, CellResult]) -> str:
