@@ -26,7 +26,7 @@ OUT = HERE / "results" / "kdd21" / "paper.json"
 PICTURES, TRAINING_SHARE, BREEDS, FEW = 20_580, 0.9, 120, 4
 
 SECOND = 2
-"""A second derivative of a sample costs about so many passes of training (docs/performance.md): δ of the poison, and L_adv of the target."""
+"""Supposed, not counted: passes of training that a second derivative of a sample is worth, in δ of the poison and in L_adv of the target."""
 
 
 def operations(work: Callable[[], object]) -> float:

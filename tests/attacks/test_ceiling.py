@@ -11,7 +11,7 @@ from encircle.attacks import Ceiling, Problem
 from encircle.attacks.objective import Objective
 from encircle.models import predict
 from encircle.seeds import generator
-from encircle.training import Recipe, correct
+from encircle.training import Recipe
 from encircle.training.code_path import trainable
 from encircle.training.fit import hidden_samples
 from tests.attacks.problems import EXPLAINERS, Kind, problem
@@ -97,4 +97,3 @@ def test_frozen_stages_stay_and_the_same_seed_gives_the_same() -> None:
     before, after = weights(model), weights(runs[0])
     assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("first."))
     assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("second."))
-    assert correct(runs[0], hidden, 1).shape == (len(hidden),)

@@ -187,7 +187,8 @@ class SurrogateAttack(Attack):
         ensemble.learn_from(mixed.labels)
         clean = problem.hidden or hidden_samples(trunk, problem.clean, frozen)
         poison, base, wanted = poison.to(device), bases.inputs.to(device), bases.labels.to(device)
-        velocity, radius, adam = torch.zeros_like(poison), budget.entry_radius(poison), _Adam(poison)
+        velocity, radius = torch.zeros_like(poison), budget.entry_radius(poison)
+        adam = _Adam(poison) if self.step == "adam" else None
         size = ensemble.recipe.batch_size
         planned = self.epochs * steps_per_epoch(len(mixed), size)
         iteration = 0
@@ -212,9 +213,10 @@ class SurrogateAttack(Attack):
                     if self.momentum:
                         delta = velocity[chosen] = self.momentum * velocity[chosen] + stepped(delta, "normalised")
                     size_now = self.gamma * (1 - 0.9 * iteration / planned if self.decay else 1.0)
-                    move = stepped(delta, self.step) * (size_now if self.step == "raw" else size_now * radius)
-                    if self.step == "adam":
-                        move = adam.smoothed(chosen, stepped(delta, self.step)) * size_now * radius
+                    move = stepped(delta, self.step)
+                    if adam is not None:
+                        move = adam.smoothed(chosen, move)
+                    move = move * (size_now if self.step == "raw" else size_now * radius)
                     poison[chosen] = budget.project(poison[chosen] + move, base[chosen], legal)
                 else:
                     notes = [{} for _ in ensemble.learners]

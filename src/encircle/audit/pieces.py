@@ -197,12 +197,13 @@ class Pieces:
         """The nearest to the desired map of what keeps label and accuracy."""
         target, label = self._input(row), int(self.data.test.labels[row])
         objective = ceiling.objective(self.audit.explainer, target, label, desired)
+        clean = self.shop.clean_model("victim", seed)
         attempts = ceiling.attempts(
-            self.shop.clean_model("victim", seed),
+            clean,
             self.audit.recipe,
             self.shop.hidden(),
             objective,
-            lambda model: self._accuracy(row, ceiling.kind, seed, model),
+            lambda model: self._accuracy(row, "clean" if model is clean else ceiling.kind, seed, model),
             generator("ceiling", self.audit.seed, row, seed),
         )
         chosen = torch.tensor([label], device=self.audit.device)

@@ -41,8 +41,8 @@ def runs_of(root: Path) -> dict[str, Path | None]:
     return found
 
 
-def collect(root: Path, out: Path) -> dict[str, str]:
-    """Copy what a page needs of a study's finished runs to `out/<cell>/`; returns why others are not finished, by cell."""
+def collect(root: Path, out: Path, *, history: bool = False) -> dict[str, str]:
+    """Copy what a page needs of a study's finished runs to `out/<cell>/`, with their histories if asked; returns why others are not finished, by cell."""
     reasons = json.loads((root / "study.json").read_text("utf-8"))["cells"]
     why = {cell["title"]: missing["why"] for cell in reasons for missing in cell["missing"]}
     unfinished = {}
@@ -52,7 +52,7 @@ def collect(root: Path, out: Path) -> dict[str, str]:
             continue
         place = out / _file_name(cell)
         place.mkdir(parents=True, exist_ok=True)
-        for name in (*KEPT, HISTORY) if root.name == "figure5" else KEPT:
+        for name in (*KEPT, HISTORY) if history else KEPT:
             shutil.copy(folder / name, place / name)
         write_json(place / "cell.json", {"cell": cell})
     return unfinished

@@ -94,7 +94,7 @@ class Ensemble:
                 shuffle = generator(ROLE, "order", seed * members + member)
                 train(learner, hidden, [shuffle], round(member * steps / members) if staggered else steps)
             learners.append(learner)
-        return cls(source, asked, learners, steps, seed)
+        return cls(source, asked, learners, steps, seed)  # weights of classes are worked out anew for the poisoned set
 
     def save(self, path: Path) -> None:
         """Write the members' weights, optimisers and places in the recipe as safetensors, whole or not at all."""
