@@ -1,8 +1,10 @@
 """Attacks on explanations through the training data, and the controls they are judged against."""
 
-from .base import Attack, Bases, Problem, Watch, choose_bases
+from .base import Attack, Bases, Problem, Watch
+from .bases import choose_bases
 from .ceiling import Ceiling
 from .controls import BaseSamples, NoPoison, RandomNoise
+from .encirclement import FeatureEncirclement
 from .imf import IMF
 from .matching import GradientMatching
 from .surrogate import SurrogateAttack
@@ -15,6 +17,7 @@ __all__ = [
     "BaseSamples",
     "Bases",
     "Ceiling",
+    "FeatureEncirclement",
     "GradientMatching",
     "NoPoison",
     "Problem",

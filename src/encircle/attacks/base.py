@@ -16,7 +16,6 @@ from ..data import Samples
 from ..data.poison import Poison
 from ..explain import Explainer
 from ..goals import DesiredMap
-from ..models import CamClassifier
 from ..threat import Budget, Legal
 from ..training import Ensemble
 
@@ -81,15 +80,18 @@ class Attack(ABC):
         kind: its name in cases, files and reports.
         title: its name for people.
         needs_gradient: whether it differentiates through the explainer.
-        uses_explainer: whether its poison depends on the explainer and the goal; victims of those that do not are shared.
         bounded: whether the budget's ball holds for it; WM as the paper has it is the one exception.
     """
 
     kind: str
     title: ClassVar[str]
     needs_gradient: ClassVar[bool] = False
-    uses_explainer: ClassVar[bool] = True
     bounded: ClassVar[bool] = True
+
+    @property
+    def uses_explainer(self) -> bool:
+        """Whether its poison depends on the explainer and the goal; victims of those that do not are shared."""
+        return True
 
     @property
     def ensemble(self) -> tuple[int, bool] | None:
@@ -154,72 +156,3 @@ class Attack(ABC):
 
 def _overwritten(rows: Tensor, budget: Budget) -> Tensor:
     return rows.clone() if budget.mode == "replace" else torch.full_like(rows, -1)
-
-
-@torch.no_grad()
-def choose_bases(problem: Problem, budget: Budget, count: int, target_share: float, other_share: float = 0.0) -> Bases:
-    """Samples of the target's class, nearest to the target in feature space first, and copies of the target (§4.1).
-
-    They are drawn without replacement, then used again from the nearest on. Features are the mean-pooled last feature
-    maps of the attacker's own models (logits, for models without a CAM head). Samples of other classes, which keep their own labels, are an
-    extension of the paper: they can teach a model that what lies outside the desired map does not speak for the class.
-
-    Args:
-        problem: what is attacked.
-        budget: in `replace` mode a row can be overwritten once.
-        count: how many.
-        target_share: share of them that are the target itself.
-        other_share: share of them that are of other classes, whichever lie nearest to the target.
-
-    Raises:
-        InputError: nothing to choose from, or too little to overwrite.
-    """
-    same = problem.clean.labels == problem.label
-    copies, others = round(target_share * count), round(other_share * count)
-    wanted = [(same, max(count - copies - others, 0), f"of class {problem.label}"), (~same, others, "of other classes")]
-    drawn = [_nearest(problem, budget, pool.nonzero()[:, 0], many, what) for pool, many, what in wanted]
-    rows = torch.cat([*drawn, torch.full((copies,), -1)])[:count]
-    labels = torch.where(rows < 0, problem.label, problem.clean.labels[rows.clamp(min=0)])
-    return Bases(rows, base_inputs(problem.clean, problem.target, problem.legal, rows), labels)
-
-
-def _nearest(
-    problem: Problem, budget: Budget, pool: Int[Tensor, "rows"], count: int, what: str
-) -> Int[Tensor, "count"]:
-    """`count` rows of the pool, nearest to the target first, then from the nearest on again."""
-    if count == 0:
-        return pool[:0]
-    if len(pool) == 0:
-        raise InputError(f"no training sample is {what}, so the base pool is empty; choose another target.")
-    if budget.mode == "replace" and count > len(pool):
-        raise InputError(
-            f"replace mode can overwrite at most {len(pool)} samples {what}, not {count}; lower the budget or inject."
-        )
-    order = pool[_feature_distances(problem, pool).argsort(stable=True)]
-    return order[torch.arange(count) % len(order)]
-
-
-def base_inputs(
-    clean: Samples, target: Float[Tensor, "1 *shape"], legal: Legal, rows: Int[Tensor, "p"]
-) -> Float[Tensor, "p *shape"]:
-    """The samples that poison is made from: rows of the clean set, and the target where a row is -1."""
-    inputs = target.cpu().repeat(len(rows), *[1] * (target.dim() - 1))
-    drawn = rows >= 0
-    if bool(drawn.any()):
-        inputs[drawn] = clean.batch(rows[drawn]).to(inputs)
-    return legal.quantised(inputs)
-
-
-def _feature_distances(problem: Problem, pool: Tensor) -> Tensor:
-    total = torch.zeros(len(pool))
-    for model in problem.references:
-        here = features_of(model, problem.target)
-        there = torch.cat([features_of(model, problem.clean.batch(rows).to(here.device)) for rows in pool.split(256)])
-        total += (there - here).norm(dim=1).cpu()
-    return total
-
-
-def features_of(model: nn.Module, inputs: Tensor) -> Float[Tensor, "n k"]:
-    """Mean-pooled features, or logits for models without a CAM head."""
-    out = model.features(inputs) if isinstance(model, CamClassifier) else model(inputs)
-    return out.mean(dim=(2, 3)) if out.dim() == 4 else out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, final
+from typing import Literal, final
 
 import torch
 from pydantic import Field
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..core import CONFIGURED
 from ..threat import Budget
-from .base import Attack, Bases, Problem, Watch, choose_bases
+from .base import Attack, Bases, Problem, Watch
+from .bases import Order, choose_bases
 
 
 @final
@@ -21,7 +22,11 @@ class NoPoison(Attack):
 
     kind: Literal["clean"] = Field(default="clean", kw_only=True)
     title = "no poison"
-    uses_explainer: ClassVar[bool] = False
+
+    @property
+    def uses_explainer(self) -> bool:
+        """It needs none."""
+        return False
 
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
@@ -39,18 +44,24 @@ class BaseSamples(Attack):
     Args:
         target_share: share of the target among them, as in the attack it is a control of.
         other_share: share of samples of other classes among them, likewise.
+        bases: which are taken first, likewise.
     """
 
     target_share: float = Field(default=0.1, ge=0, le=1)
     other_share: float = Field(default=0.0, ge=0, le=1)
+    bases: Order = "nearest"
     kind: Literal["base"] = Field(default="base", kw_only=True)
     title = "unperturbed bases"
-    uses_explainer: ClassVar[bool] = False
+
+    @property
+    def uses_explainer(self) -> bool:
+        """Only where bases are chosen by it."""
+        return self.bases == "aligned"
 
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
     ) -> tuple[Tensor, Bases]:
-        bases = choose_bases(problem, budget, count, self.target_share, self.other_share)
+        bases = choose_bases(problem, budget, count, self.target_share, self.other_share, self.bases)
         return bases.inputs, bases
 
 
@@ -62,17 +73,23 @@ class RandomNoise(Attack):
     Args:
         target_share: share of the target among the bases, as in the attack it is a control of.
         other_share: share of samples of other classes among them, likewise.
+        bases: which are taken first, likewise.
     """
 
     target_share: float = Field(default=0.1, ge=0, le=1)
     other_share: float = Field(default=0.0, ge=0, le=1)
+    bases: Order = "nearest"
     kind: Literal["noise"] = Field(default="noise", kw_only=True)
     title = "random noise"
-    uses_explainer: ClassVar[bool] = False
+
+    @property
+    def uses_explainer(self) -> bool:
+        """Only where bases are chosen by it."""
+        return self.bases == "aligned"
 
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
     ) -> tuple[Tensor, Bases]:
-        bases = choose_bases(problem, budget, count, self.target_share, self.other_share)
+        bases = choose_bases(problem, budget, count, self.target_share, self.other_share, self.bases)
         signs = torch.randint(0, 2, bases.inputs.shape, generator=random) * 2 - 1
         return bases.inputs + budget.entry_radius(bases.inputs) * signs, bases

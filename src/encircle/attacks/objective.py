@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from ..core import InputError
 from ..explain import Explainer
@@ -69,6 +71,23 @@ def _floor(value: Tensor) -> Tensor:
 
 
 @final
+class _Smoothed(TorchFunctionMode):
+    """Within it every ReLU is a softplus, whichever way it is written: a ReLU's own second derivative is zero."""
+
+    def __init__(self, sharpness: float) -> None:
+        super().__init__()
+        self.sharpness = sharpness
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _RELUS:
+            return F.softplus(args[0], beta=self.sharpness)
+        return func(*args, **(kwargs or {}))
+
+
+_RELUS = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
+
+
+@final
 @dataclass(frozen=True)
 class Objective:
     """`L_adv(θ) = D(G_c(T;θ), G; M) + λ2 · label term`; λ1's term has no gradient in θ and acts on the poison alone.
@@ -81,6 +100,7 @@ class Objective:
         kind: the distance D.
         label_weight: λ2.
         hinge: cross-entropy up to here costs nothing; None is the paper's plain cross-entropy.
+        softplus: ReLUs count as softplus of this sharpness; None leaves them as they are.
     """
 
     explainer: Explainer
@@ -90,6 +110,7 @@ class Objective:
     kind: Distance
     label_weight: float
     hinge: float | None
+    softplus: float | None = None
 
     def __call__(self, model: nn.Module, members: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """`(L_adv, its distance, the cross-entropy at the target)`, with graphs to the model's parameters.
@@ -100,7 +121,8 @@ class Objective:
         """
         target = self.target.expand(members, *self.target.shape[1:])
         labels = torch.full((members,), self.label, device=target.device)
-        found, logits = self.explainer.explain(model, target, labels)
+        with nullcontext() if self.softplus is None else _Smoothed(self.softplus):
+            found, logits = self.explainer.explain(model, target, labels)
         mask = None if self.desired.mask is None else self.desired.mask.to(found.device)
         far = distance(found, self.desired.values.to(found), mask, self.kind)
         entropy = F.cross_entropy(logits, labels, reduction="none")

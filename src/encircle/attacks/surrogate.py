@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass as plain_dataclass
+from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 from typing import ClassVar, Literal, final
 
@@ -19,13 +21,18 @@ from ..threat import Budget
 from ..training import Ensemble, Recipe
 from ..training.code_path import trainable
 from ..training.fit import batches, before, hidden_samples, layer_noise, read_ahead, steps_per_epoch
-from .base import Attack, Bases, Problem, Watch, choose_bases
+from .base import Attack, Bases, Problem, Watch
+from .bases import CHUNK, Order, choose_bases
 from .objective import Distance, Objective
 
 StepRule = Literal["raw", "normalised", "sign", "adam"]
 
 FIRST, SECOND = 0.9, 0.999
 """How much of the last moments Adam keeps (Kingma & Ba 2015)."""
+
+
+JUDGES = 2
+"""Held-out surrogates that attempts are compared by: one alone would be as much chance as one victim."""
 
 
 def stepped(delta: Float[Tensor, "p *shape"], rule: StepRule) -> Float[Tensor, "p *shape"]:
@@ -90,6 +97,10 @@ class SurrogateAttack(Attack):
         restart: models that reach the end of the recipe begin anew from a fresh seed.
         target_share: share of the target among the bases.
         other_share: share of samples of other classes among them, each keeping its own label (not in the paper, whose bases are of the target's class).
+        bases: which samples are taken first: those nearest to the target, or those whose training gradient is aligned with L_adv's (not in the paper).
+        softplus: L_adv sees every ReLU as a softplus of this sharpness β, so that its slope in θ knows what a map does when units switch on and off
+            (Dombrowski et al., NeurIPS 2019, bend inputs that way); None leaves networks as they are.
+        attempts: how often the poison is crafted, each time from another start; what bends held-out surrogates most is kept, and no victim is asked.
     """
 
     models: int = Field(default=4, ge=1)
@@ -107,6 +118,9 @@ class SurrogateAttack(Attack):
     restart: bool = True
     target_share: float = Field(default=0.1, ge=0, le=1)
     other_share: float = Field(default=0.0, ge=0, le=1)
+    bases: Order = "nearest"
+    softplus: float | None = Field(default=None, gt=0)
+    attempts: int = Field(default=1, ge=1)
     needs_gradient: ClassVar[bool] = True
 
     @model_validator(mode="after")
@@ -149,8 +163,7 @@ class SurrogateAttack(Attack):
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
     ) -> tuple[Tensor, Bases]:
-        bases = choose_bases(problem, budget, count, self.target_share, self.other_share)
-        ensemble = self._surrogates(problem)
+        bases = choose_bases(problem, budget, count, self.target_share, self.other_share, self.bases)
         objective = Objective(
             problem.explainer,
             problem.target,
@@ -159,13 +172,42 @@ class SurrogateAttack(Attack):
             self.distance,
             self.label_weight,
             self.hinge,
+            self.softplus,
         )
-        # Every copy has its own start inside the ball: identical copies would receive identical steps.
-        noise = torch.rand(bases.inputs.shape, generator=random, dtype=bases.inputs.dtype) * 2 - 1
-        start = bases.inputs + budget.entry_radius(bases.inputs) * noise
-        poison = budget.project(start, bases.inputs, problem.legal.relaxed())
+        best: tuple[float, Tensor] | None = None
         with layer_noise("crafting", random.initial_seed()):
-            return self._iterate(problem, budget, bases, ensemble, objective, poison, random, watch), bases
+            for attempt in range(self.attempts):
+                ensemble = self._surrogates(problem)
+                # Every copy has its own start inside the ball: identical copies would receive identical steps.
+                noise = torch.rand(bases.inputs.shape, generator=random, dtype=bases.inputs.dtype) * 2 - 1
+                start = bases.inputs + budget.entry_radius(bases.inputs) * noise
+                poison = budget.project(start, bases.inputs, problem.legal.relaxed())
+                mine = Watch(watch.history, partial(_advanced, watch, attempt, self.attempts))
+                first_note = len(watch.history)
+                poison = self._iterate(problem, budget, bases, ensemble, objective, poison, random, mine)
+                if self.attempts == 1:
+                    return poison, bases
+                left = self._left(problem, budget, bases, objective, poison)
+                for note in watch.history[first_note:]:
+                    note |= {"attempt": attempt, "held_out": left}
+                if best is None or left < best[0]:
+                    best = left, poison
+        assert best is not None  # noqa: S101 - for the type checker; there is at least one attempt
+        return best[1], bases
+
+    @final
+    def _left(self, problem: Problem, budget: Budget, bases: Bases, objective: Objective, poison: Tensor) -> float:
+        """Mean L_adv of surrogates that took no part in the crafting and learnt from the poison as it would be handed in."""
+        ensemble = problem.ensemble(*self.ensemble)  # by the victims' recipe, whatever the crafting followed
+        device, frozen, trunk = problem.target.device, ensemble.recipe.frozen_stages, ensemble.learners[0].model
+        handed = budget.project(poison.cpu(), bases.inputs, problem.legal)
+        overwritten = bases.rows if budget.mode == "replace" else torch.full_like(bases.rows, -1)
+        hidden = problem.hidden or hidden_samples(trunk, problem.clean, frozen)
+        with torch.no_grad():
+            seen = torch.cat([before(trunk, rows.to(device), frozen) for rows in handed.split(CHUNK)])
+        judges = ensemble.held_out(hidden.with_poison(seen, bases.labels, overwritten), JUDGES)
+        plain = replace(objective, softplus=None)
+        return sum(float(plain(judge)[0].detach()) for judge in judges) / len(judges)
 
     @final
     def _iterate(
@@ -275,6 +317,11 @@ class SurrogateAttack(Attack):
         if frozen == 0:
             return total, notes
         return torch.autograd.grad(hidden, leaf, total)[0], notes
+
+
+def _advanced(watch: Watch, attempt: int, attempts: int, done: int, planned: int) -> None:
+    """Tell how far all attempts are from how far one of them is."""
+    watch.progress(attempt * planned + done, attempts * planned)
 
 
 @final

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..core import CONFIGURED
 from ..threat import Budget
-from .base import Attack, Bases, Problem, Watch, base_inputs
+from .base import Attack, Bases, Problem, Watch
+from .bases import base_inputs
 from .objective import distance
 
 

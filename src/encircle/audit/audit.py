@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..attacks import IMF, Attack, BaseSamples, Ceiling, NoPoison, ProjectedWatermark, RandomNoise, Watermark
+from ..attacks.bases import Order
 from ..core import InputError, digest, unknown_name
 from ..data import DataSet, DatasetSamples
 from ..explain import Explainer
@@ -325,10 +326,11 @@ class Audit:
     def arms(self) -> list[Attack]:
         """What victims are trained with: no poison, the controls, and the audited attack."""
         same, other = getattr(self.attack, "target_share", 0.1), getattr(self.attack, "other_share", 0.0)
+        first: Order = getattr(self.attack, "bases", "nearest")
         controls: list[Attack] = [
             NoPoison(),
-            BaseSamples(target_share=same, other_share=other),
-            RandomNoise(target_share=same, other_share=other),
+            BaseSamples(target_share=same, other_share=other, bases=first),
+            RandomNoise(target_share=same, other_share=other, bases=first),
         ]
         controls += [Watermark(), ProjectedWatermark()]
         return [arm for arm in controls if arm.kind != self.attack.kind] + [self.attack]

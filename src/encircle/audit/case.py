@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from ..attacks import IMF, Ceiling, GradientMatching, ProjectedWatermark, Unrolled, Watermark
+from ..attacks import IMF, Ceiling, FeatureEncirclement, GradientMatching, ProjectedWatermark, Unrolled, Watermark
 from ..core import CONFIGURED, InputError
 from ..data import DataSet
 from ..explain import Cam, Grad
@@ -23,7 +23,10 @@ AnyExplainer = Annotated[Grad | Cam, Field(discriminator="kind")]
 AnyGoal = Annotated[
     Region | DrawnRegion | Box | Away | Features | Units | Like | OfClass | FromFile, Field(discriminator="kind")
 ]
-AnyAttack = Annotated[IMF | GradientMatching | Unrolled | Watermark | ProjectedWatermark, Field(discriminator="kind")]
+AnyAttack = Annotated[
+    IMF | GradientMatching | Unrolled | FeatureEncirclement | Watermark | ProjectedWatermark,
+    Field(discriminator="kind"),
+]
 
 
 @final

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks import Attack, Ceiling, Problem, Watch
-from ..attacks.base import base_inputs
+from ..attacks.bases import base_inputs
 from ..core import InputError, StorageError, digest
 from ..data.poison import Poison
 from ..goals import DesiredMap, cells

@@ -85,6 +85,28 @@ def mixed_product(
     return torch.zeros_like(leaf) if tangent is None else tangent.detach()
 
 
+def inner_products(
+    model: nn.Module, inputs: Float[Tensor, "p *shape"], labels: Int[Tensor, "p"], direction: Sequence[Tensor]
+) -> Float[Tensor, "p"]:
+    """⟨∇_θ ℓ(x; θ), v⟩ of each sample's cross-entropy, all of them by one forward-mode pass: the loss's derivative along v.
+
+    Args:
+        model: in eval mode.
+        inputs: the samples.
+        labels: of them.
+        direction: v, for each trainable parameter.
+    """
+    learnt = [name for name, value in model.named_parameters() if value.requires_grad]
+    with torch.no_grad(), torch.autograd.forward_ad.dual_level():
+        dual = {
+            name: torch.autograd.forward_ad.make_dual(model.get_parameter(name), along)
+            for name, along in zip(learnt, direction, strict=True)
+        }
+        losses = F.cross_entropy(functional_call(model, dual, (inputs,)), labels, reduction="none")
+        tangent = torch.autograd.forward_ad.unpack_dual(losses).tangent
+    return torch.zeros_like(losses) if tangent is None else tangent.detach()
+
+
 def loss_of(
     logits: Float[Tensor, "p classes"], labels: Int[Tensor, "p"], weights: Float[Tensor, "p"] | None = None
 ) -> Float[Tensor, ""]:

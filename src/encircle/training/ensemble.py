@@ -20,11 +20,24 @@ from ..models import stacked
 from ..seeds import generator
 from ..storage import write_bytes
 from .code_path import CodePath, trainable
-from .fit import Learner, Source, hidden_samples, in_training, layer_noise, losses_of, steps_per_epoch, train
+from .fit import (
+    Learner,
+    Source,
+    fit_hidden,
+    hidden_samples,
+    in_training,
+    layer_noise,
+    losses_of,
+    steps_per_epoch,
+    train,
+)
 from .recipe import Recipe
 
 ROLE = "surrogate"
 """Seeds of this role are never a victim's."""
+
+HELD_OUT = "held-out surrogate"
+"""Nor are those of this, and no surrogate's either."""
 
 
 @final
@@ -194,6 +207,10 @@ class Ensemble:
         self.recipe = self.recipe.for_labels(labels)
         for learner in self.learners:
             learner.recipe = self.recipe
+
+    def held_out(self, hidden: Samples, count: int) -> list[nn.Module]:
+        """Models that no member is, trained by the recipe from fresh seeds on samples as the frozen stages see them."""
+        return fit_hidden(self.source, self.recipe, hidden, HELD_OUT, [self.seed * count + one for one in range(count)])
 
     def restart_finished(self) -> None:
         """Begin anew, from a fresh seed, every member that has been through the whole recipe (MetaPoison)."""

@@ -1,0 +1,120 @@
+"""What poison is made from: samples of the target's class, of other classes, and the target itself (§4.1)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..core import InputError
+from ..data import Samples
+from ..models import CamClassifier
+from ..threat import Budget, Legal
+from ..training.code_path import inner_products, trainable
+from .base import Bases, Problem
+from .objective import Objective
+
+Order = Literal["nearest", "aligned"]
+"""Which samples are taken first."""
+
+CHUNK = 256
+"""Samples that pass through a model at once."""
+
+
+def choose_bases(
+    problem: Problem,
+    budget: Budget,
+    count: int,
+    target_share: float,
+    other_share: float = 0.0,
+    order: Order = "nearest",
+) -> Bases:
+    """Samples of the target's class, nearest to the target in feature space first, and copies of the target (§4.1).
+
+    They are drawn without replacement, then used again from the first on. Features are the mean-pooled last feature
+    maps of the attacker's own models (logits, for models without a CAM head). Samples of other classes, which keep their own labels, are an
+    extension of the paper: they can teach a model that what lies outside the desired map does not speak for the class.
+
+    Args:
+        problem: what is attacked.
+        budget: in `replace` mode a row can be overwritten once.
+        count: how many.
+        target_share: share of them that are the target itself.
+        other_share: share of them that are of other classes, whichever come first.
+        order: `"nearest"` is the paper's; `"aligned"` takes those first whose own training gradient bends the explanation most (`alignment`).
+
+    Raises:
+        InputError: nothing to choose from, or too little to overwrite.
+    """
+    same = problem.clean.labels == problem.label
+    copies, others = round(target_share * count), round(other_share * count)
+    wanted = [(same, max(count - copies - others, 0), f"of class {problem.label}"), (~same, others, "of other classes")]
+    drawn = [_first(problem, budget, pool.nonzero()[:, 0], many, what, order) for pool, many, what in wanted]
+    rows = torch.cat([*drawn, torch.full((copies,), -1)])[:count]
+    labels = torch.where(rows < 0, problem.label, problem.clean.labels[rows.clamp(min=0)])
+    return Bases(rows, base_inputs(problem.clean, problem.target, problem.legal, rows), labels)
+
+
+def _first(
+    problem: Problem, budget: Budget, pool: Int[Tensor, "rows"], count: int, what: str, order: Order
+) -> Int[Tensor, "count"]:
+    """`count` rows of the pool in their order, then from its first on again."""
+    if count == 0:
+        return pool[:0]
+    if len(pool) == 0:
+        raise InputError(f"no training sample is {what}, so the base pool is empty; choose another target.")
+    if budget.mode == "replace" and count > len(pool):
+        raise InputError(
+            f"replace mode can overwrite at most {len(pool)} samples {what}, not {count}; lower the budget or inject."
+        )
+    keys = _feature_distances(problem, pool) if order == "nearest" else -alignment(problem, pool)
+    ordered = pool[keys.argsort(stable=True)]
+    return ordered[torch.arange(count) % len(ordered)]
+
+
+def base_inputs(
+    clean: Samples, target: Float[Tensor, "1 *shape"], legal: Legal, rows: Int[Tensor, "p"]
+) -> Float[Tensor, "p *shape"]:
+    """The samples that poison is made from: rows of the clean set, and the target where a row is -1."""
+    inputs = target.cpu().repeat(len(rows), *[1] * (target.dim() - 1))
+    drawn = rows >= 0
+    if bool(drawn.any()):
+        inputs[drawn] = clean.batch(rows[drawn]).to(inputs)
+    return legal.quantised(inputs)
+
+
+def alignment(problem: Problem, rows: Int[Tensor, "rows"]) -> Float[Tensor, "rows"]:
+    """How far a step of training on each sample as it is would bend the target's explanation: ⟨∇_θ L_train(x), ∇_θ D⟩ on the attacker's own models.
+
+    D is the centred cosine. Each model's gradient of D counts with unit length. A sample that models are sure of has next to no gradient, and
+    no alignment either: what is taken first is aligned *and* still has something to teach.
+    """
+    total = torch.zeros(len(rows))
+    for model in problem.references:
+        goal = Objective(problem.explainer, problem.target, problem.label, problem.desired, "cosine", 0.0, None)
+        slopes = torch.autograd.grad(goal(model)[0].sum(), trainable(model), materialize_grads=True)
+        length = torch.stack([slope.norm() for slope in slopes]).norm().clamp(min=torch.finfo(slopes[0].dtype).tiny)
+        direction = [slope / length for slope in slopes]
+        for part in range(0, len(rows), CHUNK):
+            some = rows[part : part + CHUNK]
+            inputs, labels = problem.clean.batch(some).to(length.device), problem.clean.labels[some].to(length.device)
+            total[part : part + CHUNK] += inner_products(model, inputs, labels, direction).cpu()
+    return total
+
+
+@torch.no_grad()
+def _feature_distances(problem: Problem, pool: Tensor) -> Tensor:
+    total = torch.zeros(len(pool))
+    for model in problem.references:
+        here = features_of(model, problem.target)
+        there = torch.cat([features_of(model, problem.clean.batch(rows).to(here.device)) for rows in pool.split(CHUNK)])
+        total += (there - here).norm(dim=1).cpu()
+    return total
+
+
+def features_of(model: nn.Module, inputs: Tensor) -> Float[Tensor, "n k"]:
+    """Mean-pooled features, or logits for models without a CAM head."""
+    out = model.features(inputs) if isinstance(model, CamClassifier) else model(inputs)
+    return out.mean(dim=(2, 3)) if out.dim() == 4 else out

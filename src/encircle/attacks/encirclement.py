@@ -1,0 +1,118 @@
+"""Feature encirclement: the poison's features surround what the desired map shows of the target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core import CONFIGURED, InputError
+from ..models import CamClassifier, split
+from ..training import Ensemble
+from ..training.fit import before
+from .base import Problem
+from .objective import Objective
+from .surrogate import Moment, SurrogateAttack
+
+MIDDLE = 0.5
+"""Of a column's range: what stands for one that the desired map does not show, or shows."""
+
+
+def shown_and_hidden(
+    objective: Objective, see: Callable[[Tensor], Tensor]
+) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
+    """The target's pooled features as they would be if only what the desired map shows were there, and if only the rest were.
+
+    A feature map `(n, k, h, w)` is pooled with the desired map as weights (brought to the features' grid), and with one minus it. Hidden units `(n, k)`
+    are kept or dropped one by one where the map is over them; where it is over a table's columns, those are moved to the middle of their range before they
+    go through the model.
+
+    Args:
+        objective: knows target and desired map, of which only how it varies matters.
+        see: gives the last feature map or hidden vector of inputs, a row for each of n models.
+
+    Raises:
+        InputError: the map's entries are not places in inputs or features.
+    """
+    values, target = objective.desired.values.to(objective.target), objective.target
+    shown = (values - values.amin()) / (values - values.amin()).amax().clamp(min=torch.finfo(values.dtype).tiny)
+    over_units = objective.explainer.needs_shared_start(tuple(target.shape[1:]))
+    if target.shape[1:] == shown.shape and not over_units:
+        parts = (see(MIDDLE + (target - MIDDLE) * weights) for weights in (shown, 1 - shown))
+        return next(parts), next(parts)
+    found = see(target)
+    if found.dim() == 4 and shown.dim() == 2:
+        grid = F.adaptive_avg_pool2d(shown[None, None], (found.shape[2], found.shape[3]))
+        return _pooled(found, grid), _pooled(found, 1 - grid)
+    if over_units and found.shape[1:] == shown.shape:
+        return found * shown, found * (1 - shown)
+    raise InputError(
+        f"a desired map of shape {tuple(shown.shape)} lies neither over inputs of shape {tuple(target.shape[1:])} nor over features of shape "
+        f"{tuple(found.shape[1:])}, so feature encirclement does not know what it shows; choose another attack."
+    )
+
+
+def _pooled(features: Tensor, weights: Tensor) -> Tensor:
+    return (features * weights).sum(dim=(2, 3)) / weights.sum().clamp(min=1e-6)
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class FeatureEncirclement(SurrogateAttack):
+    """Poison that surrounds the target in feature space, each class where the map should have it (Aghakhani et al., *Bullseye Polytope*, EuroS&P 2021).
+
+    Bullseye Polytope brings the mean of the poison's features to the target's. Here poison of the target's class is brought to what the desired map
+    shows of them, so that the class is learnt from there; poison of other classes (`other_share`) to the rest, so that this is learnt to speak for
+    them: `−∇_X ‖mean_j φ(x_j) − φ‖² / ‖φ‖²` for each of the two. Models that learn from it go on learning, as IMF's do.
+    """
+
+    kind: Literal["encirclement"] = Field(default="encirclement", kw_only=True)
+    title = "feature encirclement"
+
+    def _surrogates(self, problem: Problem) -> Ensemble:
+        return problem.ensemble(*self.ensemble)
+
+    def _shares(
+        self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
+    ) -> tuple[Float[Tensor, "members p *hidden"], list[dict[str, float]]]:
+        objective, frozen = moment.objective, moment.ensemble.recipe.frozen_stages
+        first = moment.ensemble.learners[0].model
+
+        def of_each(inputs: Tensor) -> Tensor:
+            seen = before(first, inputs, frozen)
+            return features(model, seen.expand(members, *seen.shape[1:]), frozen)
+
+        with torch.no_grad():
+            shown, rest = shown_and_hidden(objective, of_each)
+        leaf = moment.hidden.repeat(members, *[1] * (moment.hidden.dim() - 1)).requires_grad_()
+        found = features(model, leaf, frozen)
+        found = (found.mean(dim=(2, 3)) if found.dim() == 4 else found).reshape(members, len(moment.labels), -1)
+        mine = moment.labels == objective.label
+        apart = torch.zeros(members, device=found.device, dtype=found.dtype)
+        for rows, wanted in ((mine, shown), (~mine, rest)):
+            if bool(rows.any()):
+                apart = apart + ((found[:, rows].mean(dim=1) - wanted) ** 2).sum(dim=1) / _length(wanted)
+        shares = -torch.autograd.grad(apart.sum(), leaf)[0]
+        return shares.reshape(members, *moment.hidden.shape), [{"apart": one} for one in apart.tolist()]
+
+
+def features(model: nn.Module, hidden: Tensor, frozen: int) -> Tensor:
+    """The last feature map or hidden vector, from the output of the frozen stages."""
+    if not isinstance(model, CamClassifier):
+        raise InputError(
+            f"feature encirclement needs to know a model's features; wrap {type(model).__name__} in WithCamHead(body, head)."
+        )
+    split(model, frozen)
+    for stage in model.stages[frozen:]:
+        hidden = stage(hidden)
+    return hidden
+
+
+def _length(wanted: Tensor) -> Tensor:
+    return (wanted**2).sum(dim=1).clamp(min=torch.finfo(wanted.dtype).tiny)
