@@ -104,6 +104,23 @@ def test_any_graph_is_done_in_order_and_each_task_once(tmp_path_factory: pytest.
     assert again.done == []
 
 
+def test_only_what_is_asked_for_is_done_and_what_others_need_is_kept(tmp_path: Path) -> None:
+    tasks = chain()
+    first, second = tasks[6], tasks[7]
+    executor = InProcess()
+    tally = Driver(tmp_path, tasks, executor, only=[first.id]).run()
+    assert sorted(executor.done) == sorted(tasks[number].label for number in (0, 1, 2, 3, 6))
+    assert tally.counts["add"] == {"done": 5, "waiting": 3}
+    later = InProcess()
+    Driver(tmp_path, tasks, later, only=[second.id]).run()
+    assert sorted(later.done) == sorted(tasks[number].label for number in (4, 5, 7))
+    assert scores_of(tmp_path, tasks) == reference(tasks)
+    assert not list((tmp_path / "pieces").glob("*"))
+    nothing = InProcess()
+    Driver(tmp_path, tasks, nothing, only=[]).run()
+    assert nothing.done == []
+
+
 def test_worker_processes_give_what_the_slow_way_gives(tmp_path: Path) -> None:
     events: list[tuple[str, Mapping[str, Any]]] = []
     tally = run(tmp_path, chain(tmp_path / "count"), listener=lambda name, facts: events.append((name, facts)))

@@ -52,7 +52,7 @@ def audit(
 
     Running the same command again resumes a run that was stopped, with the same scores.
     """
-    loaded = [_load(name, overrides or [], outside=outside) for name in cases or ["digits-cam"]]
+    loaded = [load_case(name, overrides or [], outside=outside) for name in cases or ["digits-cam"]]
     if dry_run:
         for case in loaded:
             planned = Audit.from_case(case)
@@ -89,7 +89,8 @@ def audit(
     raise typer.Exit(max(codes, default=0))
 
 
-def _load(name: str, overrides: list[str], *, outside: bool) -> Case:
+def load_case(name: str, overrides: list[str], *, outside: bool) -> Case:
+    """The case of a file, or an embedded one, with some keys overridden."""
     path, embedded = Path(name), embedded_cases()
     if path.is_file():
         return read_case(read_file(path), overrides, str(path), folder=path.parent, outside=outside)

@@ -224,11 +224,18 @@ def watched(
 ) -> Conclusion:
     """Go on with a study before the user's eyes; Ctrl-C ends it cleanly, with the words `stopped`."""
     board = StudyBoard(as_json=as_json)
+    with stoppable(stopped), board:
+        return go_on(root, executor, listener=board.hear, minutes=minutes, device=device, gpus=gpus, again=again)
+
+
+@contextmanager
+def stoppable(words: str) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end what is at work cleanly, with these words."""
     try:
-        with _terminating(), board:
-            return go_on(root, executor, listener=board.hear, minutes=minutes, device=device, gpus=gpus, again=again)
+        with _terminating():
+            yield
     except KeyboardInterrupt:
-        messages.print(stopped, markup=False, soft_wrap=True)
+        messages.print(words, markup=False, soft_wrap=True)
         sys.exit(130)
 
 

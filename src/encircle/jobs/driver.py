@@ -6,7 +6,7 @@ import contextlib
 import heapq
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -52,6 +52,7 @@ class Driver:
         listener: told what happens.
         attempts: how often a task whose process or machine ended under it is tried in all.
         again: try failed tasks again.
+        only: results to finish now, by id; what the others need is kept for later. None: all.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Driver:
         listener: Listener | None = None,
         attempts: int = 3,
         again: bool = False,
+        only: Collection[str] | None = None,
     ) -> None:
         self._folder = folder
         self._tasks = {task.id: task for task in tasks}
@@ -72,6 +74,7 @@ class Driver:
         self._tell: Listener = listener or (lambda name, facts: None)
         self._attempts = attempts
         self._again = again
+        self._asked = None if only is None else self._with_needs(only)
         self._running: dict[str, _Running] = {}
         self._lost: dict[str, int] = {}
         self._numbers: dict[str, int] = {}
@@ -116,6 +119,19 @@ class Driver:
 
     # -- what is left --------------------------------------------------------------------------------------------------
 
+    def _with_needs(self, results: Collection[str]) -> set[str]:
+        found, look = set[str](), list(results)
+        while look:
+            name = look.pop()
+            if name not in found:
+                found.add(name)
+                look += self._tasks[name].needs
+        return found
+
+    def _make_ready(self, name: str) -> None:
+        if self._asked is None or name in self._asked:
+            heapq.heappush(self._ready, self._place[name])
+
     def _sweep(self) -> None:
         shutil.rmtree(self._folder / "scratch", ignore_errors=True)
         for name in sorted({task.folder.partition("/")[0] for task in self._tasks.values()}):
@@ -156,7 +172,7 @@ class Driver:
             for need in needs:
                 self._readers[need] = self._readers.get(need, 0) + 1
             if not missing and name not in failed:
-                heapq.heappush(self._ready, self._place[name])
+                self._make_ready(name)
         self._drop_unread()
 
     def _drop_unread(self) -> None:
@@ -262,7 +278,7 @@ class Driver:
         for dependent in self._dependents.pop(task.id, []):
             self._missing[dependent] -= 1
             if self._missing[dependent] == 0:
-                heapq.heappush(self._ready, self._place[dependent])
+                self._make_ready(dependent)
         for need in task.needs:
             self._readers[need] -= 1
             if not self._readers[need] and not self._tasks[need].kept:

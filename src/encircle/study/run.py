@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,7 @@ def go_on(
     device: str = "cpu",
     gpus: float = 0.0,
     again: bool = False,
+    only: Collection[int] | None = None,
 ) -> Conclusion:
     """Do what is left of a study, and conclude.
 
@@ -54,6 +56,8 @@ def go_on(
         device: where models are trained.
         gpus: share of an accelerator that training and crafting need.
         again: try failed tasks again.
+        only: runs to finish now, by their place in `Study.runs`; what they share with others is kept for those. None: all. Cells of which no run
+            was asked for, now or before, are left out of the conclusion.
 
     Raises:
         InputError: a case cannot be audited, or another process is at work in the folder.
@@ -69,9 +73,10 @@ def go_on(
         if listener is not None:
             listener(name, facts)
 
-    driver = Driver(root, todo.tasks, executor, listener=hear, again=again)
+    asked = None if only is None else [todo.runs[place].task for place in only]
+    driver = Driver(root, todo.tasks, executor, listener=hear, again=again, only=asked)
     tally = driver.run(seconds=None if minutes is None else 60 * minutes)
-    return _conclude(root, study, tally)
+    return _conclude(root, study, tally, only)
 
 
 def standing(root: Path) -> tuple[Tally, list[tuple[str, float]]]:
@@ -86,7 +91,7 @@ def conclude_now(root: Path) -> Conclusion:
     return _conclude(root, study, tally)
 
 
-def _conclude(root: Path, study: Study, tally: Tally) -> Conclusion:
+def _conclude(root: Path, study: Study, tally: Tally, only: Collection[int] | None = None) -> Conclusion:
     runs = noted_runs(root, study)
     missing = {}
     for planned in runs:
@@ -95,4 +100,7 @@ def _conclude(root: Path, study: Study, tally: Tally) -> Conclusion:
                 planned.task, ("it is not done yet; go on with `encircle study resume`.", None)
             )
             missing[planned.task] = Missing(planned.run.case.title, why, log)
+    if only is not None:
+        there = {place for place, planned in enumerate(runs) if planned.task not in missing} | set(only)
+        study = replace(study, cells=tuple(cell for cell in study.cells if there & set(cell.runs)))
     return conclude(root, study, missing, counts=tally.counts, seconds=tally.seconds)

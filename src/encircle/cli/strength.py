@@ -1,0 +1,174 @@
+"""Commands about how strong an attack can be made: ablate, budget. No logic."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from ..strength import LADDER, Ablation, ablate, smallest_budget
+from ..study.run import executor_of
+from .app import answers, app
+from .audits import load_case
+from .studies import Address, Cpus, Device, Gpus, Json, Kind, stoppable
+from .study_board import StudyBoard
+
+_Case = Annotated[
+    str, typer.Argument(help="A case file, or the name of an embedded case (`encircle list cases`).", metavar="CASE")
+]
+_Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a key of the case, such as targets=6.", metavar="KEY=VALUE"),
+]
+_Outside = Annotated[
+    bool, typer.Option("--allow-outside", help="Let the case file name files outside of its own folder.")
+]
+_STOPPED = "stopped; run the same command again to go on."
+
+
+@app.command("ablate")
+def ablate_command(
+    name: _Case = "digits-cam",
+    overrides: _Set = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where everything goes; default: studies/<case>-ablation.")
+    ] = None,
+    executor: Kind = "local",
+    address: Address = None,
+    cpus: Cpus = None,
+    device: Device = "cpu",
+    gpus: Gpus = 0.0,
+    outside: _Outside = False,
+    as_json: Json = False,
+) -> None:
+    """Try an attack's choices one at a time and together, and report the best on targets and seeds that chose nothing.
+
+    Running the same command again resumes what was stopped, with the same scores.
+    """
+    content = load_case(name, overrides or [], outside=outside).model_dump(mode="json")
+    place = folder or Path("studies") / f"{Path(name).stem}-ablation"
+    with _watched(as_json) as board:
+        found = ablate(
+            content,
+            place,
+            lambda: executor_of(executor, address, cpus),
+            listener=board.hear,
+            device=device,
+            gpus=gpus,
+        )
+    if as_json:
+        rows = [{"name": row.name, "phase": row.phase, "gain": _facts(row.gain)} for row in found.rows]
+        answers.print(
+            json.dumps({"event": "ablated", "chosen": found.chosen, "rows": rows}), markup=False, soft_wrap=True
+        )
+        return
+    answers.print(_rows(found))
+    answers.print(f"Best where settings are chosen: {found.chosen}", markup=False, soft_wrap=True)
+    answers.print(f"Report: {place / 'report' / 'report.html'}", markup=False, soft_wrap=True)
+
+
+@app.command("budget")
+def budget_command(
+    name: _Case = "digits-cam",
+    overrides: _Set = None,
+    shares: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--share",
+            help="A share of the training set to try; may be given several times.",
+            show_default=", ".join(map(str, LADDER)),
+        ),
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="The study's folder; default: studies/<case>-budget.")] = None,
+    executor: Kind = "local",
+    address: Address = None,
+    cpus: Cpus = None,
+    device: Device = "cpu",
+    gpus: Gpus = 0.0,
+    outside: _Outside = False,
+    as_json: Json = False,
+) -> None:
+    """Find the smallest share of poisoned data that bends the explanation past the threshold, beyond what another seed does.
+
+    Running the same command again resumes what was stopped, with the same scores.
+    """
+    content = load_case(name, overrides or [], outside=outside).model_dump(mode="json")
+    place = folder or Path("studies") / f"{Path(name).stem}-budget"
+    with _watched(as_json) as board:
+        found = smallest_budget(
+            content,
+            shares or LADDER,
+            place,
+            lambda: executor_of(executor, address, cpus),
+            listener=board.hear,
+            device=device,
+            gpus=gpus,
+        )
+    if as_json:
+        facts = {"share": found.share, "below": found.below, "tried": found.tried, "sentence": found.sentence}
+        answers.print(json.dumps({"event": "searched", **facts}), markup=False, soft_wrap=True)
+        return
+    answers.print(_doses(found.conclusion.summary))
+    answers.print(found.sentence, markup=False, soft_wrap=True)
+    answers.print(f"Report: {place / 'report.html'}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _watched(as_json: bool) -> Iterator[StudyBoard]:
+    board = StudyBoard(as_json=as_json)
+    with stoppable(_STOPPED), board:
+        yield board
+
+
+def _facts(interval: Any) -> dict[str, float | None]:
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
+
+
+def _rows(found: Ablation) -> Table:
+    table = Table(
+        title=escape(found.title),
+        title_justify="left",
+        caption="Gain: of Jaccard over the attack as given, paired by target and seed; change: beyond the seed drift; 95 % intervals. "
+        "Rows of `report` are of the case's own targets and seeds, all others of a split that served to choose.",
+        caption_justify="left",
+    )
+    for heading in ("", "attack", "gain", "change", "L1", "label kept"):
+        table.add_column(heading)
+    before = ""
+    for row in found.rows:
+        if before and row.phase != before:
+            table.add_section()
+        kept = row.cell["label_kept"]
+        table.add_row(
+            "" if row.phase == before else row.phase,
+            escape(row.name),
+            _interval(_facts(row.gain)),
+            _interval(row.cell["shift"]),
+            f"{row.cell['l1_clean']['mean']:.2f} → {row.cell['l1_attack']['mean']:.2f}",
+            "" if kept is None else f"{kept:.0%}",
+        )
+        before = row.phase
+    return table
+
+
+def _doses(summary: Mapping[str, Any]) -> Table:
+    table = Table(title=escape(summary["title"]), title_justify="left")
+    for heading in ("poisoned", "verdict", "change", "label kept"):
+        table.add_column(heading)
+    for cell in summary["cells"]:
+        kept = "" if cell["label_kept"] is None else f"{cell['label_kept']:.0%}"
+        table.add_row(escape(cell["title"]), cell["verdict"], _interval(cell["shift"]), kept)
+    return table
+
+
+def _interval(value: Mapping[str, float | None]) -> str:
+    if value["mean"] is None or value["mean"] != value["mean"]:
+        return "undefined"
+    span = "" if value["low"] is None else f" \\[{value['low']:+.2f}, {value['high']:+.2f}]"
+    return f"{value['mean']:+.2f}{span}"

@@ -1,0 +1,126 @@
+"""The smallest share of poisoned data that is enough to bend an explanation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from ..core import EncircleError, InputError
+from ..jobs.driver import Listener
+from ..jobs.task import Executor
+from ..storage import write_json
+from ..study.folder import Conclusion, begin
+from ..study.run import go_on
+from ..study.study_file import StudyFile
+
+LADDER = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
+"""Shares of the training set that are tried unless others are asked for."""
+
+
+def lowest(count: int, enough: Callable[[int], bool]) -> int | None:
+    """The lowest of `count` rising steps that is enough, asking about as few as possible; None if the highest is not.
+
+    What is enough is supposed to stay so higher up: the highest step is asked about first, then halves.
+    """
+    if count == 0 or not enough(count - 1):
+        return None
+    below, found = -1, count - 1
+    while found - below > 1:
+        middle = (below + found) // 2
+        if enough(middle):
+            found = middle
+        else:
+            below = middle
+    return found
+
+
+@final
+@dataclass(frozen=True)
+class Smallest:
+    """What a search came to.
+
+    Attributes:
+        share: the smallest share that was enough; None if none was.
+        below: the next smaller share, which was not; None if there is none.
+        tried: the shares that were tried, rising.
+        conclusion: the study of those.
+    """
+
+    share: float | None
+    below: float | None
+    tried: tuple[float, ...]
+    conclusion: Conclusion
+
+    @property
+    def sentence(self) -> str:
+        """The answer for a non-specialist."""
+        if self.share is None:
+            most = f"{100 * max(self.tried):g} % of the training data"
+            return (
+                f"Up to {most}, poison did not bend the explanation past the threshold beyond what another seed does."
+            )
+        least = "" if self.below is None else f", and {100 * self.below:g} % was not"
+        return f"Poison of {100 * self.share:g} % of the training data is enough to bend the explanation{least}."
+
+
+def smallest_budget(
+    case: Mapping[str, Any],
+    shares: Sequence[float],
+    root: Path,
+    executor: Callable[[], Executor],
+    *,
+    listener: Listener | None = None,
+    device: str = "cpu",
+    gpus: float = 0.0,
+) -> Smallest:
+    """Search for the smallest share of poison that bends a case's explanation (verdict FAIL), by halving a ladder of shares.
+
+    All shares are one study, of which only those asked about are run; models and clean scores are made once for all of them. A search that was
+    stopped goes on where it was.
+
+    Args:
+        case: a case's keys and values; its budget's size is left aside.
+        shares: of the training set, any order.
+        root: the study's folder.
+        executor: makes who does the work, anew for each step.
+        listener: told what happens.
+        device: where models are trained.
+        gpus: share of an accelerator that training and crafting need.
+
+    Raises:
+        InputError: no shares, or the case cannot be audited.
+        EncircleError: a run that the search needs did not finish.
+    """
+    steps = sorted(set(shares))
+    if not steps or not 0 < steps[0] <= steps[-1] < 1:
+        raise InputError("shares of the training set lie between 0 and 1; name at least one, such as --share 0.05.")
+    content = copy.deepcopy(dict(case))
+    budget = dict(content.get("budget", {}))
+    budget.pop("count", None)
+    content["budget"] = budget | {"fraction": steps[-1]}
+    title = f"Smallest budget: {content.get('title', 'audit')}"
+    begin(StudyFile(title=title, case=content, grid={"budget.fraction": steps}), root)
+    last: dict[str, Conclusion] = {}
+    tried: set[int] = set()
+
+    def enough(step: int) -> bool:
+        tried.add(step)
+        last["one"] = go_on(root, executor(), listener=listener, device=device, gpus=gpus, only=sorted(tried))
+        [cell] = [cell for cell in last["one"].summary["cells"] if cell["at"] == [step]]
+        if cell["verdict"] == "ERROR":
+            why = cell["missing"][0]["why"] if cell["missing"] else "it did not finish."
+            raise EncircleError(f"the search needs a run of {100 * steps[step]:g} % poison: {why}")
+        return bool(cell["verdict"] == "FAIL")
+
+    lowest(len(steps), enough)
+    # What each was among all that were tried: claims are corrected for all of them, and what was enough alone may not be any more.
+    bent = {steps[cell["at"][0]]: cell["verdict"] == "FAIL" for cell in last["one"].summary["cells"]}
+    share = min((share for share, enough_of_it in bent.items() if enough_of_it), default=None)
+    below = None if share is None else max((one for one in bent if one < share), default=None)
+    answer = Smallest(share, below, tuple(sorted(bent)), last["one"])
+    facts = {"share": answer.share, "below": answer.below, "tried": list(answer.tried), "sentence": answer.sentence}
+    write_json(root / "smallest.json", facts)
+    return answer

@@ -1,0 +1,78 @@
+"""`encircle ablate` and `encircle budget`: what a newcomer sees, and what a program reads."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from encircle.cli import main, strength
+from encircle.strength.ablation import FACTORS
+
+from .audit.tiny_cases import TINY
+
+QUICK = {**TINY, "attack": {"kind": "imf", "models": 1, "epochs": 1}, "targets": 1, "victims": 1}
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["encircle", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(QUICK, sort_keys=False))
+    return path
+
+
+@pytest.mark.slow
+def test_budget_says_what_is_enough_and_where_the_report_is(
+    case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("budget", case, "--share", 0.02, "--share", 0.05, "--cpus", 1)
+    assert run(monkeypatch, *asked) == 0
+    shown = capsys.readouterr().out
+    assert "Up to 5 % of the training data, poison did not bend the explanation" in shown
+    assert "studies/mine-budget/report.html" in shown
+    assert Path("studies/mine-budget/report.html").is_file()
+    assert run(monkeypatch, *asked, "--json") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["tried"] == [0.05]
+
+
+@pytest.mark.slow
+def test_ablate_shows_each_factor_and_the_best(
+    case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = {name: FACTORS[name] for name in ("momentum 0.9", "gradient matching")}
+    whole = strength.ablate
+    monkeypatch.setattr(strength, "ablate", lambda *given, **settings: whole(*given, factors=few, **settings))
+    assert run(monkeypatch, "ablate", case, "--cpus", 1) == 0
+    shown = capsys.readouterr().out
+    for word in ("choice", "report", "as given", "momentum 0.9", "gradient matching", "IMF to the letter"):
+        assert word in shown
+    assert "Best where settings are chosen:" in shown
+    assert "studies/mine-ablation/report/report.html" in shown
+    assert run(monkeypatch, "ablate", case, "--cpus", 1, "--json") == 0
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert rows[0]["name"] == "as given"
+    assert rows[0]["gain"]["mean"] == 0
+
+
+@pytest.mark.parametrize("command", ["ablate", "budget"])
+def test_a_case_that_is_not_there_is_named(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, command, "nowhere.yaml") == 2
+
+
+def test_shares_that_are_none_are_refused(
+    case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "budget", case, "--share", 2) == 2
+    assert "between 0 and 1" in capsys.readouterr().err
