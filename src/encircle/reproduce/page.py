@@ -201,12 +201,14 @@ def _limits(results: Path, tables: Mapping[Part, Mapping[str, CellResult]]) -> l
         parts += [
             "The ceiling is what a clean victim's explanation can be bent to by training the model itself on L_adv beside the clean data, keeping the "
             "target's label and all but a point of accuracy ([method](method.md#evidence)): a map that the network could give, whether or not poison can "
-            "bring it there. IMF's share is its change of Jaccard in the tables above over the ceiling's.",
+            "bring it there. IMF's share of the way is its change of Jaccard in the tables above over the ceiling's, where both are of the same targets "
+            "(they are drawn among what all clean victims get right, which fewer victims leave more of).",
             _ceilings(bent, attacked),
+            *_room(bent, attacked),
         ]
     if varied:
         parts += [
-            "IMF on the table's cells, with one thing changed at a time: change of Jaccard beyond the seed drift, then L1.",
+            "IMF with one thing changed at a time, on targets of their own: change of Jaccard beyond the seed drift, then L1.",
             _changes(varied, "limit", LIMITS),
             _changes(varied, "limit", LIMITS, lambda cell: f"{cell.attack['l1']['mean']:.2f}"),
         ]
@@ -218,12 +220,34 @@ def _ceilings(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]
     for name, cell in bent.items():
         clean, ceiling = cell.arm("clean"), cell.arm("ceiling")
         way = ceiling["jaccard_change"]["mean"]
-        mine = attacked[name].attack["jaccard_change"]["mean"] if name in attacked else None
-        share = "undefined" if mine is None or not way or way < SHORTEST_WAY else f"{mine / way:.0%}"
+        share = _share(attacked[name], cell, way) if name in attacked else "–"
         entries = [f"{clean[metric]['mean']:.2f} → {ceiling[metric]['mean']:.2f}" for metric in ("jaccard", "l1")]
         rows.append(f"| {_title(name)} | {' | '.join(entries)} | {_change(ceiling['jaccard_change'])} | {share} |")
     head = "| cell | Jaccard, clean → ceiling | L1, clean → ceiling | change of Jaccard | IMF's share of the way |\n|---|---|---|---|---|\n"
     return head + "\n".join(rows)
+
+
+def _room(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]) -> list[str]:
+    """For cells whose maps did not move as they should: whether the network leaves room that the poison does not use."""
+    lines = []
+    for name, cell in bent.items():
+        if name not in attacked or all(claim.holds for claim in claims(attacked[name]) if "Jaccard" in claim.asked):
+            continue
+        most, ours = cell.arm("ceiling")["jaccard_change"], attacked[name].attack["jaccard_change"]
+        wide = most["mean"] is not None and ours["mean"] is not None and most["mean"] >= 2 * ours["mean"]
+        lines.append(
+            f"- {_title(name)} falls short in Jaccard: bent directly, models change by {_change(most)}, with IMF's poison by {_change(ours)}. "
+            f"{'The network leaves room that so much poison does not use.' if wide else 'Under these conditions there is little more to be had.'}"
+        )
+    return ["\n".join(lines)] if lines else []
+
+
+def _share(attacked: CellResult, bent: CellResult, way: float | None) -> str:
+    ours, theirs = ([target["row"] for target in cell.environment["targets"]] for cell in (attacked, bent))
+    if sorted(ours) != sorted(theirs):
+        return "other targets"
+    mine = attacked.attack["jaccard_change"]["mean"]
+    return "undefined" if mine is None or way is None or way < SHORTEST_WAY else f"{mine / way:.0%}"
 
 
 def _accuracy(cells: Mapping[str, CellResult]) -> str:
