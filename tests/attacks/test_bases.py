@@ -111,6 +111,19 @@ class TestChooseBases:
         assert torch.equal(poison.labels[of_clean], asked.clean.labels[poison.bases[of_clean]])
         assert int((poison.labels != asked.label).sum()) == 4
 
+    def test_dirty_labels_are_of_other_classes_samples_alone_and_all_the_target_s(self, asked: Problem) -> None:
+        given = (asked, Budget(count=8), 8, 0.25, 0.5)
+        clean, dirty = choose_bases(*given), choose_bases(*given, dirty_label=True)
+        assert torch.equal(clean.rows, dirty.rows)
+        assert dirty.labels.tolist() == [asked.label] * 8
+        assert clean.labels.tolist() != dirty.labels.tolist()
+        poison = IMF(models=1, epochs=1, other_share=0.5, dirty_label=True)(asked, Budget(count=8), seeded())
+        assert poison.labels.tolist() == [asked.label] * 8
+
+    def test_dirty_labels_of_nothing_are_refused(self) -> None:
+        with pytest.raises(ValidationError, match="set other_share too"):
+            IMF(dirty_label=True)
+
     def test_shares_of_more_than_everything_are_refused(self) -> None:
         with pytest.raises(ValidationError, match="together they must not exceed 1"):
             IMF(target_share=0.6, other_share=0.5)

@@ -10,6 +10,8 @@ from encircle.audit.case import AnyAttack, AnyExplainer, AnyGoal, AnyModel, opti
 from encircle.audit.case_data import AnyData
 from encircle.core import InputError
 
+from .tiny_cases import TINY, case_of
+
 
 @pytest.mark.parametrize(
     ("text", "overrides", "sentence"),
@@ -84,3 +86,20 @@ def test_a_set_of_mixed_channels_is_refused() -> None:
         Audit.from_case(read_case("model: {kind: two-layer}", [], "case")).build()
     with pytest.raises(InputError, match="small-resnet is for images"):
         Audit.from_case(read_case("data: {kind: breast-cancer}\nexplainer: {kind: grad}", [], "case")).build()
+
+
+def test_controls_are_made_of_the_attack_s_own_bases_and_dirty_labels_are_named() -> None:
+    attack = {"kind": "matching", "target_share": 0.2, "other_share": 0.3, "bases": "aligned", "dirty_label": True}
+    audit = Audit.from_case(case_of(TINY, attack=attack))
+    by_kind = {arm.kind: arm for arm in audit.arms}
+    for kind in ("base", "noise", "matching"):
+        arm = by_kind[kind]
+        assert {name: getattr(arm, name) for name in attack if name != "kind"} == {
+            name: value for name, value in attack.items() if name != "kind"
+        }
+        assert arm.uses_explainer
+        assert audit.titles[kind].endswith(" (dirty label)")
+    assert audit.titles["watermark"] == "WM (unbounded)"
+    plain = Audit.from_case(case_of(TINY))
+    assert not any(arm.uses_explainer for arm in plain.arms if arm.kind in {"clean", "base", "noise"})
+    assert not any("dirty" in title for title in plain.titles.values())

@@ -30,6 +30,7 @@ def choose_bases(
     target_share: float,
     other_share: float = 0.0,
     order: Order = "nearest",
+    dirty_label: bool = False,
 ) -> Bases:
     """Samples of the target's class, nearest to the target in feature space first, and copies of the target (§4.1).
 
@@ -44,6 +45,7 @@ def choose_bases(
         target_share: share of them that are the target itself.
         other_share: share of them that are of other classes, whichever come first.
         order: `"nearest"` is the paper's; `"aligned"` takes those first whose own training gradient bends the explanation most (`alignment`).
+        dirty_label: those of other classes are labelled as the target's class all the same.
 
     Raises:
         InputError: nothing to choose from, or too little to overwrite.
@@ -53,7 +55,7 @@ def choose_bases(
     wanted = [(same, max(count - copies - others, 0), f"of class {problem.label}"), (~same, others, "of other classes")]
     drawn = [_first(problem, budget, pool.nonzero()[:, 0], many, what, order) for pool, many, what in wanted]
     rows = torch.cat([*drawn, torch.full((copies,), -1)])[:count]
-    labels = torch.where(rows < 0, problem.label, problem.clean.labels[rows.clamp(min=0)])
+    labels = torch.where((rows < 0) | dirty_label, problem.label, problem.clean.labels[rows.clamp(min=0)])
     return Bases(rows, base_inputs(problem.clean, problem.target, problem.legal, rows), labels)
 
 

@@ -45,11 +45,13 @@ class BaseSamples(Attack):
         target_share: share of the target among them, as in the attack it is a control of.
         other_share: share of samples of other classes among them, likewise.
         bases: which are taken first, likewise.
+        dirty_label: whether those of other classes are labelled as the target's, likewise.
     """
 
     target_share: float = Field(default=0.1, ge=0, le=1)
     other_share: float = Field(default=0.0, ge=0, le=1)
     bases: Order = "nearest"
+    dirty_label: bool = False
     kind: Literal["base"] = Field(default="base", kw_only=True)
     title = "unperturbed bases"
 
@@ -61,7 +63,7 @@ class BaseSamples(Attack):
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
     ) -> tuple[Tensor, Bases]:
-        bases = choose_bases(problem, budget, count, self.target_share, self.other_share, self.bases)
+        bases = choose_bases(problem, budget, count, self.target_share, self.other_share, self.bases, self.dirty_label)
         return bases.inputs, bases
 
 
@@ -74,11 +76,13 @@ class RandomNoise(Attack):
         target_share: share of the target among the bases, as in the attack it is a control of.
         other_share: share of samples of other classes among them, likewise.
         bases: which are taken first, likewise.
+        dirty_label: whether those of other classes are labelled as the target's, likewise.
     """
 
     target_share: float = Field(default=0.1, ge=0, le=1)
     other_share: float = Field(default=0.0, ge=0, le=1)
     bases: Order = "nearest"
+    dirty_label: bool = False
     kind: Literal["noise"] = Field(default="noise", kw_only=True)
     title = "random noise"
 
@@ -90,6 +94,6 @@ class RandomNoise(Attack):
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
     ) -> tuple[Tensor, Bases]:
-        bases = choose_bases(problem, budget, count, self.target_share, self.other_share, self.bases)
+        bases = choose_bases(problem, budget, count, self.target_share, self.other_share, self.bases, self.dirty_label)
         signs = torch.randint(0, 2, bases.inputs.shape, generator=random) * 2 - 1
         return bases.inputs + budget.entry_radius(bases.inputs) * signs, bases

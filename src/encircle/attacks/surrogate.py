@@ -98,6 +98,8 @@ class SurrogateAttack(Attack):
         target_share: share of the target among the bases.
         other_share: share of samples of other classes among them, each keeping its own label (not in the paper, whose bases are of the target's class).
         bases: which samples are taken first: those nearest to the target, or those whose training gradient is aligned with L_adv's (not in the paper).
+        dirty_label: those of other classes are labelled as the target's class. The attack is no clean-label attack any more, its titles say so, and whoever
+            looks at labels can find it.
         softplus: L_adv sees every ReLU as a softplus of this sharpness β, so that its slope in θ knows what a map does when units switch on and off
             (Dombrowski et al., NeurIPS 2019, bend inputs that way); None leaves networks as they are.
         attempts: how often the poison is crafted, each time from another start; what bends held-out surrogates most is kept, and no victim is asked.
@@ -119,6 +121,7 @@ class SurrogateAttack(Attack):
     target_share: float = Field(default=0.1, ge=0, le=1)
     other_share: float = Field(default=0.0, ge=0, le=1)
     bases: Order = "nearest"
+    dirty_label: bool = False
     softplus: float | None = Field(default=None, gt=0)
     attempts: int = Field(default=1, ge=1)
     needs_gradient: ClassVar[bool] = True
@@ -129,6 +132,12 @@ class SurrogateAttack(Attack):
             raise ValueError(
                 "target_share and other_share are shares of the same bases; together they must not exceed 1"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_dirty(self) -> SurrogateAttack:
+        if self.dirty_label and not self.other_share:
+            raise ValueError("dirty_label is about samples of other classes; set other_share too")
         return self
 
     @model_validator(mode="after")
@@ -163,7 +172,7 @@ class SurrogateAttack(Attack):
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
     ) -> tuple[Tensor, Bases]:
-        bases = choose_bases(problem, budget, count, self.target_share, self.other_share, self.bases)
+        bases = choose_bases(problem, budget, count, self.target_share, self.other_share, self.bases, self.dirty_label)
         objective = Objective(
             problem.explainer,
             problem.target,

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..attacks import IMF, Attack, BaseSamples, Ceiling, NoPoison, ProjectedWatermark, RandomNoise, Watermark
-from ..attacks.bases import Order
 from ..core import InputError, digest, unknown_name
 from ..data import DataSet, DatasetSamples
 from ..explain import Explainer
@@ -23,6 +22,9 @@ from ..models import fitting, split
 from ..threat import Budget, Column, Legal
 from ..training import CodePath, Recipe, read_weights
 from .case import Case, Judging
+
+BASES = ("target_share", "other_share", "bases", "dirty_label")
+"""Settings of an attack that say what its poison is made from: the controls take the same."""
 
 
 @final
@@ -325,13 +327,8 @@ class Audit:
     @property
     def arms(self) -> list[Attack]:
         """What victims are trained with: no poison, the controls, and the audited attack."""
-        same, other = getattr(self.attack, "target_share", 0.1), getattr(self.attack, "other_share", 0.0)
-        first: Order = getattr(self.attack, "bases", "nearest")
-        controls: list[Attack] = [
-            NoPoison(),
-            BaseSamples(target_share=same, other_share=other, bases=first),
-            RandomNoise(target_share=same, other_share=other, bases=first),
-        ]
+        like = {name: getattr(self.attack, name) for name in BASES if hasattr(self.attack, name)}
+        controls: list[Attack] = [NoPoison(), BaseSamples(**like), RandomNoise(**like)]
         controls += [Watermark(), ProjectedWatermark()]
         return [arm for arm in controls if arm.kind != self.attack.kind] + [self.attack]
 
@@ -339,7 +336,10 @@ class Audit:
     def titles(self) -> dict[str, str]:
         """The arms' names for people, in the order of tables; last the ceiling, which is no arm but is scored like one."""
         bent = {} if self.ceiling is None else {self.ceiling.kind: self.ceiling.title}
-        return {arm.kind: arm.title for arm in self.arms} | bent
+        dirty = " (dirty label)"  # of the attack and of what is made of the same bases
+        return {
+            arm.kind: f"{arm.title}{dirty if getattr(arm, 'dirty_label', False) else ''}" for arm in self.arms
+        } | bent
 
     @property
     def legal(self) -> Legal:

@@ -221,7 +221,7 @@ def advice(verdict: str, attack: str) -> list[str]:
     """What to do about a verdict."""
     common = [
         "Know where training data comes from: the attack needs write access to a share of it, "
-        "and the label of every poison sample is right, so label checks do not find it.",
+        "and unless it is one of dirty labels the label of every poison sample is right, so that label checks do not find it.",
         "Do not take one model's explanation as evidence: train a second model on another sample of the data and compare the two explanations.",
     ]
     if verdict == "FAIL":
