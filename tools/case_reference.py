@@ -11,7 +11,7 @@ from typing import Any
 
 from encircle.attacks import Ceiling
 from encircle.audit import Case, Judging
-from encircle.audit.case import AnyAttack, AnyExplainer, AnyGoal, AnyModel, options
+from encircle.audit.case import AnyAttack, AnyExplainer, AnyGoal, AnyModel, Attacker, options
 from encircle.audit.case_data import AnyData
 from encircle.goals import REGIONS
 from encircle.threat import Budget
@@ -37,6 +37,8 @@ def keys(member: type) -> list[tuple[str, str, str]]:
         if field.name == "kind":
             continue
         default: Any = getattr(field.default, "default", field.default)
+        factory = getattr(field.default, "default_factory", None)
+        default = factory() if factory else default
         shown = (
             "(needed)" if repr(default) in {"PydanticUndefined"} or default is dataclasses.MISSING else f"`{default}`"
         )
@@ -63,6 +65,7 @@ def page() -> str:
     for name, member in (
         ("recipe` and `pretraining", Recipe),
         ("budget", Budget),
+        ("attacker", Attacker),
         ("ceiling", Ceiling),
         ("judging", Judging),
     ):

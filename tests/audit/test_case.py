@@ -10,7 +10,7 @@ from encircle.audit.case import AnyAttack, AnyExplainer, AnyGoal, AnyModel, opti
 from encircle.audit.case_data import AnyData
 from encircle.core import InputError
 
-from .tiny_cases import TINY, case_of
+from .tiny_cases import TINY, TINY_IMAGES, case_of
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,46 @@ def test_controls_are_made_of_the_attack_s_own_bases_and_dirty_labels_are_named(
     plain = Audit.from_case(case_of(TINY))
     assert not any(arm.uses_explainer for arm in plain.arms if arm.kind in {"clean", "base", "noise"})
     assert not any("dirty" in title for title in plain.titles.values())
+
+
+class TestAttacker:
+    def test_supposes_what_is_not_said_otherwise(self) -> None:
+        case = case_of(TINY, attacker={"recipe": {"epochs": 9}})
+        supposed = case.supposed()
+        assert supposed is not None
+        assert (supposed.recipe.epochs, supposed.recipe.lr) == (9, case.recipe.lr)
+        assert supposed.model == case.model
+        assert supposed.attacker is None
+        assert case_of(TINY).supposed() is None
+
+    @pytest.mark.parametrize(
+        ("attacker", "words"),
+        [
+            ({"recipe": {"epoch": 9}}, "attacker.recipe: 'epoch' is no key of a recipe"),
+            ({"recipe": {"epochs": 0}}, "greater than or equal to 1"),
+            ({"modle": None}, "did you mean 'model'"),
+            ({"model": {"kind": "two-layers"}}, "did you mean 'two-layer'"),
+        ],
+    )
+    def test_refuses_what_is_no_supposition(self, attacker: dict[str, object], words: str) -> None:
+        with pytest.raises(InputError, match=words):
+            case_of(TINY, attacker=attacker)
+
+    def test_maps_of_another_grid_are_refused(self) -> None:
+        case = case_of(
+            TINY_IMAGES, pretraining=None, recipe={"start": "scratch"}, attacker={"model": {"kind": "resnet13"}}
+        )
+        with pytest.raises(
+            InputError, match=r"the attacker's network gives maps of \(1, 1\) and the victims' of \(4, 4\)"
+        ):
+            Audit.from_case(case)
+
+    def test_other_hidden_units_are_refused(self) -> None:
+        changes = {
+            "explainer": {"kind": "cam"},
+            "goal": {"kind": "units", "count": 2},
+            "recipe": {"start": "checkpoint"},
+        }
+        case = case_of(TINY, **changes, pretraining={}, attacker={"model": {"kind": "two-layer", "hidden": 8}})
+        with pytest.raises(InputError, match="an attacker of another network has other units"):
+            Audit.from_case(case)

@@ -95,6 +95,45 @@ def test_victims_are_the_same_whichever_is_asked_for_first(tmp_path: Path, way: 
     assert same(weights(forwards(0)), found[0])  # asked for once more
 
 
+class TestAttackers:
+    def test_one_who_knows_the_victims_recipe_and_network_works_in_the_same_place(self) -> None:
+        shop = shop_of(case_of(TINY))
+        assert shop.attackers is shop
+
+    @pytest.mark.parametrize(
+        "attacker", [{"model": {"kind": "small-resnet", "widths": [4, 6, 6]}}, {"recipe": {"epochs": 2}}], ids=str
+    )
+    def test_another_s_models_are_those_of_an_audit_of_what_is_supposed(self, attacker: dict[str, Any]) -> None:
+        case = case_of(TINY_IMAGES, attacker=attacker)
+        supposed = case.supposed()
+        assert supposed is not None
+        shop, theirs = shop_of(case), shop_of(supposed)
+        assert same(weights(shop.attackers.references[0]), weights(theirs.references[0]))
+        assert torch.equal(shop.attackers.hidden().batch(torch.arange(3)), theirs.hidden().batch(torch.arange(3)))
+        mine, other = (one.ensemble(2, True).learners[1].model for one in (shop.attackers, theirs))
+        assert same(weights(mine), weights(other))
+        plain = shop_of(case_of(TINY_IMAGES))
+        assert same(weights(shop.clean_victims[0]), weights(plain.clean_victims[0]))
+        assert not same(weights(shop.attackers.references[0]), weights(plain.references[0]))
+
+    def test_in_python_the_attacker_is_an_audit_of_its_own(self) -> None:
+        case = case_of(TINY)
+        theirs = Audit.from_case(case_of(TINY, recipe={**TINY["recipe"], "epochs": 4}))
+        mine = Audit.from_case(case)
+        told = Audit(
+            mine.build,
+            mine.data,
+            recipe=mine.recipe,
+            explainer=mine.explainer,
+            goal=mine.goal,
+            budget=mine.budget,
+            attacker=theirs,
+        )
+        assert told.describe()["attacker"] == theirs.describe()
+        shop = Workshop(told, "data", Silent())
+        assert shop.attackers.audit is theirs
+
+
 class TestCodePath:
     @pytest.fixture
     def coming(self, monkeypatch: pytest.MonkeyPatch) -> list[CodePath]:

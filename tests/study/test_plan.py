@@ -79,6 +79,37 @@ def test_an_image_study_from_learnt_weights_equals_its_audits(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "attacker", "models"),
+    [
+        # 2 x 1 victims, and the attacker's own of another network, of another recipe
+        (TINY_IMAGES, {"model": {"kind": "small-resnet", "widths": [4, 6, 6]}}, 3),
+        (TINY, {"recipe": {"epochs": 3, "lr": 0.05}}, 5),
+    ],
+    ids=["transfer", "another recipe"],
+)
+def test_an_attacker_who_is_wrong_about_the_victims_is_so_in_a_study_too(
+    case: dict[str, Any], attacker: dict[str, Any], models: int, tmp_path: Path
+) -> None:
+    study = study_of({**case, "targets": 1, "attacker": attacker})
+    todo = plan(study, tmp_path)
+    counts = do(todo, tmp_path)
+    assert counts["model"] == models
+    assert counts["ensemble"] == counts["targets"] == 1
+    assert counts["weights"] == (2 if case is TINY_IMAGES else 0)  # of both networks
+    assert_same_as_audits(study, todo, tmp_path)
+
+
+def test_what_the_attacker_supposes_changes_the_attacker_s_models_and_no_victim(tmp_path: Path) -> None:
+    before = {task.id: task for task in plan(study_of(TINY), tmp_path).tasks}
+    after = {task.id: task for task in plan(study_of(TINY, set={"attacker.recipe.epochs": 3}), tmp_path).tasks}
+    new = [task for name, task in after.items() if name not in before]
+    assert {task.kind for task in new} == {"model", "ensemble", "clean", "unexplained", "control", "attack", "run"}
+    assert ["attacker" in task.label for task in new if task.kind == "model"] == [True]
+    assert {task.kind for name, task in after.items() if name in before} == {"data", "path", "model", "targets"}
+
+
+@pytest.mark.slow
 def test_files_travel_with_the_study(tmp_path: Path) -> None:
     learnt = Audit.from_case(study_of(TINY_IMAGES).runs[0].case)
     save_weights(tmp_path / "weights.safetensors", learnt.fresh())

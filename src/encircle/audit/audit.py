@@ -39,6 +39,7 @@ class Audit:
         goal: the attacker's desired map.
         budget: how much poison, how far from its bases.
         attack: what is audited; the controls always run beside it.
+        attacker: the audit as the attacker supposes it to be, with another network or recipe: the attacker's own models are of that one. None knows both.
         ceiling: estimates how far the explanation could be bent at all; None does not.
         checkpoint: weights every model starts from, for a recipe that says so: a file, or tensors by name. Those of a trunk alone will do for a
             CAM classifier, whose head is then drawn by each model's seed; those that the network has no place for are left out (`surplus`).
@@ -68,6 +69,7 @@ class Audit:
         goal: Goal,
         budget: Budget,
         attack: Attack | None = None,
+        attacker: Audit | None = None,
         ceiling: Ceiling | None = None,
         checkpoint: Path | str | dict[str, Tensor] | None = None,
         pretraining: Recipe | None = None,
@@ -89,6 +91,7 @@ class Audit:
         self.goal = goal
         self.budget = budget
         self.attack = attack if attack is not None else IMF()
+        self.attacker = attacker
         self.ceiling = ceiling
         weights = read_weights(Path(checkpoint)) if isinstance(checkpoint, Path | str) else checkpoint
         self.checkpoint: dict[str, Tensor] | None = None
@@ -121,6 +124,12 @@ class Audit:
             described: what the run's `case.yaml` holds, where the files that the case names were moved.
         """
         data = data or case.data.load(case.seed)
+        described = described or case.model_dump(mode="json")
+        attacker, supposed = None, case.supposed()
+        if supposed is not None:
+            otherwise = supposed.model_dump(mode="json")
+            theirs = described | {name: otherwise[name] for name in ("model", "recipe", "attacker")}
+            attacker = cls.from_case(supposed, device, data=data, described=theirs)
         return cls(
             lambda: case.model.build(data),
             data,
@@ -129,6 +138,7 @@ class Audit:
             goal=case.goal,
             budget=case.budget,
             attack=case.attack,
+            attacker=attacker,
             ceiling=case.ceiling,
             checkpoint=case.checkpoint,
             pretraining=case.pretraining,
@@ -141,7 +151,7 @@ class Audit:
             judging=case.judging,
             title=case.title,
             device=device,
-            described=described or case.model_dump(mode="json"),
+            described=described,
         )
 
     @classmethod
@@ -218,6 +228,7 @@ class Audit:
             )
         self._check_data()
         self._check_network()
+        self._check_attacker()
 
     def _check_data(self) -> None:
         shape = self.data.shape
@@ -265,6 +276,22 @@ class Audit:
                 f"the network gives {found} for {len(probe)} inputs and {len(self.data.classes)} classes; it must give logits (n, classes)."
             )
 
+    def _check_attacker(self) -> None:
+        if self.attacker is None:
+            return
+        mine, theirs = self.fresh(), self.attacker.fresh()
+        if self.explainer.needs_shared_start(self.data.shape) and str(mine) != str(theirs):
+            raise InputError(
+                "CAM over hidden units compares units between networks, and an attacker of another network has other units; use the explainer grad."
+            )
+        probe, label = self.data.train.batch(torch.tensor([0])), torch.tensor([0])
+        shapes = [tuple(self.explainer.attribute(network, probe, label).shape[1:]) for network in (mine, theirs)]
+        if shapes[0] != shapes[1]:
+            raise InputError(
+                f"the attacker's network gives maps of {shapes[1]} and the victims' of {shapes[0]}, so that no desired map fits both; choose a network "
+                "of the same grid."
+            )
+
     def fresh(self) -> nn.Module:
         """The network with weights of seed 0, in eval mode."""
         with torch.random.fork_rng(devices=[]):
@@ -288,6 +315,7 @@ class Audit:
             "data": {"kind": self.data.name},
             "model": {"kind": type(self.fresh()).__name__},
             **{name: settings_of(piece) for name, piece in pieces.items()},
+            "attacker": None if self.attacker is None else self.attacker.describe(),
             "ceiling": None if self.ceiling is None else settings_of(self.ceiling),
             "pretraining": None if self.pretraining is None else settings_of(self.pretraining),
             "targets": self.targets if isinstance(self.targets, int) else list(self.targets),
@@ -313,6 +341,8 @@ class Audit:
         data = self.data
         about = [list(data.classes), list(data.features), sorted((row, list(box)) for row, box in data.boxes.items())]
         found["data"] = digest([*about, sorted((name, repr(column)) for name, column in data.columns.items())])
+        if self.attacker is not None:
+            found |= {f"attacker's {name}": value for name, value in self.attacker.digests.items()}
         if self.device.type != "cpu":
             found["device"] = digest(str(self.device))
         return found
@@ -355,7 +385,9 @@ class Audit:
         targets = self.targets if isinstance(self.targets, int) else len(self.targets)
         poisons = len(self.arms) - 1
         return {
-            "model": 2 * self.victims + self.references + (self.pretraining is not None),
+            "model": 2 * self.victims
+            + self.references
+            + sum(one.pretraining is not None for one in (self, self.attacker) if one),
             "craft": targets,
             "control": targets * (poisons - 1),
             "victim": targets * poisons * self.victims,

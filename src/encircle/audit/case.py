@@ -103,6 +103,20 @@ class Judging:
 
 
 @final
+@dataclass(frozen=True, config=CONFIGURED)
+class Attacker:
+    """What the attacker supposes of the victims otherwise than it is; all else is known (§3.2).
+
+    Args:
+        model: the network that poison is crafted on: does it transfer to the victims'?
+        recipe: keys of the victims' recipe that are supposed otherwise, as in `{epochs: 3, lr: 0.05}`.
+    """
+
+    model: AnyModel | None = None
+    recipe: dict[str, Any] = Field(default_factory=dict)
+
+
+@final
 class Case(BaseModel):
     """One audit: data, model, recipe, explainer, desired map, attack, budget and the amount of evidence.
 
@@ -117,6 +131,7 @@ class Case(BaseModel):
         goal: the desired map.
         attack: what is audited; the controls always run beside it.
         budget: how much poison, how far from its bases.
+        attacker: what the attacker supposes of the victims otherwise than it is; null knows network and recipe.
         ceiling: estimates how far the explanation could be bent at all, by changing the model itself, to see the attack beside; null does not.
         targets: how many targets are drawn from the test set by the seeded rule, or which of its rows.
         victims: victims per target and arm, each of another seed.
@@ -140,6 +155,7 @@ class Case(BaseModel):
     goal: AnyGoal = Field(default_factory=Region)
     attack: AnyAttack = Field(default_factory=IMF)
     budget: Budget = Field(default_factory=lambda: Budget(fraction=0.1))
+    attacker: Attacker | None = None
     ceiling: Ceiling | None = None
     targets: int | tuple[int, ...] = 10
     victims: int = Field(default=3, ge=1)
@@ -156,10 +172,23 @@ class Case(BaseModel):
             raise ValueError("a recipe that starts from a checkpoint needs either pretraining or checkpoint")
         if self.recipe.start == "scratch" and starts:
             raise ValueError("pretraining and checkpoint are only used by a recipe with start: checkpoint")
+        unknown = set(self.attacker.recipe) - set(Recipe.__dataclass_fields__) if self.attacker else set[str]()
+        if unknown:
+            raise ValueError(f"attacker.recipe: {min(unknown)!r} is no key of a recipe")
         count = self.targets if isinstance(self.targets, int) else len(self.targets)
         if count < 1:
             raise ValueError("targets must be at least 1")
+        _ = self.supposed()
         return self
+
+    def supposed(self) -> Case | None:
+        """The case as the attacker supposes it to be; None where that is as it is."""
+        if self.attacker is None:
+            return None
+        content = self.model_dump(mode="json") | {"attacker": None}
+        if self.attacker.model is not None:
+            content["model"] = self.model_dump(mode="json")["attacker"]["model"]
+        return Case.model_validate(content | {"recipe": content["recipe"] | self.attacker.recipe})
 
 
 def options(union: Any) -> dict[str, type]:

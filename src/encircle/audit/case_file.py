@@ -17,7 +17,7 @@ from ..attacks import Ceiling
 from ..core import InputError
 from ..threat import Budget
 from ..training import Recipe
-from .case import UNIONS, Case, Judging, options
+from .case import UNIONS, Attacker, Case, Judging, options
 
 FILES = ("checkpoint", "goal.path", "goal.mask")
 """The keys of a case that name files."""
@@ -199,7 +199,14 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
     for union in UNIONS.values():
         if location[-1] in (known := options(union)):
             return list(known[str(location[-1])].__dataclass_fields__)  # type: ignore[attr-defined]
-    fields = {"recipe": Recipe, "pretraining": Recipe, "budget": Budget, "ceiling": Ceiling, "judging": Judging}
+    fields = {
+        "recipe": Recipe,
+        "pretraining": Recipe,
+        "budget": Budget,
+        "ceiling": Ceiling,
+        "judging": Judging,
+        "attacker": Attacker,
+    }
     owner = fields.get(str(location[0]))
     return list(owner.__dataclass_fields__) if owner else []  # type: ignore[attr-defined]
 

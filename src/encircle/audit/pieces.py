@@ -122,7 +122,7 @@ class Pieces:
         chosen = torch.tensor([label], device=self.audit.device)
         maps = [
             self.audit.explainer.attribute(model, sample.to(self.audit.device), chosen)[0]
-            for model in self.shop.references
+            for model in self.shop.attackers.references
         ]
         return torch.stack([one.detach().cpu() for one in maps]).mean(dim=0)
 
@@ -142,7 +142,8 @@ class Pieces:
         """Hidden units that speak for the class at the target on every one of the attacker's models; None for other maps."""
         chosen = torch.tensor([label], device=self.audit.device)
         maps = [
-            self.audit.explainer.attribute(model, target, chosen)[0].detach().cpu() for model in self.shop.references
+            self.audit.explainer.attribute(model, target, chosen)[0].detach().cpu()
+            for model in self.shop.attackers.references
         ]
         return torch.stack(maps).amin(dim=0) > 0 if self.audit.explainer.needs_shared_start(self.data.shape) else None
 
@@ -249,10 +250,10 @@ class Pieces:
             label=label,
             desired=desired,
             explainer=self.audit.explainer,
-            ensemble=self.shop.ensemble,
-            references=self.shop.references,
+            ensemble=self.shop.attackers.ensemble,
+            references=self.shop.attackers.references,
             legal=self.audit.legal,
-            hidden=self.shop.hidden(),
+            hidden=self.shop.attackers.hidden(),
         )
         poison = arm(problem, self.audit.budget, generator("attack", self.audit.seed, row, arm.kind), watch)
         if arm.needs_gradient:  # before the poison: poison without its history would be crafted again

@@ -46,6 +46,7 @@ class Workshop:
         cache: folder of what several audits share; None keeps none.
         found: folders of finished models, ensembles and the like, which are only read.
         home: folder that remembers the code path; None remembers none.
+        path: the code path, where it is not to be chosen here.
 
     Attributes:
         seconds: time spent so far, by kind of work.
@@ -60,9 +61,14 @@ class Workshop:
         cache: Path | None = None,
         found: Sequence[Path] = (),
         home: Path | None = None,
+        path: CodePath | None = None,
     ) -> None:
         self.audit = audit
+        self.fingerprint = fingerprint
         self.reporter = reporter
+        self._kept = cache
+        self._found = found
+        self._given_path = path or audit.code_path
         self.seconds: dict[str, float] = {}
         self._places = [folder for folder in (home, *found) if folder is not None]
         self._home = home
@@ -72,6 +78,20 @@ class Workshop:
         identity = digest([*model_identity(audit), fingerprint])
         self._identity = identity
         self.cache = Cache(cache, identity, found=found)
+
+    @cached_property
+    def attackers(self) -> Workshop:
+        """Where the attacker's own models are trained: here, or in a workshop of the audit as the attacker supposes it to be.
+
+        That one's models are computed in the obvious way unless its audit says otherwise: nothing is measured for them.
+        """
+        supposed = self.audit.attacker
+        if supposed is None:
+            return self
+        path = supposed.code_path or CodePath()
+        other = Workshop(supposed, self.fingerprint, self.reporter, cache=self._kept, found=self._found, path=path)
+        other.seconds = self.seconds
+        return other
 
     @contextmanager
     def work(self, kind: str, label: str) -> Iterator[None]:
@@ -255,7 +275,7 @@ class Workshop:
     def path(self) -> CodePath:
         """The case's code path, or the one that was measured once for this device, network and number of models."""
         places = [folder / CODE_PATH for folder in self._places if (folder / CODE_PATH).is_file()]
-        path = self.audit.code_path or (_read_path(places[0]) if places else self._shared_path())
+        path = self._given_path or (_read_path(places[0]) if places else self._shared_path())
         if self._home is not None and not (self._home / CODE_PATH).is_file():
             write_json(self._home / CODE_PATH, settings_of(path))
         return path

@@ -13,7 +13,7 @@ from typing import Any, final
 import yaml
 
 from ..audit import Case
-from ..audit.case import UNIONS, Judging, options
+from ..audit.case import UNIONS, Attacker, Judging, options
 from ..audit.case_file import assign, case_of
 from ..core import InputError, unknown_name
 from ..threat import Budget
@@ -288,7 +288,14 @@ def _keys() -> list[str]:
     """Every dotted key that a grid may name."""
     found = [name for name in Case.model_fields if name != "title"] + [CASE]
     parts: dict[str, list[Any]] = {name: list(options(union).values()) for name, union in UNIONS.items()}
-    parts |= {"recipe": [Recipe], "pretraining": [Recipe], "budget": [Budget], "judging": [Judging]}
+    parts |= {
+        "recipe": [Recipe],
+        "pretraining": [Recipe],
+        "budget": [Budget],
+        "judging": [Judging],
+        "attacker": [Attacker],
+    }
+    parts |= {"attacker.recipe": [Recipe]}
     for name, members in parts.items():
         found += dict.fromkeys(f"{name}.{field.name}" for member in members for field in fields(member))
     return found

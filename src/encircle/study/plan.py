@@ -155,6 +155,10 @@ class _RunTasks:
             "fingerprint": fingerprint,
         }
         self.compute: dict[str, Any] = {"cpus": audit.threads, "gpus": planner.gpus}
+        supposed = run.case.supposed()
+        self.attackers = self
+        if supposed is not None and audit.attacker is not None:
+            self.attackers = _RunTasks(planner, Run(run.at, supposed), audit.attacker, fingerprint)
 
     def all(self) -> Planned:
         audit = self.audit
@@ -162,12 +166,13 @@ class _RunTasks:
         start = self._start(data)
         path = self._path(start)
         victims = [self._model(start, "victim", seed) for seed in range(2 * audit.victims)]
-        references = [self._model(start, "reference", seed) for seed in range(audit.references)]
+        theirs = start if self.attackers is self else self.attackers._start(data)
+        references = [*theirs, *(self.attackers._model(theirs, "reference", seed) for seed in range(audit.references))]
         targets = self._targets([*start, *victims])
         pieces = []
         for target in self._places():
-            pieces.append(self._clean(target, [*start, *victims, *references, targets]))
-            needs = [*start, path, *victims[: audit.victims], *references, targets]
+            pieces.append(self._clean(target, list(dict.fromkeys([*start, *victims, *references, targets]))))
+            needs = list(dict.fromkeys([*start, path, *victims[: audit.victims], *references, targets]))
             pieces += [self._arm(target, arm, needs) for arm in audit.arms[1:]]
             if audit.ceiling is not None:
                 pieces.append(self._ceiling(target, needs))
@@ -236,7 +241,8 @@ class _RunTasks:
         """What victims and the attacker's models of this run depend on."""
         audit = self.audit
         counts = [audit.victims, audit.references]
-        return [*model_identity(audit), self.fingerprint, repr(audit.recipe), audit.seed, *counts]
+        own = [*model_identity(audit), self.fingerprint, repr(audit.recipe), audit.seed, *counts]
+        return own if audit.attacker is None else [*own, *self.attackers._trained]
 
     @property
     def _explained(self) -> list[Any]:
@@ -259,7 +265,7 @@ class _RunTasks:
             identity = digest(["unexplained", self._trained, how])
             own.append(self.planner.task("unexplained", identity, label, spec, needs=tuple(needs), **self.compute))
         if arm.ensemble is not None:
-            own.append(self._ensemble(*arm.ensemble))
+            own.append(self.attackers._ensemble(*arm.ensemble))
         kind = "attack" if arm.needs_gradient else "control"
         identity = digest(["arm", self._explained, how])
         return self.planner.task(kind, identity, label, spec, needs=tuple(own), **self.compute)
