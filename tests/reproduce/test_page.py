@@ -1,0 +1,87 @@
+"""The page's tables of limits: shares of the way where they mean something, and a word about cells that fall short."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from encircle.reproduce.page import page
+from encircle.reproduce.results import CellResult, read_cells
+
+HERE = Path(__file__).resolve().parents[2]
+
+
+def cell(name: str, folder: Path, place: str, **changes: Any) -> CellResult:
+    """A committed cell of Table 2 with some of its numbers changed, written where the page looks for it."""
+    found = read_cells(HERE / "results" / "kdd21" / "table2")[name]
+    verdict, environment = copy.deepcopy(dict(found.verdict)), copy.deepcopy(dict(found.environment))
+    for arm in verdict["arms"]:
+        arm.update(changes.get(arm["arm"], {}))
+    if "ceiling" in changes:
+        verdict["arms"].append({**copy.deepcopy(verdict["arms"][0]), "arm": "ceiling", **changes["ceiling"]})
+    environment["targets"] = environment["targets"][: changes.get("targets")]
+    path = folder / place
+    path.mkdir(parents=True)
+    for file, content in (
+        ("cell.json", {"cell": name if place.startswith("table2") else f"{name} · ceiling"}),
+        ("verdict.json", verdict),
+        ("environment.json", environment),
+    ):
+        (path / file).write_text(json.dumps(content))
+    return replace(found, verdict=verdict, environment=environment, folder=path)
+
+
+def interval(mean: float | None) -> dict[str, float | None]:
+    return {"mean": mean, "low": None if mean is None else mean - 0.05, "high": None if mean is None else mean + 0.05}
+
+
+@pytest.mark.parametrize(
+    ("attack", "ceiling", "targets", "shown"),
+    [
+        (0.2, 0.5, None, "40%"),
+        (0.2, 0.09, None, "undefined"),
+        (0.2, None, None, "undefined"),
+        (None, 0.5, None, "undefined"),
+        (0.2, 0.5, 9, "other targets"),
+    ],
+)
+def test_a_share_of_the_way_is_of_the_same_targets_and_of_a_way_that_is_long_enough(
+    attack: float | None, ceiling: float | None, targets: int | None, shown: str, tmp_path: Path
+) -> None:
+    cell("fractures-grad", tmp_path, "table2/fractures-grad", imf={"jaccard_change": interval(attack)})
+    change = {"jaccard_change": interval(ceiling)}
+    cell("fractures-grad", tmp_path, "limits/fractures-grad-ceiling", ceiling=change, targets=targets)
+    [row] = [line for line in page(tmp_path).splitlines() if "→" in line and line.startswith("| Fractures, GRAD |")]
+    assert row.endswith(f"| {shown} |")
+
+
+@pytest.mark.parametrize(
+    ("attack", "ceiling", "words"),
+    [
+        (
+            0.02,
+            0.6,
+            "falls short in Jaccard: bent directly, models change by +0.60 [+0.55, +0.65], with IMF's poison by +0.02",
+        ),
+        (0.02, 0.6, "leaves room that so much poison does not use"),
+        (0.02, 0.03, "there is little more to be had"),
+    ],
+)
+def test_a_cell_that_falls_short_is_told_from_one_that_cannot_go_further(
+    attack: float, ceiling: float, words: str, tmp_path: Path
+) -> None:
+    cell("fractures-grad", tmp_path, "table2/fractures-grad", imf={"jaccard_change": interval(attack)})
+    cell("fractures-grad", tmp_path, "limits/fractures-grad-ceiling", ceiling={"jaccard_change": interval(ceiling)})
+    assert words in page(tmp_path)
+
+
+def test_of_a_cell_that_moved_as_it_should_nothing_is_said(tmp_path: Path) -> None:
+    moved = {"jaccard_change": interval(0.3), "jaccard": interval(0.4)}
+    cell("fractures-grad", tmp_path, "table2/fractures-grad", imf=moved)
+    cell("fractures-grad", tmp_path, "limits/fractures-grad-ceiling", ceiling={"jaccard_change": interval(0.6)})
+    assert "falls short in Jaccard" not in page(tmp_path)
