@@ -151,7 +151,7 @@ PRESETS: dict[PresetName, Preset] = {
     ),
     "quick": Preset(
         "real data, within an hour on two cores",
-        {"dogs": {"attack.models": 1, "attack.epochs": 5}, "fractures": {}},
+        {"dogs": {"data.breeds": 5, "attack.models": 1, "attack.epochs": 5}, "fractures": {}},
         5,
         1,
     ),
