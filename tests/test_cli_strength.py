@@ -10,11 +10,18 @@ import pytest
 import yaml
 
 from encircle.cli import main, strength
+from encircle.strength import Smallest
 from encircle.strength.ablation import FACTORS
+from encircle.study.folder import Conclusion
 
 from .audit.tiny_cases import TINY
 
-QUICK = {**TINY, "attack": {"kind": "imf", "models": 1, "epochs": 1}, "targets": 1, "victims": 1}
+QUICK = {
+    **TINY,
+    "attack": {"kind": "imf", "models": 1, "epochs": 1},
+    "victims": 1,
+    "judging": {"minimum_targets": 2, "threshold": 1.0},
+}
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -39,7 +46,7 @@ def test_budget_says_what_is_enough_and_where_the_report_is(
     asked = ("budget", case, "--share", 0.02, "--share", 0.05, "--cpus", 1)
     assert run(monkeypatch, *asked) == 0
     shown = capsys.readouterr().out
-    assert "Up to 5 % of the training data, poison did not bend the explanation" in shown
+    assert "No share up to 5 % was shown to be enough. The largest that was tried:" in shown
     assert "studies/mine-budget/report.html" in shown
     assert Path("studies/mine-budget/report.html").is_file()
     assert run(monkeypatch, *asked, "--json") == 0
@@ -63,6 +70,16 @@ def test_ablate_shows_each_factor_and_the_best(
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     assert rows[0]["name"] == "as given"
     assert rows[0]["gain"]["mean"] == 0
+
+
+def test_a_share_that_is_enough_is_a_fail_for_whoever_asks_by_exit_code(
+    case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = Smallest(0.02, 0.01, (0.01, 0.02), Conclusion(Path(), "FAIL", "", {"title": "Mine", "cells": []}))
+    monkeypatch.setattr(strength, "smallest_budget", lambda *given, **settings: found)
+    assert run(monkeypatch, "budget", case) == 1
+    assert "Poison of 2 % of the training data is enough" in capsys.readouterr().out
+    assert run(monkeypatch, "budget", case, "--exit-zero") == 0
 
 
 @pytest.mark.parametrize("command", ["ablate", "budget"])

@@ -158,24 +158,34 @@ class TestAligned:
                 loss = F.cross_entropy(model(asked.clean.batch(torch.tensor([row]))), asked.clean.labels[row : row + 1])
                 own = torch.autograd.grad(loss, trainable(model), materialize_grads=True)
                 expected[place] += float(torch.cat([one.flatten() for one in own]) @ pull_all / pull_all.norm())
-        torch.testing.assert_close(alignment(asked, rows), expected, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(alignment(asked, rows, asked.clean.labels[rows]), expected, rtol=1e-5, atol=1e-7)
 
     def test_the_most_aligned_of_the_class_come_first_then_again(self, asked: Problem) -> None:
         bases = choose_bases(asked, Budget(count=15), 15, 0.2, 0.2, "aligned")
         pool = (asked.clean.labels == asked.label).nonzero()[:, 0]
-        order = pool[alignment(asked, pool).argsort(descending=True, stable=True)].tolist()
+        order = pool[alignment(asked, pool, asked.clean.labels[pool]).argsort(descending=True, stable=True)].tolist()
         own = 15 - 3 - 3
         assert bases.rows[:own].tolist() == [order[place % len(order)] for place in range(own)]
         others = (asked.clean.labels != asked.label).nonzero()[:, 0]
-        best = others[alignment(asked, others).argsort(descending=True, stable=True)].tolist()
+        best = others[
+            alignment(asked, others, asked.clean.labels[others]).argsort(descending=True, stable=True)
+        ].tolist()
         assert bases.rows[own : own + 3].tolist() == best[:3]
         assert bases.rows[own + 3 :].tolist() == [-1] * 3
         assert bases.rows.tolist() != choose_bases(asked, Budget(count=15), 15, 0.2, 0.2).rows.tolist()
 
+    def test_dirty_samples_are_ranked_by_the_label_that_they_will_have(self, asked: Problem) -> None:
+        others = (asked.clean.labels != asked.label).nonzero()[:, 0]
+        bases = choose_bases(asked, Budget(count=6), 6, 0.0, 1.0, "aligned", dirty_label=True)
+        labels = torch.full_like(others, asked.label)
+        best = others[alignment(asked, others, labels).argsort(descending=True, stable=True)].tolist()
+        assert bases.rows.tolist() == best[:6]
+        assert bases.rows.tolist() != choose_bases(asked, Budget(count=6), 6, 0.0, 1.0, "aligned").rows.tolist()
+
     def test_a_step_on_the_most_aligned_bends_more_than_one_on_the_least(self, asked: Problem) -> None:
         """What the measure is for: one small step of training on a sample moves L_adv by minus rate times alignment."""
         rows = torch.arange(len(asked.clean))
-        scores = alignment(asked, rows)
+        scores = alignment(asked, rows, asked.clean.labels)
         model = asked.references[0]
         goal = Objective(asked.explainer, asked.target, asked.label, asked.desired, "cosine", 0.0, None)
 

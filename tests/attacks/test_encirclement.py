@@ -70,7 +70,8 @@ def test_the_direction_brings_each_class_where_the_map_should_have_it(
         shown, rest = wanted(learner.model, objective, kind, explainer)
         leaf = poison.clone().requires_grad_()
         own, others = (pooled(learner.model, leaf[rows]).mean(dim=0) for rows in (labels == 1, labels != 1))
-        apart = ((own - shown) ** 2).sum() / (shown**2).sum() + ((others - rest) ** 2).sum() / (rest**2).sum()
+        whole = (pooled(learner.model, objective.target)[0].detach() ** 2).sum()
+        apart = (((own - shown) ** 2).sum() + ((others - rest) ** 2).sum()) / whole
         expected -= torch.autograd.grad(apart, leaf)[0] / 2
         assert note["apart"] == pytest.approx(float(apart.detach()))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
@@ -94,6 +95,28 @@ def test_poison_comes_nearer_to_what_is_shown_while_it_is_crafted() -> None:
     attack(asked, Budget(count=6, epsilon=0.3), torch.Generator().manual_seed(0), watch)
     apart = [row["apart"] for row in watch.history]
     assert sum(apart[-6:]) < 0.9 * sum(apart[:6])
+
+
+def test_units_that_are_off_do_not_drown_everything_else() -> None:
+    """What the map shows of a model may be nothing at all."""
+    asked = problem("table", "cam", activation="relu")
+    ensemble = asked.ensemble(1, False)
+    model = ensemble.learners[0].model
+    assert isinstance(model, CamClassifier)
+    units = model.features(asked.target)[0].detach()
+    assert float(units.min()) == 0 < float(units.max())
+    off = DesiredMap((units == units.min()).float(), None, "units that are off")
+    objective = Objective(asked.explainer, asked.target, 1, off, "cosine", 0.0, None)
+    found, notes = FeatureEncirclement(models=1)._direction(
+        ensemble,
+        objective,
+        asked.clean.batch(torch.arange(4)),
+        torch.tensor([1, 1, 0, 2]),
+        clean=NO_CLEAN,
+        compare=False,
+    )
+    assert float(found.abs().max()) < 100
+    assert notes[0]["apart"] < 100
 
 
 def test_a_map_that_lies_over_nothing_is_refused() -> None:

@@ -12,11 +12,23 @@ import polars as pl
 import pytest
 
 from encircle.attacks import IMF
+from encircle.audit import Audit, run_audit
 from encircle.audit.audit import settings_of
 from encircle.audit.case import AnyAttack, options
 from encircle.core import InputError
 from encircle.strength import ablate
-from encircle.strength.ablation import CHOICE, FACTORS, GIVEN, JOINT, MADE_FOR, PUBLISHED, gained, joint, varied
+from encircle.strength.ablation import (
+    CHOICE,
+    FACTORS,
+    GIVEN,
+    JOINT,
+    MADE_FOR,
+    PUBLISHED,
+    as_published,
+    gained,
+    joint,
+    varied,
+)
 from tests.audit.tiny_cases import TINY, case_of
 from tests.study.serial import Serial
 
@@ -38,8 +50,30 @@ def test_another_kind_keeps_what_the_two_share_and_drops_the_rest() -> None:
     assert "alpha" not in settings
 
 
-def test_the_letter_of_the_paper_is_a_valid_imf() -> None:
-    assert settings_of(IMF(**PUBLISHED)) == varied(IMF_SETTINGS, PUBLISHED)
+def test_the_letter_of_the_paper_keeps_nothing_of_the_case_but_its_size() -> None:
+    plain = IMF(**PUBLISHED, models=2, epochs=3, target_share=0.2)
+    ours = {"models": 2, "epochs": 3, "target_share": 0.2}
+    extended = {
+        "other_share": 0.25,
+        "bases": "aligned",
+        "softplus": 5.0,
+        "attempts": 3,
+        "momentum": 0.9,
+        "label_weight": 0.7,
+    }
+    assert as_published(settings_of(IMF(**ours, **extended, dirty_label=True))) == settings_of(plain)
+    assert as_published(varied(IMF_SETTINGS | ours, {"kind": "unrolled"})) == settings_of(plain)
+
+
+@pytest.mark.parametrize(
+    ("given", "changes"),
+    [({"target_share": 0.6}, {"other_share": 0.5}), ({"other_share": 0.9}, {"target_share": 0.25})],
+)
+def test_shares_that_no_longer_fit_are_lowered(given: dict[str, float], changes: dict[str, float]) -> None:
+    found = varied(IMF_SETTINGS | {"target_share": 0.0} | given, changes)
+    assert found["target_share"] + found["other_share"] == pytest.approx(1)
+    assert {name: found[name] for name in changes} == changes
+    IMF(**found)
 
 
 def test_attacks_that_craft_with_surrogates_are_those_that_can_be_varied() -> None:
@@ -63,7 +97,7 @@ class TestJoint:
     def test_shares_stay_a_whole(self) -> None:
         given = IMF_SETTINGS | {"target_share": 0.1}
         found = joint(given, {"a": ({"target_share": 0.8}, 0.1), "b": ({"other_share": 0.5}, 0.2)})
-        assert (found["target_share"], found["other_share"]) == (0.1, 0.5)
+        assert (found["target_share"], found["other_share"]) == (0.5, 0.5)
 
 
 class TestGained:
@@ -93,12 +127,35 @@ def test_an_attack_without_choices_is_refused(tmp_path: Path) -> None:
         ablate(case, tmp_path, Serial)
 
 
+def _targets_of_a_run(folder: Path) -> list[dict[str, int]]:
+    found = run_audit(Audit.from_case(case_of({**TINY, "victims": 1})), folder).folder
+    return list(json.loads((found / "environment.json").read_text())["targets"])
+
+
+def test_what_changes_nothing_about_an_attack_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def run(self: object, phase: str, attacks: dict[str, object]) -> list[object]:
+        asked.append(list(attacks))
+        raise InputError("enough.")
+
+    monkeypatch.setattr("encircle.strength.ablation._Studies.run", run)
+    case = case_of({**TINY, "attack": {"kind": "encirclement"}}).model_dump(mode="json")
+    with pytest.raises(InputError, match="enough"):
+        ablate(case, tmp_path, Serial)
+    assert "softplus surrogates" not in asked[0]
+    assert "distance: mixed" not in asked[0]
+    assert "momentum 0.9" in asked[0]
+    assert "feature encirclement" not in asked[0]
+
+
 @pytest.mark.slow
 def test_a_whole_ablation_chooses_on_one_split_and_reports_on_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("encircle.strength.ablation.WORTH", -1.0)  # everything helps
-    case = case_of({**TINY, "victims": 1}).model_dump(mode="json")
+    rows = [target["row"] for target in _targets_of_a_run(tmp_path / "first")]
+    case = case_of({**TINY, "victims": 1, "targets": rows}).model_dump(mode="json")
     factors = {
         "distance: cosine": {"distance": "cosine"},
         "matching": {"kind": "matching"},
@@ -118,6 +175,8 @@ def test_a_whole_ablation_chooses_on_one_split_and_reports_on_another(
     assert f"seed: {case['seed'] + CHOICE}" in texts["choice"]
     assert f"seed: {case['seed'] + CHOICE}" in texts["together"]
     assert f"seed: {case['seed']}\n" in texts["report"]
+    assert "targets: 2\n" in texts["choice"]  # as many, but not the rows that the case names
+    assert "targets:\n  - " in texts["report"]
     kept = json.loads((tmp_path / "ablation.json").read_text())
     assert [row["name"] for row in kept["rows"]] == [row.name for row in found.rows]
     executors: list[Serial] = []

@@ -17,7 +17,7 @@ from encircle.study.folder import Conclusion
 from tests.audit.tiny_cases import TINY, case_of
 from tests.study.serial import Serial
 
-CASE = case_of({**TINY, "targets": 2, "victims": 1}).model_dump(mode="json")
+CASE = case_of({**TINY, "victims": 1, "judging": {"minimum_targets": 2}}).model_dump(mode="json")
 
 
 @given(st.integers(0, 40), st.integers(0, 45))
@@ -36,8 +36,8 @@ def test_the_first_that_is_enough_is_found_by_halving(count: int, first: int) ->
 class Pretended:
     """Stands in for the studies: from a share on, the verdict is FAIL."""
 
-    def __init__(self, least: float, verdicts: dict[float, str] | None = None) -> None:
-        self.least, self.verdicts = least, verdicts or {}
+    def __init__(self, least: float, verdicts: dict[float, str] | None = None, lost: tuple[float, ...] = ()) -> None:
+        self.least, self.verdicts, self.lost = least, verdicts or {}, lost
         self.asked: list[list[int]] = []
 
     def __call__(self, root: Path, executor: Any, *, only: list[int], **settings: Any) -> Conclusion:
@@ -46,7 +46,9 @@ class Pretended:
         for step in only:
             share = LADDER[step]
             verdict = self.verdicts.get(share, "FAIL" if share >= self.least else "PASS")
-            cells.append({"at": [step], "verdict": verdict, "missing": [{"why": "it broke."}]})
+            lost = share in self.lost
+            told = {"verdict": "WARN" if lost else verdict, "label_lost": lost, "sentence": "Nothing found."}
+            cells.append({"at": [step], "missing": [{"why": "it broke."}], **told})
         return Conclusion(root, "FAIL", "", {"cells": cells})
 
 
@@ -69,7 +71,21 @@ class TestSearch:
     def test_none_is_an_answer_too(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         found = self.search(monkeypatch, tmp_path, Pretended(1.0))
         assert (found.share, found.below, found.tried) == (None, None, (LADDER[-1],))
-        assert found.sentence.startswith("Up to 20 % of the training data, poison did not bend the explanation")
+        assert (
+            found.sentence == "No share up to 20 % was shown to be enough. The largest that was tried: Nothing found."
+        )
+
+    def test_poison_that_costs_the_prediction_is_too_much_and_less_of_it_is_tried(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        found = self.search(monkeypatch, tmp_path, Pretended(0.05, lost=(0.15, 0.2)))
+        assert found.share == 0.05
+        assert found.below == 0.03
+
+    def test_too_few_targets_are_refused_before_anything_is_run(self, tmp_path: Path) -> None:
+        case = {**CASE, "judging": {**CASE["judging"], "minimum_targets": 5}}
+        with pytest.raises(InputError, match="with fewer than 5 targets no share can be shown to be enough"):
+            smallest_budget(case, LADDER, tmp_path, Serial)
 
     def test_what_looked_like_enough_and_is_not_among_all_is_no_answer(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -97,23 +113,26 @@ class TestSearch:
 
 
 @pytest.mark.slow
-def test_a_real_search_trains_clean_models_once_and_resumes(tmp_path: Path) -> None:
-    case = {**CASE, "budget": {**CASE["budget"], "count": 3, "fraction": None}}
+def test_a_real_search_trains_clean_models_once_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = {**CASE, "budget": {**CASE["budget"], "count": 3, "fraction": None}, "judging": dict(CASE["judging"])}
     made: list[Serial] = []
 
     def executor() -> Serial:
         made.append(Serial())
         return made[-1]
 
+    case["judging"] |= {"threshold": 1.0}  # which nothing reaches
     found = smallest_budget(case, [0.1, 0.02, 0.05], tmp_path, executor)
-    assert found.share is None  # two targets are a demonstration, whatever they show
-    assert found.tried == (0.1,)
-    labels = [label for each in made for label in each.done]
-    assert len(labels) == len(set(labels))
+    assert (found.share, found.tried) == (None, (0.1,))
     assert [cell["title"] for cell in found.conclusion.summary["cells"]] == ["10%"]
     assert (tmp_path / "report.html").is_file()
-    case = {**case, "judging": {**case["judging"], "minimum_targets": 2, "threshold": 1e-9}}
-    again = smallest_budget(case, [0.1, 0.02, 0.05], tmp_path / "other", executor)
-    once = smallest_budget(case, [0.1, 0.02, 0.05], tmp_path / "other", executor)
+    with monkeypatch.context() as patch:
+        patch.setattr(smallest, "lowest", lambda count, enough: [enough(step) for step in (2, 0, 1)])
+        whole = smallest_budget(case, [0.1, 0.02, 0.05], tmp_path, executor)
+    assert whole.tried == (0.02, 0.05, 0.1)
+    labels = [label for each in made for label in each.done]
+    assert len(labels) == len(set(labels))  # clean models and scores of the first step serve the others
+    assert sum(kind == "model" for kind, _ in labels) == 2 + 1
+    once = smallest_budget(case, [0.1, 0.02, 0.05], tmp_path, executor)
     assert made[-1].done == []
-    assert (once.share, once.tried, once.below) == (again.share, again.tried, again.below)
+    assert once.tried == whole.tried  # what was done before is in the conclusion too

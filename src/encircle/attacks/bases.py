@@ -53,14 +53,21 @@ def choose_bases(
     same = problem.clean.labels == problem.label
     copies, others = round(target_share * count), round(other_share * count)
     wanted = [(same, max(count - copies - others, 0), f"of class {problem.label}"), (~same, others, "of other classes")]
-    drawn = [_first(problem, budget, pool.nonzero()[:, 0], many, what, order) for pool, many, what in wanted]
+    labels = torch.full_like(problem.clean.labels, problem.label) if dirty_label else problem.clean.labels
+    drawn = [_first(problem, budget, pool.nonzero()[:, 0], many, what, order, labels) for pool, many, what in wanted]
     rows = torch.cat([*drawn, torch.full((copies,), -1)])[:count]
-    labels = torch.where((rows < 0) | dirty_label, problem.label, problem.clean.labels[rows.clamp(min=0)])
-    return Bases(rows, base_inputs(problem.clean, problem.target, problem.legal, rows), labels)
+    given = torch.where(rows < 0, problem.label, labels[rows.clamp(min=0)])
+    return Bases(rows, base_inputs(problem.clean, problem.target, problem.legal, rows), given)
 
 
 def _first(
-    problem: Problem, budget: Budget, pool: Int[Tensor, "rows"], count: int, what: str, order: Order
+    problem: Problem,
+    budget: Budget,
+    pool: Int[Tensor, "rows"],
+    count: int,
+    what: str,
+    order: Order,
+    labels: Int[Tensor, "n"],
 ) -> Int[Tensor, "count"]:
     """`count` rows of the pool in their order, then from its first on again."""
     if count == 0:
@@ -71,7 +78,7 @@ def _first(
         raise InputError(
             f"replace mode can overwrite at most {len(pool)} samples {what}, not {count}; lower the budget or inject."
         )
-    keys = _feature_distances(problem, pool) if order == "nearest" else -alignment(problem, pool)
+    keys = _feature_distances(problem, pool) if order == "nearest" else -alignment(problem, pool, labels[pool])
     ordered = pool[keys.argsort(stable=True)]
     return ordered[torch.arange(count) % len(ordered)]
 
@@ -87,11 +94,16 @@ def base_inputs(
     return legal.quantised(inputs)
 
 
-def alignment(problem: Problem, rows: Int[Tensor, "rows"]) -> Float[Tensor, "rows"]:
+def alignment(problem: Problem, rows: Int[Tensor, "rows"], labels: Int[Tensor, "rows"]) -> Float[Tensor, "rows"]:
     """How far a step of training on each sample as it is would bend the target's explanation: ⟨∇_θ L_train(x), ∇_θ D⟩ on the attacker's own models.
 
     D is the centred cosine. Each model's gradient of D counts with unit length. A sample that models are sure of has next to no gradient, and
     no alignment either: what is taken first is aligned *and* still has something to teach.
+
+    Args:
+        problem: what is attacked.
+        rows: of the clean set.
+        labels: what they will be labelled as.
     """
     total = torch.zeros(len(rows))
     for model in problem.references:
@@ -101,8 +113,8 @@ def alignment(problem: Problem, rows: Int[Tensor, "rows"]) -> Float[Tensor, "row
         direction = [slope / length for slope in slopes]
         for part in range(0, len(rows), CHUNK):
             some = rows[part : part + CHUNK]
-            inputs, labels = problem.clean.batch(some).to(length.device), problem.clean.labels[some].to(length.device)
-            total[part : part + CHUNK] += inner_products(model, inputs, labels, direction).cpu()
+            inputs, classes = problem.clean.batch(some).to(length.device), labels[part : part + CHUNK].to(length.device)
+            total[part : part + CHUNK] += inner_products(model, inputs, classes, direction).cpu()
     return total
 
 

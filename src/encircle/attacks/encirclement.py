@@ -69,7 +69,8 @@ class FeatureEncirclement(SurrogateAttack):
 
     Bullseye Polytope brings the mean of the poison's features to the target's. Here poison of the target's class is brought to what the desired map
     shows of them, so that the class is learnt from there; poison of other classes (`other_share`) to the rest, so that this is learnt to speak for
-    them: `−∇_X ‖mean_j φ(x_j) − φ‖² / ‖φ‖²` for each of the two. Models that learn from it go on learning, as IMF's do.
+    them: `−∇_X ‖mean_j φ(x_j) − φ_shown‖² / ‖φ(T)‖²`, and likewise of the rest. Models that learn from it go on learning, as IMF's do. What concerns
+    L_adv (`distance`, `label_weight`, `hinge`, `softplus`) is only noted, and decides which of several attempts is kept.
     """
 
     kind: Literal["encirclement"] = Field(default="encirclement", kw_only=True)
@@ -90,14 +91,15 @@ class FeatureEncirclement(SurrogateAttack):
 
         with torch.no_grad():
             shown, rest = shown_and_hidden(objective, of_each)
+            whole = _mean(of_each(objective.target))
         leaf = moment.hidden.repeat(members, *[1] * (moment.hidden.dim() - 1)).requires_grad_()
         found = features(model, leaf, frozen)
-        found = (found.mean(dim=(2, 3)) if found.dim() == 4 else found).reshape(members, len(moment.labels), -1)
+        found = _mean(found).reshape(members, len(moment.labels), -1)
         mine = moment.labels == objective.label
         apart = torch.zeros(members, device=found.device, dtype=found.dtype)
         for rows, wanted in ((mine, shown), (~mine, rest)):
             if bool(rows.any()):
-                apart = apart + ((found[:, rows].mean(dim=1) - wanted) ** 2).sum(dim=1) / _length(wanted)
+                apart = apart + ((found[:, rows].mean(dim=1) - wanted) ** 2).sum(dim=1) / _length(whole)
         shares = -torch.autograd.grad(apart.sum(), leaf)[0]
         return shares.reshape(members, *moment.hidden.shape), [{"apart": one} for one in apart.tolist()]
 
@@ -114,5 +116,11 @@ def features(model: nn.Module, hidden: Tensor, frozen: int) -> Tensor:
     return hidden
 
 
-def _length(wanted: Tensor) -> Tensor:
-    return (wanted**2).sum(dim=1).clamp(min=torch.finfo(wanted.dtype).tiny)
+def _mean(found: Tensor) -> Tensor:
+    return found.mean(dim=(2, 3)) if found.dim() == 4 else found
+
+
+def _length(whole: Tensor) -> Tensor:
+    """‖φ‖² of each model, or 1 for one that sees nothing at all in the target: a dead model has nothing to say."""
+    length = (whole**2).sum(dim=1)
+    return torch.where(length > 0, length, 1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
-from typing import ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float, Int
@@ -183,7 +183,7 @@ class SurrogateAttack(Attack):
             self.hinge,
             self.softplus,
         )
-        best: tuple[float, Tensor] | None = None
+        tried: list[tuple[float, Tensor, list[dict[str, Any]]]] = []
         with layer_noise("crafting", random.initial_seed()):
             for attempt in range(self.attempts):
                 ensemble = self._surrogates(problem)
@@ -191,18 +191,16 @@ class SurrogateAttack(Attack):
                 noise = torch.rand(bases.inputs.shape, generator=random, dtype=bases.inputs.dtype) * 2 - 1
                 start = bases.inputs + budget.entry_radius(bases.inputs) * noise
                 poison = budget.project(start, bases.inputs, problem.legal.relaxed())
-                mine = Watch(watch.history, partial(_advanced, watch, attempt, self.attempts))
-                first_note = len(watch.history)
+                mine = Watch(progress=partial(_advanced, watch, attempt, self.attempts))
                 poison = self._iterate(problem, budget, bases, ensemble, objective, poison, random, mine)
-                if self.attempts == 1:
-                    return poison, bases
-                left = self._left(problem, budget, bases, objective, poison)
-                for note in watch.history[first_note:]:
-                    note |= {"attempt": attempt, "held_out": left}
-                if best is None or left < best[0]:
-                    best = left, poison
-        assert best is not None  # noqa: S101 - for the type checker; there is at least one attempt
-        return best[1], bases
+                left, told = 0.0, dict[str, Any]()
+                if self.attempts > 1:
+                    left = self._left(problem, budget, bases, objective, poison)
+                    told = {"attempt": attempt, "held_out": left}
+                tried.append((left, poison, [note | told for note in mine.history]))
+        _, kept, notes = min(tried, key=lambda each: each[0])
+        watch.history += notes
+        return kept, bases
 
     @final
     def _left(self, problem: Problem, budget: Budget, bases: Bases, objective: Objective, poison: Tensor) -> float:

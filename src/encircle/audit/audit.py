@@ -129,7 +129,10 @@ class Audit:
         if supposed is not None:
             otherwise = supposed.model_dump(mode="json")
             theirs = described | {name: otherwise[name] for name in ("model", "recipe", "attacker")}
-            attacker = cls.from_case(supposed, device, data=data, described=theirs)
+            try:
+                attacker = cls.from_case(supposed, device, data=data, described=theirs)
+            except InputError as error:
+                raise InputError(f"as the attacker supposes: {error}") from None
         return cls(
             lambda: case.model.build(data),
             data,
@@ -279,6 +282,10 @@ class Audit:
     def _check_attacker(self) -> None:
         if self.attacker is None:
             return
+        if self.attacker.data is not self.data:
+            raise InputError(
+                "the attacker's audit has other data; give it the very same data set, which the attacker knows."
+            )
         mine, theirs = self.fresh(), self.attacker.fresh()
         if self.explainer.needs_shared_start(self.data.shape) and str(mine) != str(theirs):
             raise InputError(

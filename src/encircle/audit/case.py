@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, final, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from torch import nn
 
@@ -178,7 +178,13 @@ class Case(BaseModel):
         count = self.targets if isinstance(self.targets, int) else len(self.targets)
         if count < 1:
             raise ValueError("targets must be at least 1")
-        _ = self.supposed()
+        try:
+            _ = self.supposed()
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            message = first["msg"].removeprefix("Value error, ")
+            raise ValueError(f"attacker.{where}: {message}" if where else f"attacker: {message}") from None
         return self
 
     def supposed(self) -> Case | None:

@@ -37,7 +37,10 @@ HISTORY_COLUMNS: dict[str, Any] = {
     "iteration": pl.Int64,
     "epoch": pl.Float64,
     "member": pl.Int64,
-    **dict.fromkeys(["upper", "distance", "label", "lower", "form_cosine", "alignment"], pl.Float64),
+    **dict.fromkeys(
+        ["upper", "distance", "label", "lower", "form_cosine", "alignment", "apart", "held_out"], pl.Float64
+    ),
+    "attempt": pl.Int64,
 }
 Arrays = dict[str, np.ndarray[Any, Any]]
 

@@ -175,7 +175,9 @@ def _case_in_words(audit: Audit, goals: Sequence[str]) -> dict[str, str]:
     size = budget.size(len(audit.data.train))
     half = ", trained in bfloat16" if audit.recipe.precision == "bfloat16" else ""
     frozen = f", {audit.recipe.frozen_stages} stages frozen" if audit.recipe.frozen_stages else ""
+    attacker = {} if audit.attacker is None else {"attacker": _otherwise(audit, audit.attacker)}
     return {
+        **attacker,
         "data": audit.data.name,
         "model": type(audit.fresh()).__name__,
         "explainer": getattr(audit.explainer, "title", type(audit.explainer).__name__),
@@ -183,6 +185,20 @@ def _case_in_words(audit: Audit, goals: Sequence[str]) -> dict[str, str]:
         "budget": f"{size} samples ({size / len(audit.data.train):.1%} of the training set), epsilon {budget.epsilon} ({budget.norm}), {budget.mode}",
         "start": f"from {'a checkpoint' if audit.recipe.start == 'checkpoint' else 'scratch'}{frozen}{half}",
     }
+
+
+def _otherwise(audit: Audit, supposed: Audit) -> str:
+    """What an attacker supposes otherwise than it is."""
+    mine, theirs = (one.describe() for one in (audit, supposed))
+    parts = [f"the network {_in_words(theirs['model'])}"] if theirs["model"] != mine["model"] else []
+    ours = settings_of(audit.recipe)
+    parts += [f"{name} {value}" for name, value in settings_of(supposed.recipe).items() if value != ours[name]]
+    return ", ".join(parts) or "the same"
+
+
+def _in_words(settings: Mapping[str, Any]) -> str:
+    others = ", ".join(f"{name} {value}" for name, value in settings.items() if name != "kind")
+    return f"{settings['kind']} ({others})" if others else str(settings["kind"])
 
 
 def goal_in_words(goal: Goal) -> str:

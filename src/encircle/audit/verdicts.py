@@ -233,7 +233,7 @@ def advice(verdict: str, attack: str) -> list[str]:
         ]
     if verdict == "PASS":
         return [
-            f"This says that {attack} at this budget did not bend this explainer on this data; a stronger attack or a larger budget may.",
+            f"This says that {attack} at this budget did not bend this explainer on this data; a stronger attack, a larger budget or more knowledge may.",
             *common,
         ]
     return [

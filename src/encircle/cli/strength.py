@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from ..strength import LADDER, Ablation, ablate, smallest_budget
 from ..study.run import executor_of
 from .app import answers, app
 from .audits import load_case
-from .studies import Address, Cpus, Device, Gpus, Json, Kind, stoppable
+from .studies import Address, Cpus, Device, Gpus, Json, Kind, Zero, stoppable
 from .study_board import StudyBoard
 
 _Case = Annotated[
@@ -46,8 +47,9 @@ def ablate_command(
     gpus: Gpus = 0.0,
     outside: _Outside = False,
     as_json: Json = False,
+    exit_zero: Zero = False,
 ) -> None:
-    """Try an attack's choices one at a time and together, and report the best on targets and seeds that chose nothing.
+    """Try an attack's choices one at a time and together, and report the best on a draw that chose nothing.
 
     Running the same command again resumes what was stopped, with the same scores.
     """
@@ -67,10 +69,12 @@ def ablate_command(
         answers.print(
             json.dumps({"event": "ablated", "chosen": found.chosen, "rows": rows}), markup=False, soft_wrap=True
         )
-        return
-    answers.print(_rows(found))
-    answers.print(f"Best where settings are chosen: {found.chosen}", markup=False, soft_wrap=True)
-    answers.print(f"Report: {place / 'report' / 'report.html'}", markup=False, soft_wrap=True)
+    else:
+        answers.print(_rows(found))
+        answers.print(f"Best where settings are chosen: {found.chosen}", markup=False, soft_wrap=True)
+        answers.print(f"Report: {place / 'report' / 'report.html'}", markup=False, soft_wrap=True)
+    bent = any(row.cell["verdict"] == "FAIL" for row in found.rows if row.phase == "report")
+    raise typer.Exit(int(bent and not exit_zero))
 
 
 @app.command("budget")
@@ -93,6 +97,7 @@ def budget_command(
     gpus: Gpus = 0.0,
     outside: _Outside = False,
     as_json: Json = False,
+    exit_zero: Zero = False,
 ) -> None:
     """Find the smallest share of poisoned data that bends the explanation past the threshold, beyond what another seed does.
 
@@ -113,10 +118,11 @@ def budget_command(
     if as_json:
         facts = {"share": found.share, "below": found.below, "tried": found.tried, "sentence": found.sentence}
         answers.print(json.dumps({"event": "searched", **facts}), markup=False, soft_wrap=True)
-        return
-    answers.print(_doses(found.conclusion.summary))
-    answers.print(found.sentence, markup=False, soft_wrap=True)
-    answers.print(f"Report: {place / 'report.html'}", markup=False, soft_wrap=True)
+    else:
+        answers.print(_doses(found.conclusion.summary))
+        answers.print(found.sentence, markup=False, soft_wrap=True)
+        answers.print(f"Report: {place / 'report.html'}", markup=False, soft_wrap=True)
+    raise typer.Exit(int(found.share is not None and not exit_zero))
 
 
 @contextmanager
@@ -126,8 +132,12 @@ def _watched(as_json: bool) -> Iterator[StudyBoard]:
         yield board
 
 
+def _plain(value: Mapping[str, float | None]) -> str:
+    return "undefined" if value["mean"] is None else f"{value['mean']:.2f}"
+
+
 def _facts(interval: Any) -> dict[str, float | None]:
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
+    return {"mean": interval.mean if math.isfinite(interval.mean) else None, "low": interval.low, "high": interval.high}
 
 
 def _rows(found: Ablation) -> Table:
@@ -135,11 +145,11 @@ def _rows(found: Ablation) -> Table:
         title=escape(found.title),
         title_justify="left",
         caption="Gain: of Jaccard over the attack as given, paired by target and seed; change: beyond the seed drift; 95 % intervals. "
-        "Rows of `report` are of the case's own targets and seeds, all others of a split that served to choose.",
+        "Rows of `report` are of the case's own split, targets and seeds, all others of a draw that served to choose.",
         caption_justify="left",
     )
     for heading in ("", "attack", "gain", "change", "L1", "label kept"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading == "attack")
     before = ""
     for row in found.rows:
         if before and row.phase != before:
@@ -150,7 +160,7 @@ def _rows(found: Ablation) -> Table:
             escape(row.name),
             _interval(_facts(row.gain)),
             _interval(row.cell["shift"]),
-            f"{row.cell['l1_clean']['mean']:.2f} → {row.cell['l1_attack']['mean']:.2f}",
+            " → ".join(_plain(row.cell[name]) for name in ("l1_clean", "l1_attack")),
             "" if kept is None else f"{kept:.0%}",
         )
         before = row.phase
@@ -168,7 +178,7 @@ def _doses(summary: Mapping[str, Any]) -> Table:
 
 
 def _interval(value: Mapping[str, float | None]) -> str:
-    if value["mean"] is None or value["mean"] != value["mean"]:
+    if value["mean"] is None:
         return "undefined"
     span = "" if value["low"] is None else f" \\[{value['low']:+.2f}, {value['high']:+.2f}]"
     return f"{value['mean']:+.2f}{span}"

@@ -50,7 +50,7 @@ Minutes = Annotated[
     float | None, typer.Option(min=0, help="Begin nothing new after so many minutes; go on later with `resume`.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Progress and results as JSON lines on stdout.")]
-_Zero = Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 whatever the verdicts, if every run finished.")]
+Zero = Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 whatever the verdicts, if every run finished.")]
 Device = Annotated[str, typer.Option(help="Where models are trained: cpu or cuda. Another device means other runs.")]
 Gpus = Annotated[float, typer.Option(min=0, help="Share of an accelerator that a task takes, for Ray.")]
 
@@ -83,7 +83,7 @@ def run(
     device: Device = "cpu",
     gpus: Gpus = 0.0,
     as_json: Json = False,
-    exit_zero: _Zero = False,
+    exit_zero: Zero = False,
     outside: Annotated[
         bool, typer.Option("--allow-outside", help="Let the study name files outside of its own folder.")
     ] = False,
@@ -108,7 +108,7 @@ def resume(
     device: Device = "cpu",
     gpus: Gpus = 0.0,
     as_json: Json = False,
-    exit_zero: _Zero = False,
+    exit_zero: Zero = False,
 ) -> None:
     """Go on with a study that was stopped, by whatever; what is recorded is not done again."""
     _go_on(root, executor_of(executor, address, cpus), minutes, device, gpus, as_json=as_json, exit_zero=exit_zero)
@@ -124,7 +124,7 @@ def retry(
     device: Device = "cpu",
     gpus: Gpus = 0.0,
     as_json: Json = False,
-    exit_zero: _Zero = False,
+    exit_zero: Zero = False,
 ) -> None:
     """Go on with a study and try its failed tasks again."""
     chosen = executor_of(executor, address, cpus)
@@ -147,7 +147,7 @@ def status(root: _Folder, as_json: Json = False) -> None:
 
 
 @study_app.command()
-def report(root: _Folder, as_json: Json = False, exit_zero: _Zero = False) -> None:
+def report(root: _Folder, as_json: Json = False, exit_zero: Zero = False) -> None:
     """Judge what is finished and draw the study's report again; needs neither the models nor the data."""
     _answer(conclude_now(root), as_json=as_json, exit_zero=exit_zero)
 

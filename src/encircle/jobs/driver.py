@@ -108,7 +108,7 @@ class Driver:
                     store.set_states("waiting", [task for task, state in store.states().items() if state == "failed"])
                 self._agree(store)
                 self._numbers = store.attempts()
-                self._tell("begin", {"counts": store.tally().counts})
+                self._tell("begin", {"counts": self._counts(store)})
                 if self._ready:
                     self._work(store, None if seconds is None else time.monotonic() + seconds)
                 tally = store.tally()
@@ -127,6 +127,17 @@ class Driver:
                 found.add(name)
                 look += self._tasks[name].needs
         return found
+
+    def _counts(self, store: Store) -> dict[str, dict[str, int]]:
+        """Tasks by kind and state, of those that are asked for."""
+        if self._asked is None:
+            return store.tally().counts
+        counts: dict[str, dict[str, int]] = {}
+        for name, state in store.states().items():
+            if name in self._asked:
+                kind = counts.setdefault(self._tasks[name].kind, {})
+                kind[state] = kind.get(state, 0) + 1
+        return counts
 
     def _make_ready(self, name: str) -> None:
         if self._asked is None or name in self._asked:

@@ -166,10 +166,11 @@ def _facts(run: SavedRun) -> list[tuple[str, str]]:
         "goal": "Desired map",
         "budget": "Attacker's budget",
         "start": "Victims start from",
+        "attacker": "The attacker supposes",
     }
     verdict = run.verdict
     return [
-        *((name, verdict["case"][key]) for key, name in names.items()),
+        *((name, verdict["case"][key]) for key, name in names.items() if key in verdict["case"]),
         ("Targets", str(verdict["targets"])),
         ("Fresh victims per arm and target", str(verdict["victims"])),
     ]

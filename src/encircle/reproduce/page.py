@@ -231,20 +231,26 @@ def _room(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]) ->
     """For cells whose maps did not move as they should: whether the network leaves room that the poison does not use."""
     lines = []
     for name, cell in bent.items():
-        if name not in attacked or all(claim.holds for claim in claims(attacked[name]) if "Jaccard" in claim.asked):
+        if name not in attacked or all(c.holds is not False for c in claims(attacked[name]) if "Jaccard" in c.asked):
             continue
         most, ours = cell.arm("ceiling")["jaccard_change"], attacked[name].attack["jaccard_change"]
-        wide = most["mean"] is not None and ours["mean"] is not None and most["mean"] >= 2 * ours["mean"]
+        if most["mean"] is None or ours["mean"] is None:
+            continue
+        wide = most["mean"] >= max(SHORTEST_WAY, 2 * ours["mean"])
+        others = "" if _targets(cell) == _targets(attacked[name]) else " (of other targets)"
         lines.append(
-            f"- {_title(name)} falls short in Jaccard: bent directly, models change by {_change(most)}, with IMF's poison by {_change(ours)}. "
-            f"{'The network leaves room that so much poison does not use.' if wide else 'Under these conditions there is little more to be had.'}"
+            f"- {_title(name)} falls short in Jaccard: bent directly, models change by {_change(most)}{others}, with IMF's poison by {_change(ours)}. "
+            f"{'The network leaves room that so much poison does not use.' if wide else 'Bent directly it hardly goes further, under the same conditions.'}"
         )
     return ["\n".join(lines)] if lines else []
 
 
+def _targets(cell: CellResult) -> list[int]:
+    return sorted(target["row"] for target in cell.environment["targets"])
+
+
 def _share(attacked: CellResult, bent: CellResult, way: float | None) -> str:
-    ours, theirs = ([target["row"] for target in cell.environment["targets"]] for cell in (attacked, bent))
-    if sorted(ours) != sorted(theirs):
+    if _targets(attacked) != _targets(bent):
         return "other targets"
     mine = attacked.attack["jaccard_change"]["mean"]
     return "undefined" if mine is None or way is None or way < SHORTEST_WAY else f"{mine / way:.0%}"

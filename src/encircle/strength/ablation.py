@@ -11,6 +11,8 @@ from typing import Any, Literal, final
 
 import polars as pl
 
+from ..attacks import IMF
+from ..audit.audit import settings_of
 from ..audit.case import AnyAttack, options
 from ..core import EncircleError, InputError
 from ..jobs.driver import Listener
@@ -56,7 +58,13 @@ PUBLISHED: Settings = {
     "restart": False,
     "poison_batch": "batch",
 }
-"""Algorithm 1 to the letter (docs/method.md)."""
+"""Algorithm 1 to the letter (docs/method.md): what differs from `IMF()`."""
+
+SIZE = ("models", "epochs", "target_share")
+"""What the letter of the paper leaves open, and takes from the case."""
+
+IDLE = {"distance", "softplus"}
+"""What changes nothing about poison that feature encirclement crafts."""
 
 GIVEN, AS_PUBLISHED, JOINT = "as given", "IMF to the letter", "together"
 
@@ -106,10 +114,18 @@ class Ablation:
 
 
 def varied(attack: Settings, changes: Settings) -> Settings:
-    """The settings of an attack with some of them changed; what another kind does not know is dropped."""
+    """The settings of an attack with some of them changed; what another kind does not know is dropped, shares that no longer fit are lowered."""
     whole = attack | changes
+    if whole["target_share"] + whole["other_share"] > 1:
+        kept, lowered = ("other_share", "target_share") if "other_share" in changes else ("target_share", "other_share")
+        whole[lowered] = 1 - whole[kept]
     known = {field.name for field in dataclasses.fields(options(AnyAttack)[whole["kind"]])}
     return {name: value for name, value in whole.items() if name in known}
+
+
+def as_published(attack: Settings) -> Settings:
+    """IMF to the letter of the paper, of the size of another attack."""
+    return settings_of(IMF(**PUBLISHED)) | {name: attack[name] for name in SIZE}  # type: ignore[no-any-return]
 
 
 def ablate(
@@ -125,8 +141,8 @@ def ablate(
     """Try the choices of a case's attack, one at a time and together, and report the best on other targets and seeds.
 
     Three studies in `root`: `choice` (the attack as given, and with each factor changed), `together` (all that helped at once), both on a split,
-    targets and victims of their own; and `report` (the paper's letter, the attack as given, the best of the other two) on the case's. A stopped
-    ablation goes on where it was.
+    targets and victims that are drawn anew; and `report` (the paper's letter, the attack as given, the best of the other two) on the case's. Where the split
+    does not depend on the seed, a target may be drawn in both by chance. A stopped ablation goes on where it was, and tries again what failed.
 
     Args:
         case: a case's keys and values, all of them (`Case.model_dump`).
@@ -148,6 +164,8 @@ def ablate(
         )
     tried = {GIVEN: given} | {name: varied(given, changes) for name, changes in factors.items()}
     tried = {name: attack for name, attack in tried.items() if name == GIVEN or attack != given}
+    if given["kind"] == "encirclement":
+        tried = {name: attack for name, attack in tried.items() if name == GIVEN or set(factors[name]) - IDLE}
     work = _Studies(case, root, executor, listener, device, gpus)
     rows = work.run("choice", tried)
     helped = {row.name: row for row in rows if row.name != GIVEN and row.gain.mean >= WORTH}
@@ -160,8 +178,7 @@ def ablate(
             best = max(best, both[1], key=lambda row: row.gain.mean)
     rows += work.run(
         "report",
-        {GIVEN: given, AS_PUBLISHED: varied(given, PUBLISHED)}
-        | ({} if best.name == GIVEN else {best.name: best.attack}),
+        {GIVEN: given, AS_PUBLISHED: as_published(given)} | ({} if best.name == GIVEN else {best.name: best.attack}),
     )
     found = Ablation(str(case.get("title", "Audit")), tuple(rows), best.name)
     write_json(root / "ablation.json", as_facts(found))
@@ -173,8 +190,6 @@ def joint(given: Settings, helped: Mapping[str, tuple[Settings, float]]) -> Sett
     together: Settings = {}
     for changes, _ in sorted(helped.values(), key=lambda each: each[1]):
         together |= changes
-    if together.get("target_share", given.get("target_share", 0)) + together.get("other_share", 0) > 1:
-        together.pop("target_share", None)
     return varied(given, together)
 
 
@@ -225,11 +240,16 @@ class _Studies:
 
     def run(self, phase: Phase, attacks: Mapping[str, Settings]) -> list[Row]:
         content = copy.deepcopy(dict(self.case))
-        content["seed"] = content["seed"] + (0 if phase == "report" else CHOICE)
+        if phase != "report":
+            content["seed"] += CHOICE
+            if not isinstance(content["targets"], int):  # rows that the case names are for the report alone
+                content["targets"] = len(content["targets"])
         place = self.root / phase
         file = StudyFile(title=f"{content['title']}: {phase}", case=content, grid={"attack": dict(attacks)})
         begin(file, place)
-        conclusion = go_on(place, self.executor(), listener=self.listener, device=self.device, gpus=self.gpus)
+        conclusion = go_on(
+            place, self.executor(), listener=self.listener, device=self.device, gpus=self.gpus, again=True
+        )
         cells = {cell["title"]: cell for cell in conclusion.summary["cells"]}
         for cell in cells.values():
             if cell["verdict"] == "ERROR":

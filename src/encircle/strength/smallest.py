@@ -44,7 +44,7 @@ class Smallest:
 
     Attributes:
         share: the smallest share that was enough; None if none was.
-        below: the next smaller share, which was not; None if there is none.
+        below: the next smaller share that was tried, which was not shown to be; None if there is none.
         tried: the shares that were tried, rising.
         conclusion: the study of those.
     """
@@ -58,11 +58,9 @@ class Smallest:
     def sentence(self) -> str:
         """The answer for a non-specialist."""
         if self.share is None:
-            most = f"{100 * max(self.tried):g} % of the training data"
-            return (
-                f"Up to {most}, poison did not bend the explanation past the threshold beyond what another seed does."
-            )
-        least = "" if self.below is None else f", and {100 * self.below:g} % was not"
+            largest = self.conclusion.summary["cells"][-1]
+            return f"No share up to {100 * max(self.tried):g} % was shown to be enough. The largest that was tried: {largest['sentence']}"
+        least = "" if self.below is None else f"; {100 * self.below:g} % was not shown to be"
         return f"Poison of {100 * self.share:g} % of the training data is enough to bend the explanation{least}."
 
 
@@ -79,10 +77,10 @@ def smallest_budget(
     """Search for the smallest share of poison that bends a case's explanation (verdict FAIL), by halving a ladder of shares.
 
     All shares are one study, of which only those asked about are run; models and clean scores are made once for all of them. A search that was
-    stopped goes on where it was.
+    stopped goes on where it was, and tries again what failed.
 
     Args:
-        case: a case's keys and values; its budget's size is left aside.
+        case: a case's keys and values, all of them (`Case.model_dump`); its budget's size is left aside.
         shares: of the training set, any order.
         root: the study's folder.
         executor: makes who does the work, anew for each step.
@@ -91,13 +89,16 @@ def smallest_budget(
         gpus: share of an accelerator that training and crafting need.
 
     Raises:
-        InputError: no shares, or the case cannot be audited.
+        InputError: no shares, too few targets for a claim, or the case cannot be audited.
         EncircleError: a run that the search needs did not finish.
     """
     steps = sorted(set(shares))
     if not steps or not 0 < steps[0] <= steps[-1] < 1:
         raise InputError("shares of the training set lie between 0 and 1; name at least one, such as --share 0.05.")
     content = copy.deepcopy(dict(case))
+    targets, least = content["targets"], content["judging"]["minimum_targets"]
+    if (targets if isinstance(targets, int) else len(targets)) < least:
+        raise InputError(f"with fewer than {least} targets no share can be shown to be enough; raise targets.")
     budget = dict(content.get("budget", {}))
     budget.pop("count", None)
     content["budget"] = budget | {"fraction": steps[-1]}
@@ -108,12 +109,15 @@ def smallest_budget(
 
     def enough(step: int) -> bool:
         tried.add(step)
-        last["one"] = go_on(root, executor(), listener=listener, device=device, gpus=gpus, only=sorted(tried))
+        last["one"] = go_on(
+            root, executor(), listener=listener, device=device, gpus=gpus, again=True, only=sorted(tried)
+        )
         [cell] = [cell for cell in last["one"].summary["cells"] if cell["at"] == [step]]
         if cell["verdict"] == "ERROR":
             why = cell["missing"][0]["why"] if cell["missing"] else "it did not finish."
             raise EncircleError(f"the search needs a run of {100 * steps[step]:g} % poison: {why}")
-        return bool(cell["verdict"] == "FAIL")
+        # Poison that costs the prediction bends too much, not too little: less of it may do.
+        return bool(cell["verdict"] == "FAIL" or cell["label_lost"])
 
     lowest(len(steps), enough)
     # What each was among all that were tried: claims are corrected for all of them, and what was enough alone may not be any more.

@@ -11,6 +11,7 @@ from typing import final
 import torch
 
 from ..attacks import Attack, BaseSamples, NoPoison, Problem, RandomNoise, Watch
+from ..attacks.surrogate import JUDGES
 from ..audit import Audit, Case
 from ..audit.goal_context import goal_context
 from ..audit.run import cpu_threads
@@ -114,7 +115,10 @@ class _Probe:
         pieces = {"model": victim, "unexplained": victim * case.victims, "attack": victim * case.victims}
         if task.kind == "ceiling" and case.ceiling is not None:  # a step of L_adv costs less than one of training
             return 1.5 * self.epoch * case.ceiling.epochs * len(case.ceiling.weights) * case.victims
-        if task.kind == "control" and task.spec["arm"] not in _SHARED_ARMS:
+        own = (
+            getattr(case.attack, "bases", "nearest") == "aligned"
+        )  # controls of bases that an explainer chose serve no other
+        if task.kind == "control" and (own or task.spec["arm"] not in _SHARED_ARMS):
             return victim * case.victims
         crafting = self.crafting(case, say) if task.kind == "attack" else 0.0
         return pieces.get(task.kind, 0.5) + crafting
@@ -155,7 +159,9 @@ class _Probe:
             legal=audit.legal,
             hidden=self.hidden,
         )
-        short = replace(attack, epochs=1) if epochs > 1 else attack  # type: ignore[type-var]
+        attempts = int(getattr(attack, "attempts", 1))
+        fewer = {"epochs": 1} | ({"attempts": 1} if attempts > 1 else {})
+        short = replace(attack, **fewer) if epochs * attempts > 1 else attack  # type: ignore[type-var]
         started: list[float] = []
         watch = Watch(progress=lambda done, planned: started.append(time.monotonic()))
         begun = time.monotonic()
@@ -163,4 +169,5 @@ class _Probe:
         steps = len(started)
         if steps < 2:
             return time.monotonic() - begun
-        return epochs * (started[-1] - started[0]) * steps / (steps - 1)
+        judging = (attempts > 1) * attempts * JUDGES * self.epoch * case.recipe.epochs
+        return attempts * epochs * (started[-1] - started[0]) * steps / (steps - 1) + judging
