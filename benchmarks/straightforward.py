@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encircle.attacks import IMF, Problem, choose_bases
-from encircle.attacks.base import base_inputs
+from encircle.attacks.bases import base_inputs
 from encircle.attacks.objective import distance
 from encircle.audit import Audit
 from encircle.audit.goal_context import goal_context
