@@ -109,7 +109,7 @@ def _verdict_table(cases: Sequence[Case], results: Sequence[Judgement | Encircle
         caption_justify="left",
     )
     for heading in ("case", "arm", "Jaccard", "change", "L1", "label kept"):
-        table.add_column(heading, no_wrap=heading != "case")
+        table.add_column(heading, no_wrap=heading not in {"case", "arm"})
     for case, result in zip(cases, results, strict=True):
         if isinstance(result, EncircleError):
             table.add_row(escape(f"{case.title}: ERROR"), "", "", "", "", "", end_section=True)
