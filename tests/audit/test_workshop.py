@@ -13,7 +13,7 @@ from encircle.audit import workshop as module
 from encircle.audit.progress import Silent
 from encircle.audit.run import run_audit
 from encircle.audit.workshop import CODE_PATH, Workshop
-from encircle.core import EncircleError
+from encircle.core import EncircleError, InputError
 from encircle.data.poison import Poison
 from encircle.storage import read_json, write_json
 from encircle.training import CodePath, Ensemble
@@ -118,8 +118,8 @@ class TestAttackers:
 
     def test_in_python_the_attacker_is_an_audit_of_its_own(self) -> None:
         case = case_of(TINY)
-        theirs = Audit.from_case(case_of(TINY, recipe={**TINY["recipe"], "epochs": 4}))
         mine = Audit.from_case(case)
+        theirs = Audit.from_case(case_of(TINY, recipe={**TINY["recipe"], "epochs": 4}), data=mine.data)
         told = Audit(
             mine.build,
             mine.data,
@@ -132,6 +132,17 @@ class TestAttackers:
         assert told.describe()["attacker"] == theirs.describe()
         shop = Workshop(told, "data", Silent())
         assert shop.attackers.audit is theirs
+        other = Audit.from_case(case_of(TINY, recipe={**TINY["recipe"], "epochs": 4}))
+        with pytest.raises(InputError, match="the attacker's audit has other data"):
+            Audit(
+                mine.build,
+                mine.data,
+                recipe=mine.recipe,
+                explainer=mine.explainer,
+                goal=mine.goal,
+                budget=mine.budget,
+                attacker=other,
+            )
 
 
 class TestCodePath:
