@@ -91,6 +91,7 @@ def test_the_committed_verdicts_follow_from_the_committed_scores() -> None:
         ("choices", "choices.md"),
         ("performance", "performance.md"),
         ("kdd21", "kdd21.md"),
+        ("strength", "strength.md"),
     ],
 )
 def test_generated_pages_are_up_to_date(name: str, page: str) -> None:
