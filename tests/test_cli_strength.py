@@ -11,7 +11,6 @@ import yaml
 
 from encircle.cli import main, strength
 from encircle.strength import Smallest
-from encircle.strength.ablation import FACTORS
 from encircle.study.folder import Conclusion
 
 from .audit.tiny_cases import TINY
@@ -57,16 +56,14 @@ def test_budget_says_what_is_enough_and_where_the_report_is(
 def test_ablate_shows_each_factor_and_the_best(
     case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = {name: FACTORS[name] for name in ("momentum 0.9", "gradient matching")}
-    whole = strength.ablate
-    monkeypatch.setattr(strength, "ablate", lambda *given, **settings: whole(*given, factors=few, **settings))
-    assert run(monkeypatch, "ablate", case, "--cpus", 1) == 0
+    asked = ("ablate", case, "--factor", "momentum 0.9", "--factor", "gradient matching", "--cpus", 1)
+    assert run(monkeypatch, *asked) == 0
     shown = capsys.readouterr().out
     for word in ("choice", "report", "as given", "momentum 0.9", "gradient matching", "IMF to the letter"):
         assert word in shown
     assert "Best where settings are chosen:" in shown
     assert "studies/mine-ablation/report/report.html" in shown
-    assert run(monkeypatch, "ablate", case, "--cpus", 1, "--json") == 0
+    assert run(monkeypatch, *asked, "--json") == 0
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     assert rows[0]["name"] == "as given"
     assert rows[0]["gain"]["mean"] == 0
@@ -93,3 +90,10 @@ def test_shares_that_are_none_are_refused(
 ) -> None:
     assert run(monkeypatch, "budget", case, "--share", 2) == 2
     assert "between 0 and 1" in capsys.readouterr().err
+
+
+def test_a_factor_that_is_none_is_refused_with_the_nearest(
+    case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "ablate", case, "--factor", "gradient machting") == 2
+    assert "gradient matching" in capsys.readouterr().err

@@ -13,7 +13,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from ..core import unknown_name
 from ..strength import LADDER, Ablation, ablate, smallest_budget
+from ..strength.ablation import FACTORS
 from ..study.run import executor_of
 from .app import answers, app
 from .audits import load_case
@@ -37,6 +39,10 @@ _STOPPED = "stopped; run the same command again to go on."
 def ablate_command(
     name: _Case = "digits-cam",
     overrides: _Set = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--factor", help="Only this factor; may be given several times.", show_default="all"),
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option(help="Where everything goes; default: studies/<case>-ablation.")
     ] = None,
@@ -54,12 +60,16 @@ def ablate_command(
     Running the same command again resumes what was stopped, with the same scores.
     """
     content = load_case(name, overrides or [], outside=outside).model_dump(mode="json")
+    for factor in only or []:
+        if factor not in FACTORS:
+            raise unknown_name("factor", factor, FACTORS)
     place = folder or Path("studies") / f"{Path(name).stem}-ablation"
     with _watched(as_json) as board:
         found = ablate(
             content,
             place,
             lambda: executor_of(executor, address, cpus),
+            factors={factor: FACTORS[factor] for factor in only or FACTORS},
             listener=board.hear,
             device=device,
             gpus=gpus,
