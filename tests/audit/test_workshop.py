@@ -120,29 +120,14 @@ class TestAttackers:
         case = case_of(TINY)
         mine = Audit.from_case(case)
         theirs = Audit.from_case(case_of(TINY, recipe={**TINY["recipe"], "epochs": 4}), data=mine.data)
-        told = Audit(
-            mine.build,
-            mine.data,
-            recipe=mine.recipe,
-            explainer=mine.explainer,
-            goal=mine.goal,
-            budget=mine.budget,
-            attacker=theirs,
-        )
+        settings = {name: getattr(mine, name) for name in ("recipe", "explainer", "goal", "budget")}
+        told = Audit(mine.build, mine.data, **settings, attacker=theirs)
         assert told.describe()["attacker"] == theirs.describe()
         shop = Workshop(told, "data", Silent())
         assert shop.attackers.audit is theirs
         other = Audit.from_case(case_of(TINY, recipe={**TINY["recipe"], "epochs": 4}))
         with pytest.raises(InputError, match="the attacker's audit has other data"):
-            Audit(
-                mine.build,
-                mine.data,
-                recipe=mine.recipe,
-                explainer=mine.explainer,
-                goal=mine.goal,
-                budget=mine.budget,
-                attacker=other,
-            )
+            Audit(mine.build, mine.data, **settings, attacker=other)
 
 
 class TestCodePath:

@@ -34,7 +34,7 @@ class InProcess:
     """The slow, obvious executor: one task at a time, at once, in this process."""
 
     def __init__(self) -> None:
-        self.done: list[str] = []
+        self.done: list[Any] = []
         self._come: list[Outcome] = []
 
     def start(self) -> None:

@@ -115,9 +115,8 @@ class _Probe:
         pieces = {"model": victim, "unexplained": victim * case.victims, "attack": victim * case.victims}
         if task.kind == "ceiling" and case.ceiling is not None:  # a step of L_adv costs less than one of training
             return 1.5 * self.epoch * case.ceiling.epochs * len(case.ceiling.weights) * case.victims
-        own = (
-            getattr(case.attack, "bases", "nearest") == "aligned"
-        )  # controls of bases that an explainer chose serve no other
+        # Controls of bases that an explainer chose serve no other explainer.
+        own = getattr(case.attack, "bases", "nearest") == "aligned"
         if task.kind == "control" and (own or task.spec["arm"] not in _SHARED_ARMS):
             return victim * case.victims
         crafting = self.crafting(case, say) if task.kind == "attack" else 0.0

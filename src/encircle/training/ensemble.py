@@ -209,7 +209,15 @@ class Ensemble:
             learner.recipe = self.recipe
 
     def held_out(self, hidden: Samples, count: int) -> list[nn.Module]:
-        """Models that no member is, trained by the recipe from fresh seeds on samples as the frozen stages see them."""
+        """Models that no member is, trained by the recipe from seeds of their own.
+
+        Args:
+            hidden: what they learn from, as the frozen stages see it.
+            count: how many.
+
+        Raises:
+            InputError: training diverged.
+        """
         return fit_hidden(self.source, self.recipe, hidden, HELD_OUT, [self.seed * count + one for one in range(count)])
 
     def restart_finished(self) -> None:
