@@ -55,6 +55,14 @@ def test_the_clean_model_comes_first_and_stays_as_it_was() -> None:
     assert not same(weights(found[-1]), before)
 
 
+def test_random_numbers_on_the_way_are_of_the_ceiling_s_own_seed() -> None:
+    how = recipe(start="checkpoint", epochs=1, augmentation="flip-and-shift")
+    given, before = problem("image", "cam", how=HOW), torch.random.get_rng_state()
+    first, again = (weights(attempts(given, Ceiling(epochs=1, weights=(1.0,)), how)[-1]) for _ in range(2))
+    assert same(first, again)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
 def test_what_costs_accuracy_does_not_count() -> None:
     given = problem("table", dtype=torch.float64, how=HOW)
     ceiling = Ceiling(epochs=1, accuracy_loss=0.01)

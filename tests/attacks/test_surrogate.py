@@ -126,3 +126,36 @@ def test_matching_too_can_make_several_attempts() -> None:
     attack = GradientMatching(models=1, epochs=1, attempts=2)
     attack(problem("table"), Budget(count=5), torch.Generator().manual_seed(0), watch)
     assert len({row["attempt"] for row in watch.history}) == 1
+
+
+class TestAugmentation:
+    @pytest.mark.parametrize("frozen", [0, 1])
+    def test_copies_that_are_not_moved_give_what_the_poison_itself_gives(
+        self, frozen: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = problem("image", "cam", how=recipe(start="checkpoint", frozen_stages=frozen))
+        plain, _ = crafted(IMF(models=2, epochs=1), asked)
+        moved, _ = crafted(IMF(models=2, epochs=1, augmented=True), asked)
+        assert not torch.equal(plain.inputs, moved.inputs)
+        monkeypatch.setattr("encircle.attacks.surrogate.flipped_and_shifted", lambda images: images.clone())
+        still, _ = crafted(IMF(models=2, epochs=1, augmented=True), asked)
+        assert torch.equal(plain.inputs, still.inputs)
+
+    def test_a_recipe_that_augments_is_crafted_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen = list[torch.Size]()
+
+        def noted(images: torch.Tensor) -> torch.Tensor:
+            seen.append(images.shape)
+            return images
+
+        monkeypatch.setattr("encircle.attacks.surrogate.flipped_and_shifted", noted)
+        crafted(
+            IMF(models=1, epochs=1),
+            problem("image", "cam", how=recipe(start="checkpoint", augmentation="flip-and-shift")),
+        )
+        assert seen
+
+    def test_the_same_seed_gives_the_same(self) -> None:
+        asked = problem("image", "cam", how=recipe(start="checkpoint", augmentation="flip-and-shift"))
+        first, again = (crafted(IMF(models=1, epochs=1, augmented=True), asked)[0] for _ in range(2))
+        assert torch.equal(first.inputs, again.inputs)

@@ -29,7 +29,7 @@ from encircle.strength.ablation import (
     joint,
     varied,
 )
-from tests.audit.tiny_cases import TINY, case_of
+from tests.audit.tiny_cases import TINY, TINY_IMAGES, case_of
 from tests.study.serial import Serial
 
 IMF_SETTINGS: dict[str, Any] = settings_of(IMF())
@@ -140,9 +140,12 @@ def test_what_changes_nothing_about_an_attack_is_not_tried(tmp_path: Path, monke
         raise InputError("enough.")
 
     monkeypatch.setattr("encircle.strength.ablation._Studies.run", run)
-    case = case_of({**TINY, "attack": {"kind": "encirclement"}}).model_dump(mode="json")
-    with pytest.raises(InputError, match="enough"):
-        ablate(case, tmp_path, Serial)
+    for tiny, attack in ((TINY, "encirclement"), (TINY_IMAGES, "imf")):
+        case = case_of({**tiny, "attack": {"kind": attack}}).model_dump(mode="json")
+        with pytest.raises(InputError, match="enough"):
+            ablate(case, tmp_path, Serial)
+    assert "augmented poison" not in asked[0]
+    assert "augmented poison" in asked[1]
     assert "softplus surrogates" not in asked[0]
     assert "distance: mixed" not in asked[0]
     assert "momentum 0.9" in asked[0]

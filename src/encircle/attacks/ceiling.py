@@ -20,7 +20,7 @@ from ..goals import DesiredMap
 from ..models import predict
 from ..training import Recipe
 from ..training.code_path import trainable
-from ..training.fit import Learner, batches, in_training, losses_of, steps_per_epoch
+from ..training.fit import Learner, batches, in_training, layer_noise, losses_of, steps_per_epoch
 from .objective import Distance, Objective
 
 
@@ -94,11 +94,12 @@ class Ceiling:
         learner = Learner(copy.deepcopy(model), recipe, steps)
         parameters, device = trainable(learner.model), objective.target.device
         orders = chain.from_iterable(batches(len(hidden), recipe.batch_size, random) for _ in repeat(None))
-        for rows in islice(orders, steps):
-            pull = torch.autograd.grad(objective(learner.model)[0].sum(), parameters, materialize_grads=True)
-            with in_training(learner.model, recipe):
-                inputs, labels = hidden.batch(rows).to(device), hidden.labels[rows].to(device)
-                loss = losses_of(learner.model, inputs, labels, recipe).sum()
-                gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
-            learner.follow([mine + weight * theirs for mine, theirs in zip(gradients, pull, strict=True)])
+        with layer_noise("ceiling", random.initial_seed(), str(weight)):
+            for rows in islice(orders, steps):
+                pull = torch.autograd.grad(objective(learner.model)[0].sum(), parameters, materialize_grads=True)
+                with in_training(learner.model, recipe):
+                    inputs, labels = hidden.batch(rows).to(device), hidden.labels[rows].to(device)
+                    loss = losses_of(learner.model, inputs, labels, recipe).sum()
+                    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+                learner.follow([mine + weight * theirs for mine, theirs in zip(gradients, pull, strict=True)])
         return learner.model

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..core import CONFIGURED
 from ..threat import Budget
 from ..training import Ensemble, Recipe
+from ..training.augmentation import flipped_and_shifted
 from ..training.code_path import trainable
 from ..training.fit import batches, before, hidden_samples, layer_noise, read_ahead, steps_per_epoch
 from .base import Attack, Bases, Problem, Watch
@@ -102,6 +103,8 @@ class SurrogateAttack(Attack):
             looks at labels can find it.
         softplus: L_adv sees every ReLU as a softplus of this sharpness β, so that its slope in θ knows what a map does when units switch on and off
             (Dombrowski et al., NeurIPS 2019, bend inputs that way); None leaves networks as they are.
+        augmented: δ is taken at copies of the poison that are mirrored and shifted at random, anew in every iteration, and brought back to where each pixel
+            came from (Geiping et al.); where the recipe augments, that is so anyway. Images only.
         attempts: how often the poison is crafted, each time from another start; what bends held-out surrogates most is kept, and no victim is asked.
     """
 
@@ -123,6 +126,7 @@ class SurrogateAttack(Attack):
     bases: Order = "nearest"
     dirty_label: bool = False
     softplus: float | None = Field(default=None, gt=0)
+    augmented: bool = False
     attempts: int = Field(default=1, ge=1)
     needs_gradient: ClassVar[bool] = True
 
@@ -303,11 +307,12 @@ class SurrogateAttack(Attack):
         """δ of Eq. 13, averaged over the models, and what there is to note about each of them.
 
         With frozen stages the differences are averaged in the space that all models share, and brought back to the
-        input by one backward pass through the shared stages, which is the same by linearity.
+        input by one backward pass through the shared stages, which is the same by linearity; so they are through augmentation.
         """
         frozen, count = ensemble.recipe.frozen_stages, len(ensemble.learners)
-        leaf = poison.detach().requires_grad_(frozen > 0)
-        hidden = before(ensemble.learners[0].model, leaf, frozen)
+        moved = self.augmented or ensemble.recipe.augmentation is not None
+        leaf = poison.detach().requires_grad_(moved or frozen > 0)
+        hidden = before(ensemble.learners[0].model, flipped_and_shifted(leaf) if moved else leaf, frozen)
         upper, far, entropy = objective(ensemble.joined, count)
         learnt = [trainable(model) for model, _ in ensemble.groups]
         flat = iter(torch.autograd.grad(upper.sum(), list(chain(*learnt)), materialize_grads=True))
@@ -321,7 +326,7 @@ class SurrogateAttack(Attack):
         seen = torch.stack([upper, far, entropy], dim=1).tolist()
         notes = [dict(zip(("upper", "distance", "label"), values, strict=True)) for values in seen]
         notes = [note | more for note, more in zip(notes, own, strict=True)]
-        if frozen == 0:
+        if not hidden.requires_grad:
             return total, notes
         return torch.autograd.grad(hidden, leaf, total)[0], notes
 

@@ -230,6 +230,7 @@ class Audit:
                 f"{self.data.name} has no pre-training part; set its pretrain share above 0, or give a checkpoint."
             )
         self._check_data()
+        self._check_augmentation()
         self._check_network()
         self._check_attacker()
 
@@ -254,6 +255,14 @@ class Audit:
                 f"an {self.budget.norm} epsilon of {self.budget.epsilon} moves every pixel by {radius:.2g}, less than one level "
                 f"of an 8-bit file ({1 / self.legal.levels:.2g}), so nothing would be left of the poison; raise epsilon."
             )
+
+    def _check_augmentation(self) -> None:
+        if self.data.kind == "image":
+            return
+        if self.recipe.augmentation is not None:
+            raise InputError("rows of a table cannot be mirrored or shifted; leave recipe.augmentation out.")
+        if getattr(self.attack, "augmented", False):
+            raise InputError("rows of a table cannot be mirrored or shifted; leave attack.augmented out.")
 
     def _check_network(self) -> None:
         if self.recipe.start == "scratch" and self.explainer.needs_shared_start(self.data.shape):

@@ -12,6 +12,7 @@ from typing import Any, Literal, final
 import polars as pl
 
 from ..attacks import IMF
+from ..audit import Audit, Case
 from ..audit.audit import settings_of
 from ..audit.case import AnyAttack, options
 from ..core import EncircleError, InputError
@@ -39,6 +40,7 @@ FACTORS: dict[str, Settings] = {
     "a quarter of other classes": {"other_share": 0.25},
     "half of other classes": {"other_share": 0.5},
     "softplus surrogates": {"softplus": 10.0},
+    "augmented poison": {"augmented": True},
     "best of three attempts": {"attempts": 3},
     "gradient matching": {"kind": "matching"},
     "unrolled steps": {"kind": "unrolled"},
@@ -65,6 +67,9 @@ SIZE = ("models", "epochs", "target_share")
 
 IDLE = {"distance", "softplus"}
 """What changes nothing about poison that feature encirclement crafts."""
+
+OF_IMAGES = {"augmented"}
+"""What rows of a table do not know."""
 
 GIVEN, AS_PUBLISHED, JOINT = "as given", "IMF to the letter", "together"
 
@@ -162,10 +167,12 @@ def ablate(
         raise InputError(
             f"the attack {given['kind']} has no choices to try; set attack.kind to one of {', '.join(MADE_FOR)}."
         )
+    idle = IDLE if given["kind"] == "encirclement" else set[str]()
+    if Audit.from_case(Case.model_validate(case)).data.kind == "table":
+        idle = idle | OF_IMAGES
+    factors = {name: changes for name, changes in factors.items() if set(changes) - idle}
     tried = {GIVEN: given} | {name: varied(given, changes) for name, changes in factors.items()}
     tried = {name: attack for name, attack in tried.items() if name == GIVEN or attack != given}
-    if given["kind"] == "encirclement":
-        tried = {name: attack for name, attack in tried.items() if name == GIVEN or set(factors[name]) - IDLE}
     work = _Studies(case, root, executor, listener, device, gpus)
     rows = work.run("choice", tried)
     helped = {row.name: row for row in rows if row.name != GIVEN and row.gain.mean >= WORTH}

@@ -20,6 +20,7 @@ from ..data import Samples, TensorSamples
 from ..models import Way, batch_norms, fitting, split, stacked
 from ..seeds import derive_seed, generator
 from ..storage import write_bytes
+from .augmentation import flipped_and_shifted
 from .code_path import trainable
 from .recipe import Recipe
 
@@ -138,7 +139,9 @@ class Learner:
 def losses_of(
     model: nn.Module, hidden: Float[Tensor, "b *hidden"], labels: Int[Tensor, "b"], recipe: Recipe, members: int = 1
 ) -> Float[Tensor, "members"]:
-    """Each member's mean cross-entropy, with its graph; the model is in training mode."""
+    """Each member's mean cross-entropy, with its graph; the model is in training mode. Augmentation draws from torch's global generator."""
+    if recipe.augmentation is not None:
+        hidden = flipped_and_shifted(hidden)
     if recipe.precision == "bfloat16":
         with torch.autocast(hidden.device.type, torch.bfloat16):
             logits = after(model, hidden, recipe.frozen_stages)
@@ -312,7 +315,7 @@ def read_ahead(samples: Samples, batches: Sequence[Tensor]) -> Iterator[Tensor]:
 
 @contextmanager
 def layer_noise(*parts: str | int) -> Iterator[None]:
-    """Give layers that draw random numbers, such as dropout, a stream of their own, and leave the caller's as it was."""
+    """Give what draws random numbers on the way, such as dropout and augmentation, a stream of its own, and leave the caller's as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(*parts, "layers"))
         yield

@@ -36,6 +36,8 @@ class Recipe:
             frozen stages); needs a checkpoint.
         class_weights: a factor on the loss of each class's samples. `"balanced"` is N / (C · N_c) of the set that is learnt from, poison included,
             so that every class counts alike whatever is added to one of them; None weighs all samples alike.
+        augmentation: `"flip-and-shift"` shows images mirrored left to right or not, and shifted by up to an eighth of their side, at random and anew in
+            every step; not with frozen stages, whose outputs are kept. None shows them as they are.
     """
 
     start: Literal["scratch", "checkpoint"] = "scratch"
@@ -50,13 +52,18 @@ class Recipe:
     precision: Literal["float32", "bfloat16"] = "float32"
     batch_norm: Literal["train", "frozen"] = "train"
     class_weights: Literal["balanced"] | tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
+    augmentation: Literal["flip-and-shift"] | None = None
 
     @model_validator(mode="after")
-    def _freezing_needs_weights(self) -> Recipe:
+    def _fits_together(self) -> Recipe:
         if self.frozen_stages and self.start == "scratch":
             raise ValueError("frozen_stages needs start='checkpoint': frozen random stages would never learn anything")
         if self.batch_norm == "frozen" and self.start == "scratch":
             raise ValueError("batch_norm='frozen' needs start='checkpoint': fresh statistics describe no data")
+        if self.augmentation is not None and self.frozen_stages:
+            raise ValueError(
+                "augmentation needs frozen_stages=0: what frozen stages make of an image is worked out once"
+            )
         return self
 
     def build_optimiser(self, model: nn.Module) -> torch.optim.Optimizer:
