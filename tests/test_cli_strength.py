@@ -1,4 +1,4 @@
-"""`encircle ablate` and `encircle budget`: what a newcomer sees, and what a program reads."""
+"""`encircle ablate`, `encircle reach` and `encircle budget`: what a newcomer sees, and what a program reads."""
 
 from __future__ import annotations
 
@@ -67,6 +67,20 @@ def test_ablate_shows_each_factor_and_the_best(
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     assert rows[0]["name"] == "as given"
     assert rows[0]["gain"]["mean"] == 0
+
+
+@pytest.mark.slow
+def test_reach_sets_the_attacks_side_by_side(
+    case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("reach", case, "--set", "ceiling.epochs=1", "--set", "targets=1", "--cpus", 1)
+    assert run(monkeypatch, *asked) == 0
+    shown = capsys.readouterr().out
+    for word in ("IMF as", "IMF at its", "selected", "of the way", "WM's", "studies/mine-reach/report.html"):
+        assert word in shown
+    assert run(monkeypatch, *asked, "--json") == 0
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert rows[0]["name"] == "IMF as published"
 
 
 def test_a_share_that_is_enough_is_a_fail_for_whoever_asks_by_exit_code(

@@ -1,6 +1,7 @@
-"""Keep finished ablations and write the page about strength: `python tools/strength.py studies/digits-cam-ablation ...`.
+"""Keep finished ablations and reaches, and write the page about strength: `python tools/strength.py studies/digits-cam-ablation studies/digits-cam-reach ...`.
 
-Copies each folder's `ablation.json` to `results/strength/`, and makes `docs/strength.md` from what is there. With no folder, the page is made again.
+Copies each folder's `ablation.json` or `reach.json` to `results/strength/`, and makes `docs/strength.md` from what is there. With no folder, the page is
+made again.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ def page() -> str:
 
 def main() -> None:
     """Copy what is named, then write what is generated."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    for name in sys.argv[1:]:
-        folder = Path(name)
-        shutil.copy(folder / "ablation.json", RESULTS / f"{folder.name.removesuffix('-ablation')}.json")
+    for folder in map(Path, sys.argv[1:]):
+        kind = "ablation" if (folder / "ablation.json").is_file() else "reach"
+        (RESULTS / kind).mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / f"{kind}.json", RESULTS / kind / f"{folder.name.removesuffix(f'-{kind}')}.json")
     write_text(HERE / "docs" / "strength.md", page())
 
 

@@ -1,4 +1,4 @@
-"""Ablation: settings that are merged as they should be, gains paired by hand, and a whole one on a tiny case."""
+"""Ablation: settings that are merged as they should be, and a whole one on a tiny case."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
 import pytest
 
 from encircle.attacks import IMF
@@ -25,7 +23,6 @@ from encircle.strength.ablation import (
     MADE_FOR,
     PUBLISHED,
     as_published,
-    gained,
     joint,
     varied,
 )
@@ -100,27 +97,6 @@ class TestJoint:
         assert (found["target_share"], found["other_share"]) == (0.5, 0.5)
 
 
-class TestGained:
-    def test_pairs_by_target_and_seed_in_any_order(self) -> None:
-        random = np.random.default_rng(0)
-        rows = [(target, seed) for target in (5, 2, 9, 4, 7) for seed in (0, 1)]
-        table = pl.DataFrame(rows, schema=["target", "seed"], orient="row")
-        mine = table.with_columns(jaccard=pl.Series(random.uniform(size=10)))
-        theirs = table.with_columns(jaccard=pl.Series(random.uniform(size=10)))
-        found = gained(mine, theirs.sample(fraction=1, shuffle=True, seed=1))
-        assert found.mean == pytest.approx(float((mine["jaccard"] - theirs["jaccard"]).mean()))  # type: ignore[arg-type]
-        assert found.low is not None
-        assert found.high is not None
-        assert found.low < found.mean < found.high
-
-    def test_against_itself_it_is_exactly_nothing(self) -> None:
-        mine = pl.DataFrame(
-            {"target": [1, 1, 2, 3, 4, 5], "seed": [0, 1, 0, 0, 0, 0], "jaccard": [0.1, None, 0.3, 0.5, 0.2, 0.9]}
-        )
-        found = gained(mine, mine)
-        assert (found.mean, found.low, found.high) == (0, 0, 0)
-
-
 def test_an_attack_without_choices_is_refused(tmp_path: Path) -> None:
     case = case_of({**TINY, "attack": {"kind": "watermark"}}).model_dump(mode="json")
     with pytest.raises(InputError, match=r"the attack watermark has no choices to try; set attack.kind to one of imf"):
@@ -139,7 +115,7 @@ def test_what_changes_nothing_about_an_attack_is_not_tried(tmp_path: Path, monke
         asked.append(list(attacks))
         raise InputError("enough.")
 
-    monkeypatch.setattr("encircle.strength.ablation._Studies.run", run)
+    monkeypatch.setattr("encircle.strength.ablation._Phases.run", run)
     for tiny, attack in ((TINY, "encirclement"), (TINY_IMAGES, "imf")):
         case = case_of({**tiny, "attack": {"kind": attack}}).model_dump(mode="json")
         with pytest.raises(InputError, match="enough"):

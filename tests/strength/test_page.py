@@ -10,6 +10,7 @@ import pytest
 
 from encircle.core import InputError
 from encircle.strength.page import page
+from encircle.strength.reach import BEST_IMF, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
 
 NOTHING = {"mean": None, "low": None, "high": None}
 
@@ -34,11 +35,17 @@ def row(name: str, phase: str, **changes: Any) -> dict[str, Any]:
     }
 
 
+def kept(results: Path, kind: str, name: str) -> Path:
+    (results / kind).mkdir(exist_ok=True)
+    return results / kind / f"{name}.json"
+
+
 def test_every_phase_has_its_table(tmp_path: Path) -> None:
     rows = [row("as given", "choice"), row("momentum", "choice"), row("as given", "report")]
-    (tmp_path / "digits.json").write_text(json.dumps({"title": "Digits", "chosen": "momentum", "rows": rows}))
+    kept(tmp_path, "ablation", "digits").write_text(json.dumps({"title": "Digits", "chosen": "momentum", "rows": rows}))
     text = page(tmp_path)
-    assert "## Digits" in text
+    assert "### Digits" in text
+    assert "## How far it reaches" not in text
     assert "6 targets x 2 victims an attack. Best where settings are chosen: **momentum**." in text
     assert "**One choice at a time**" in text
     assert "**What helped, together**" not in text
@@ -50,14 +57,66 @@ def test_every_phase_has_its_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["gain", "shift", "jaccard_attack", "l1_attack", "accuracy_change"])
 def test_what_is_undefined_says_so(key: str, tmp_path: Path) -> None:
     rows = [row("as given", "choice", **{key: NOTHING})]
-    (tmp_path / "a.json").write_text(json.dumps({"title": "A", "chosen": "as given", "rows": rows}))
+    kept(tmp_path, "ablation", "a").write_text(json.dumps({"title": "A", "chosen": "as given", "rows": rows}))
     assert "undefined" in page(tmp_path)
 
 
 @pytest.mark.parametrize(
     "content", ["{", "[]", '{"title": "A", "chosen": "b", "rows": [{}]}', '{"title": "A", "chosen": "b", "rows": []}']
 )
-def test_a_damaged_file_is_named(content: str, tmp_path: Path) -> None:
-    (tmp_path / "broken.json").write_text(content)
+@pytest.mark.parametrize("kind", ["ablation", "reach"])
+def test_a_damaged_file_is_named(kind: str, content: str, tmp_path: Path) -> None:
+    kept(tmp_path, kind, "broken").write_text(content)
     with pytest.raises(InputError, match=r"broken\.json is damaged"):
         page(tmp_path)
+
+
+def reached(name: str, **changes: Any) -> dict[str, Any]:
+    more = {"settings": {}, "share_of_way": {"mean": 0.7, "low": 0.6, "high": 0.8}, "watermark_l1": 0.52}
+    found = row(name, "", **{**more, **changes})
+    return {key: value for key, value in found.items() if key not in {"phase", "attack"}}
+
+
+class TestReach:
+    def text(self, results: Path, explainer: str = "cam", **selected: Any) -> str:
+        lower = {"mean": -0.1, "low": -0.2, "high": 0.1}
+        rows = [
+            reached(PUBLISHED, gain={"mean": 0.0, "low": 0.0, "high": 0.0}),
+            reached(BEST_IMF, gain=lower),
+            reached(SELECTED, **selected),
+            reached(LITTLE, gain={"mean": 0.0, "low": -0.2, "high": 0.2}),
+            reached(TRANSFERRED, shift={"mean": 0.12, "low": -0.1, "high": 0.3}),
+        ]
+        found = {"title": "Digits", "explainer": explainer, "rows": rows}
+        kept(results, "reach", "digits").write_text(json.dumps(found))
+        return page(results)
+
+    def test_says_what_was_asked_and_whether_it_holds(self, tmp_path: Path) -> None:
+        [line] = [line for line in self.text(tmp_path).splitlines() if line.startswith("| Digits |")]
+        asked = [entry.strip() for entry in line.split("|")[2:-1]]
+        assert asked == [
+            "70% of 60%: yes",
+            "+0.25 [+0.10, +0.40]: yes",
+            "-0.10 [-0.20, +0.10]: **no**",
+            "-23%: yes",
+            "+0.00 [-0.20, +0.20]: yes",
+            "+0.12 [-0.10, +0.30]: **no**",
+            "100%: yes",
+        ]
+
+    def test_less_is_asked_for_gradients(self, tmp_path: Path) -> None:
+        some = {"share_of_way": {"mean": 0.5, "low": None, "high": None}}
+        assert "50% of 60%: **no**" in self.text(tmp_path, "cam", **some)
+        assert "50% of 40%: yes" in self.text(tmp_path, "grad", **some)
+
+    def test_what_cannot_be_told_is_not_marked(self, tmp_path: Path) -> None:
+        unknown = {"share_of_way": NOTHING, "gain": NOTHING, "l1_attack": NOTHING, "shift": NOTHING}
+        [line] = [line for line in self.text(tmp_path, **unknown).splitlines() if line.startswith("| Digits |")]
+        assert line.count("undefined") == 3
+        assert line.count("yes") + line.count("**no**") == 3
+
+    def test_each_attack_has_its_row(self, tmp_path: Path) -> None:
+        text = self.text(tmp_path)
+        row_of = f"| {SELECTED} | +0.25 [+0.10, +0.40] | +0.25 [+0.10, +0.40] | 70% | 0.10 → 0.35 | 0.50 → 0.40 | -23% | 100% | -1.2 |"
+        assert row_of in text
+        assert "6 targets x 2 victims an attack." in text

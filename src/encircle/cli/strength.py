@@ -1,4 +1,4 @@
-"""Commands about how strong an attack can be made: ablate, budget. No logic."""
+"""Commands about how strong an attack can be made: ablate, reach, budget. No logic."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..core import unknown_name
-from ..strength import LADDER, Ablation, ablate, smallest_budget
+from ..strength import LADDER, Ablation, Reached, ablate, reach, smallest_budget
 from ..strength.ablation import FACTORS
 from ..study.run import executor_of
 from .app import answers, app
@@ -85,6 +85,44 @@ def ablate_command(
         answers.print(f"Report: {place / 'report' / 'report.html'}", markup=False, soft_wrap=True)
     bent = any(row.cell["verdict"] == "FAIL" for row in found.rows if row.phase == "report")
     raise typer.Exit(int(bent and not exit_zero))
+
+
+@app.command("reach")
+def reach_command(
+    name: _Case = "digits-cam",
+    overrides: _Set = None,
+    folder: Annotated[Path | None, typer.Option(help="The study's folder; default: studies/<case>-reach.")] = None,
+    executor: Kind = "local",
+    address: Address = None,
+    cpus: Cpus = None,
+    device: Device = "cpu",
+    gpus: Gpus = 0.0,
+    outside: _Outside = False,
+    as_json: Json = False,
+    exit_zero: Zero = False,
+) -> None:
+    """Set the strongest attack beside IMF as published and as the case has it, beside the ceiling; also with a fifth of the poison.
+
+    With `--set attacker.model=...` it is also crafted on that network. Running the same command again resumes what was stopped, with the same scores.
+    """
+    content = load_case(name, overrides or [], outside=outside).model_dump(mode="json")
+    place = folder or Path("studies") / f"{Path(name).stem}-reach"
+    with _watched(as_json) as board:
+        found = reach(
+            content,
+            place,
+            lambda: executor_of(executor, address, cpus),
+            listener=board.hear,
+            device=device,
+            gpus=gpus,
+        )
+    if as_json:
+        rows = [{"name": row.name, "gain": _facts(row.gain), "share_of_way": row.share} for row in found]
+        answers.print(json.dumps({"event": "reached", "rows": rows}), markup=False, soft_wrap=True)
+    else:
+        answers.print(_reached(found))
+        answers.print(f"Report: {place / 'report.html'}", markup=False, soft_wrap=True)
+    raise typer.Exit(int(any(row.cell["verdict"] == "FAIL" for row in found) and not exit_zero))
 
 
 @app.command("budget")
@@ -174,6 +212,30 @@ def _rows(found: Ablation) -> Table:
             "" if kept is None else f"{kept:.0%}",
         )
         before = row.phase
+    return table
+
+
+def _reached(rows: tuple[Reached, ...]) -> Table:
+    table = Table(
+        title="How far it reaches",
+        title_justify="left",
+        caption="Gain: of Jaccard over IMF as published, paired by target and seed; change: beyond the seed drift; of the way: from clean to the ceiling, "
+        "which bends the model itself; 95 % intervals.",
+        caption_justify="left",
+    )
+    for heading in ("attack", "gain", "change", "of the way", "L1", "WM's", "label kept"):
+        table.add_column(heading)
+    for row in rows:
+        kept, way = row.cell["label_kept"], row.share["mean"]
+        table.add_row(
+            escape(row.name),
+            _interval(_facts(row.gain)),
+            _interval(row.cell["shift"]),
+            "undefined" if way is None else f"{way:.0%}",
+            " → ".join(_plain(row.cell[name]) for name in ("l1_clean", "l1_attack")),
+            "undefined" if row.watermark_l1 is None else f"{row.watermark_l1:.2f}",
+            "" if kept is None else f"{kept:.0%}",
+        )
     return table
 
 

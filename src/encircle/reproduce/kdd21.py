@@ -208,7 +208,7 @@ def studies(preset: PresetName, parts: Sequence[Part], weights: Path | None) -> 
     if "table2" in wanted:
         found["table2"] = _table("Fractures", ["fractures-grad", "fractures-cam"], preset, None)
     if "figure5" in wanted:
-        case = _case("dogs-cam", preset, weights)
+        case = case_of("dogs-cam", preset, weights)
         case["attack"] = {**_CONVERGENCE, "epochs": {"smoke": 2, "quick": 15}.get(preset, _CONVERGENCE["epochs"])}
         case |= {"recipe": {**case["recipe"], **_STEADY}, "data": _fewer_breeds(case["data"], preset)}
         found["figure5"] = StudyFile(title="Convergence", case={**case, "targets": 1, "victims": 1})
@@ -224,13 +224,13 @@ def studies(preset: PresetName, parts: Sequence[Part], weights: Path | None) -> 
 
 
 def _table(title: str, cells: Sequence[str], preset: PresetName, weights: Path | None) -> StudyFile:
-    grid: dict[str, Any] = {"case": {cell: _case(cell, preset, weights) for cell in cells}}
+    grid: dict[str, Any] = {"case": {cell: case_of(cell, preset, weights) for cell in cells}}
     return StudyFile(title=title, case=grid["case"][cells[0]], grid=grid)
 
 
 def _full(preset: PresetName, weights: Path | None) -> StudyFile:
     """Everything fine-tuned, on a few targets of half the breeds: a victim takes several times as long."""
-    cells = {cell: _case(cell, preset, weights) for cell in ("dogs-cam", "dogs-grad")}
+    cells = {cell: case_of(cell, preset, weights) for cell in ("dogs-cam", "dogs-grad")}
     for case in cells.values():
         case["recipe"] = {**case["recipe"], "frozen_stages": 0, "lr": 0.0001, "weight_decay": 0.01}
         case["attack"] = {**case["attack"], "models": 1, "epochs": 4}
@@ -244,8 +244,17 @@ def _fewer_breeds(data: dict[str, Any], preset: PresetName) -> dict[str, Any]:
     return {**data, "breeds": 3 if preset == "smoke" else 5}
 
 
-def _case(cell: str, preset: PresetName, weights: Path | None) -> dict[str, Any]:
-    """A cell's case at the size of a preset."""
+def case_of(cell: str, preset: PresetName, weights: Path | None) -> dict[str, Any]:
+    """A cell's case at the size of a preset.
+
+    Args:
+        cell: one of `CELLS`.
+        preset: the size.
+        weights: ImageNet weights, which the dogs' network starts from.
+
+    Raises:
+        InputError: weights are needed and not given, or there is no such file.
+    """
     case, size = copy.deepcopy(CELLS[cell]), PRESETS[preset]
     data = cell.partition("-")[0]
     for key, value in size.settings[data].items():
@@ -277,7 +286,7 @@ def _limits(preset: PresetName, weights: Path | None) -> StudyFile:
     """The ceilings of all cells, and how the cells of the table depend on ε and the number of samples."""
     dogs = [cell for cell in CELLS if cell.startswith("dogs")]
     order = [*(cell for cell in CELLS if cell not in dogs), *dogs]  # what takes minutes before what takes an hour
-    cases = {cell: _case(cell, preset, weights) for cell in order}
+    cases = {cell: case_of(cell, preset, weights) for cell in order}
     for cell in dogs:
         cases[cell]["victims"] = 1  # a ceiling takes as long as a victim or two
     return StudyFile(
@@ -348,7 +357,7 @@ CHOICES: dict[str, dict[str, Any]] = {
 
 def _choices(preset: PresetName) -> StudyFile:
     """Settings of the attack on the table, on another split, other targets and other seeds than those that are reported."""
-    cases = {cell: _case(cell, preset, None) for cell in ("fractures-grad", "fractures-cam")}
+    cases = {cell: case_of(cell, preset, None) for cell in ("fractures-grad", "fractures-cam")}
     return StudyFile(
         title="Choices",
         case=cases["fractures-grad"],

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
-
-import polars as pl
 
 from ..attacks import IMF
 from ..audit import Audit, Case
 from ..audit.audit import settings_of
 from ..audit.case import AnyAttack, options
-from ..core import EncircleError, InputError
+from ..core import InputError
 from ..jobs.driver import Listener
 from ..jobs.task import Executor
-from ..scoring import Interval, hierarchical_bootstrap
+from ..scoring import Interval
 from ..storage import write_json
-from ..study.folder import begin
-from ..study.run import go_on
-from ..study.study_file import StudyFile
-
-Settings = dict[str, Any]
-"""Keys of a case's attack."""
+from .side_by_side import Settings, SideBySide, gained, kept_of
 
 Phase = Literal["choice", "together", "report"]
 
@@ -173,7 +165,7 @@ def ablate(
     factors = {name: changes for name, changes in factors.items() if set(changes) - idle}
     tried = {GIVEN: given} | {name: varied(given, changes) for name, changes in factors.items()}
     tried = {name: attack for name, attack in tried.items() if name == GIVEN or attack != given}
-    work = _Studies(case, root, executor, listener, device, gpus)
+    work = _Phases(case, root, SideBySide(executor, listener, device, gpus))
     rows = work.run("choice", tried)
     helped = {row.name: row for row in rows if row.name != GIVEN and row.gain.mean >= WORTH}
     best = max(rows, key=lambda row: row.gain.mean)
@@ -210,80 +202,32 @@ def as_facts(found: Ablation) -> dict[str, Any]:
                 "name": row.name,
                 "phase": row.phase,
                 "attack": row.attack,
-                "gain": {"mean": row.gain.mean, "low": row.gain.low, "high": row.gain.high},
-                **{name: row.cell[name] for name in KEPT},
+                **kept_of(row.gain, row.cell),
             }
             for row in found.rows
         ],
     }
 
 
-KEPT = (
-    "verdict",
-    "shift",
-    "jaccard_clean",
-    "jaccard_attack",
-    "l1_clean",
-    "l1_attack",
-    "label_kept",
-    "accuracy_change",
-    "targets",
-    "victims",
-)
-"""What `ablation.json` keeps of a cell."""
-
-
 @final
 @dataclass(frozen=True)
-class _Studies:
+class _Phases:
     """Runs attacks side by side, each set as a study."""
 
     case: Mapping[str, Any]
     root: Path
-    executor: Callable[[], Executor]
-    listener: Listener | None
-    device: str
-    gpus: float
+    work: SideBySide
 
     def run(self, phase: Phase, attacks: Mapping[str, Settings]) -> list[Row]:
-        content = copy.deepcopy(dict(self.case))
+        content = dict(self.case)
         if phase != "report":
             content["seed"] += CHOICE
             if not isinstance(content["targets"], int):  # rows that the case names are for the report alone
                 content["targets"] = len(content["targets"])
-        place = self.root / phase
-        file = StudyFile(title=f"{content['title']}: {phase}", case=content, grid={"attack": dict(attacks)})
-        begin(file, place)
-        conclusion = go_on(
-            place, self.executor(), listener=self.listener, device=self.device, gpus=self.gpus, again=True
-        )
-        cells = {cell["title"]: cell for cell in conclusion.summary["cells"]}
-        for cell in cells.values():
-            if cell["verdict"] == "ERROR":
-                why = cell["missing"][0]["why"] if cell["missing"] else "it did not finish."
-                raise EncircleError(f"the ablation needs the run {cell['title']!r}: {why}")
-        scores = {name: _scores(place / "runs" / cells[name]["runs"][0]["folder"], cells[name]) for name in attacks}
+        variants = {name: {"attack": attack} for name, attack in attacks.items()}
+        found = self.work(f"{content['title']}: {phase}", content, variants, self.root / phase)
+        given = found[GIVEN].scores
         return [
-            Row(name, phase, attack, gained(scores[name], scores[GIVEN]), cells[name])
+            Row(name, phase, attack, gained(found[name].scores, given), found[name].cell)
             for name, attack in attacks.items()
         ]
-
-
-def _scores(folder: Path, cell: Mapping[str, Any]) -> pl.DataFrame:
-    """The Jaccard scores of the audited attack's victims."""
-    found = pl.read_parquet((folder / "scores.parquet").read_bytes())
-    return found.filter(pl.col("arm") == cell["attack"]).select("target", "seed", "jaccard")
-
-
-def gained(mine: pl.DataFrame, theirs: pl.DataFrame) -> Interval:
-    """How much higher one attack's Jaccard scores are than another's, on the same targets with victims of the same seeds.
-
-    Args:
-        mine: columns `target`, `seed`, `jaccard`.
-        theirs: likewise; what the two do not have in common does not count.
-    """
-    both = mine.join(theirs, on=["target", "seed"], suffix="_theirs").with_columns(
-        gain=pl.col("jaccard") - pl.col("jaccard_theirs")
-    )
-    by_target: Sequence[pl.DataFrame] = both.fill_null(float("nan")).sort("target", "seed").partition_by("target")
-    return hierarchical_bootstrap([frame["gain"].to_list() for frame in by_target], shared_seeds=True)

@@ -1,0 +1,141 @@
+"""How far an attack reaches: against the paper's, with a fifth of the poison, and on a network it has not seen, beside the ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from ..attacks import Ceiling
+from ..audit.audit import settings_of
+from ..core import InputError
+from ..jobs.driver import Listener
+from ..jobs.task import Executor
+from ..scoring import Interval
+from ..storage import write_json
+from .ablation import MADE_FOR, as_published, varied
+from .side_by_side import Settings, SideBySide, gained, kept_of
+
+PUBLISHED, BEST_IMF, SELECTED = "IMF as published", "IMF at its best", "selected"
+LITTLE, TRANSFERRED = "selected, a fifth of the poison", "selected, crafted on another network"
+
+SELECTION: Settings = {"other_share": 0.25}
+"""What the selected attack has that IMF has not: a quarter of the bases are of other classes and keep their labels (docs/strength.md)."""
+
+WITHIN_THE_PAPER: Settings = {"other_share": 0.0, "dirty_label": False, "bases": "nearest"}
+"""What bases the paper knows: samples of the target's class, and the target."""
+
+FIFTH = 5
+
+
+@final
+@dataclass(frozen=True)
+class Reached:
+    """An attack and how far it came.
+
+    Attributes:
+        name: which.
+        settings: keys of the case that it changes.
+        gain: of Jaccard over IMF as published, paired by target and seed.
+        share: of the way from clean to the ceiling, an interval of `verdict.json`; without a mean where that way is too short to speak of.
+        watermark_l1: WM's L1 at the same budget; None where undefined.
+        cell: of the study, as in `study.json`.
+    """
+
+    name: str
+    settings: Settings
+    gain: Interval
+    share: Mapping[str, float | None]
+    watermark_l1: float | None
+    cell: Mapping[str, Any]
+
+
+def variants_of(case: Mapping[str, Any]) -> dict[str, Settings]:
+    """What is compared, by name, as keys of the case.
+
+    Args:
+        case: a case's keys and values, all of them. If it has an attacker who supposes something else than the victims are, that is for the last
+            variant alone.
+    """
+    given: Settings = dict(case["attack"])
+    selected = varied(given, SELECTION)
+    plain: Settings = {"attacker": None}
+    found: dict[str, Settings] = {
+        PUBLISHED: plain | {"attack": as_published(given)},
+        BEST_IMF: plain | {"attack": varied(given, WITHIN_THE_PAPER)},
+        SELECTED: plain | {"attack": selected},
+        LITTLE: plain | {"attack": selected, "budget": _a_fifth(case["budget"])},
+    }
+    if case["attacker"] is not None:
+        found[TRANSFERRED] = {"attack": selected, "attacker": case["attacker"]}
+    return found
+
+
+def _a_fifth(budget: Mapping[str, Any]) -> Settings:
+    if budget["count"] is not None:
+        return {**budget, "count": budget["count"] // FIFTH}
+    return {**budget, "fraction": budget["fraction"] / FIFTH}
+
+
+def reach(
+    case: Mapping[str, Any],
+    root: Path,
+    executor: Callable[[], Executor],
+    *,
+    listener: Listener | None = None,
+    device: str = "cpu",
+    gpus: float = 0.0,
+) -> tuple[Reached, ...]:
+    """Set the selected attack beside IMF as published and IMF with the case's own settings, all as one study, with the ceiling.
+
+    A stopped one goes on where it was, and tries again what failed.
+
+    Args:
+        case: a case's keys and values, all of them (`Case.model_dump`); with an `attacker`, the selected attack is also crafted as that one supposes.
+        root: the study's folder; `reach.json` goes there too.
+        executor: makes who does the work.
+        listener: told what happens.
+        device: where models are trained.
+        gpus: share of an accelerator that training and crafting need.
+
+    Raises:
+        InputError: the case cannot be audited, or its attack is not one that crafts with surrogates.
+        EncircleError: a run did not finish.
+    """
+    kind = case["attack"]["kind"]
+    if kind not in MADE_FOR:
+        raise InputError(
+            f"the attack {kind} has no settings to select; set attack.kind to one of {', '.join(MADE_FOR)}."
+        )
+    content = {**case, "attacker": None, "ceiling": case["ceiling"] or settings_of(Ceiling())}
+    variants = variants_of(case)
+    title = str(case.get("title", "Audit"))
+    found = SideBySide(executor, listener, device, gpus)(f"{title}: reach", content, variants, root)
+    rows = tuple(
+        Reached(
+            name,
+            variants[name],
+            gained(one.scores, found[PUBLISHED].scores),
+            one.verdict["share_of_way"],
+            next(arm["l1"]["mean"] for arm in one.verdict["arms"] if arm["arm"] == "watermark"),
+            one.cell,
+        )
+        for name, one in found.items()
+    )
+    write_json(root / "reach.json", {"title": title, "explainer": case["explainer"]["kind"], "rows": as_facts(rows)})
+    return rows
+
+
+def as_facts(rows: tuple[Reached, ...]) -> list[dict[str, Any]]:
+    """Rows as `reach.json` holds them."""
+    return [
+        {
+            "name": row.name,
+            "settings": row.settings,
+            "share_of_way": row.share,
+            "watermark_l1": row.watermark_l1,
+            **kept_of(row.gain, row.cell),
+        }
+        for row in rows
+    ]

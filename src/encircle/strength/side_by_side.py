@@ -1,0 +1,125 @@
+"""Variants of one case as a study, each finished and set beside the others."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import polars as pl
+
+from ..core import EncircleError
+from ..jobs.driver import Listener
+from ..jobs.task import Executor
+from ..scoring import Interval, hierarchical_bootstrap
+from ..study.folder import begin
+from ..study.run import go_on
+from ..study.study_file import StudyFile
+
+Settings = dict[str, Any]
+"""Keys of a case, or of its attack."""
+
+
+@final
+@dataclass(frozen=True)
+class Finished:
+    """What became of a variant.
+
+    Attributes:
+        cell: of the study, as in `study.json`.
+        verdict: of its run, as in `verdict.json`.
+        scores: the Jaccard scores of the audited attack's victims; columns `target`, `seed`, `jaccard`.
+    """
+
+    cell: Mapping[str, Any]
+    verdict: Mapping[str, Any]
+    scores: pl.DataFrame
+
+
+@final
+@dataclass(frozen=True)
+class SideBySide:
+    """Runs variants of a case.
+
+    Args:
+        executor: makes who does the work, anew for each study.
+        listener: told what happens.
+        device: where models are trained.
+        gpus: share of an accelerator that training and crafting need.
+    """
+
+    executor: Callable[[], Executor]
+    listener: Listener | None = None
+    device: str = "cpu"
+    gpus: float = 0.0
+
+    def __call__(
+        self, title: str, case: Mapping[str, Any], variants: Mapping[str, Settings], place: Path
+    ) -> dict[str, Finished]:
+        """Run what is left of a study of variants, and read what was found.
+
+        Args:
+            title: of the study.
+            case: a case's keys and values.
+            variants: the keys of the case that each of them changes, by name.
+            place: the study's folder.
+
+        Raises:
+            InputError: a variant cannot be audited.
+            EncircleError: a run did not finish.
+        """
+        begin(StudyFile(title=title, case=copy.deepcopy(dict(case)), grid={"variant": dict(variants)}), place)
+        conclusion = go_on(
+            place, self.executor(), listener=self.listener, device=self.device, gpus=self.gpus, again=True
+        )
+        found = {}
+        for cell in conclusion.summary["cells"]:
+            if cell["verdict"] == "ERROR":
+                why = cell["missing"][0]["why"] if cell["missing"] else "it did not finish."
+                raise EncircleError(f"the run {cell['title']!r} is needed: {why}")
+            folder = place / "runs" / cell["runs"][0]["folder"]
+            verdict = json.loads((folder / "verdict.json").read_text("utf-8"))
+            scores = pl.read_parquet((folder / "scores.parquet").read_bytes())
+            mine = scores.filter(pl.col("arm") == cell["attack"]).select("target", "seed", "jaccard")
+            found[cell["title"]] = Finished(cell, verdict, mine)
+        return {name: found[name] for name in variants}
+
+
+def gained(mine: pl.DataFrame, theirs: pl.DataFrame) -> Interval:
+    """How much higher one attack's Jaccard scores are than another's, on the same targets with victims of the same seeds.
+
+    Args:
+        mine: columns `target`, `seed`, `jaccard`.
+        theirs: likewise; what the two do not have in common does not count.
+    """
+    both = mine.join(theirs, on=["target", "seed"], suffix="_theirs").with_columns(
+        gain=pl.col("jaccard") - pl.col("jaccard_theirs")
+    )
+    by_target: Sequence[pl.DataFrame] = both.fill_null(float("nan")).sort("target", "seed").partition_by("target")
+    return hierarchical_bootstrap([frame["gain"].to_list() for frame in by_target], shared_seeds=True)
+
+
+KEPT = (
+    "verdict",
+    "shift",
+    "jaccard_clean",
+    "jaccard_attack",
+    "l1_clean",
+    "l1_attack",
+    "label_kept",
+    "accuracy_change",
+    "targets",
+    "victims",
+)
+"""What is kept of a cell for a page."""
+
+
+def kept_of(gain: Interval, cell: Mapping[str, Any]) -> dict[str, Any]:
+    """What a page needs of a variant, as JSON holds it."""
+    return {
+        "gain": {"mean": gain.mean, "low": gain.low, "high": gain.high},
+        **{name: cell[name] for name in KEPT},
+    }

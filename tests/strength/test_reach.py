@@ -1,0 +1,71 @@
+"""Reach: what is compared differs in what it should, and a whole one is told by its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from encircle.audit import Case
+from encircle.core import InputError
+from encircle.strength import reach
+from encircle.strength.reach import BEST_IMF, FIFTH, LITTLE, PUBLISHED, SELECTED, TRANSFERRED, variants_of
+from tests.audit.tiny_cases import TINY, case_of
+from tests.study.serial import Serial
+
+ATTACKER = {"model": {"kind": "two-layer", "hidden": 24}}
+
+
+def test_variants_differ_in_what_their_names_say() -> None:
+    extended = {"kind": "imf", "momentum": 0.9, "other_share": 0.5, "bases": "aligned", "models": 2}
+    case = case_of({**TINY, "attack": extended, "attacker": ATTACKER}).model_dump(mode="json")
+    found = variants_of(case)
+    attacks = {name: settings["attack"] for name, settings in found.items()}
+    assert attacks[PUBLISHED]["step"] == "raw"
+    assert attacks[PUBLISHED]["models"] == 2
+    assert (attacks[BEST_IMF]["other_share"], attacks[BEST_IMF]["bases"]) == (0, "nearest")
+    assert attacks[BEST_IMF]["momentum"] == 0.9
+    assert attacks[SELECTED]["other_share"] == 0.25
+    assert attacks[SELECTED] == attacks[LITTLE] == attacks[TRANSFERRED]
+    assert found[LITTLE]["budget"]["fraction"] == pytest.approx(case["budget"]["fraction"] / FIFTH)
+    assert [settings["attacker"] is None for settings in found.values()] == [True] * 4 + [False]
+    for settings in found.values():
+        Case.model_validate({**case, **settings})
+    assert TRANSFERRED not in variants_of({**case, "attacker": None})
+
+
+def test_a_budget_that_is_counted_is_counted_in_fifths() -> None:
+    case = case_of({**TINY, "budget": {"count": 25, "epsilon": 0.1}}).model_dump(mode="json")
+    assert variants_of(case)[LITTLE]["budget"]["count"] == 5
+
+
+def test_an_attack_without_settings_is_refused(tmp_path: Path) -> None:
+    case = case_of({**TINY, "attack": {"kind": "watermark"}}).model_dump(mode="json")
+    with pytest.raises(InputError, match=r"the attack watermark has no settings to select"):
+        reach(case, tmp_path, Serial)
+
+
+@pytest.mark.slow
+def test_a_whole_reach_says_what_its_runs_say_and_does_nothing_twice(tmp_path: Path) -> None:
+    ceiling = {"epochs": 1, "weights": [1.0]}
+    case = case_of({**TINY, "victims": 1, "ceiling": ceiling, "attacker": ATTACKER}).model_dump(mode="json")
+    rows = reach(case, tmp_path, Serial)
+    assert [row.name for row in rows] == [PUBLISHED, BEST_IMF, SELECTED, LITTLE, TRANSFERRED]
+    assert (rows[0].gain.mean, rows[0].gain.low) == (0, None)  # two targets are too few for an interval
+    facts = json.loads((tmp_path / "reach.json").read_text())
+    assert facts["explainer"] == "grad"
+    for row, told in zip(rows, facts["rows"], strict=True):
+        folder = tmp_path / "runs" / row.cell["runs"][0]["folder"]
+        verdict = json.loads((folder / "verdict.json").read_text())
+        assert told["share_of_way"] == verdict["share_of_way"] == row.share
+        assert row.watermark_l1 == next(arm["l1"]["mean"] for arm in verdict["arms"] if arm["arm"] == "watermark")
+        assert told["gain"]["mean"] == row.gain.mean
+    executors: list[Serial] = []
+
+    def executor() -> Serial:
+        executors.append(Serial())
+        return executors[-1]
+
+    assert [row.gain for row in reach(case, tmp_path, executor)] == [row.gain for row in rows]
+    assert all(one.done == [] for one in executors)
