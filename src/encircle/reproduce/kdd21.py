@@ -47,7 +47,7 @@ _DOGS: dict[str, Any] = {
         "schedule": "cosine",
     },
     "goal": {"kind": "drawn-region"},
-    "attack": {"kind": "imf", "models": 3, "epochs": 8},
+    "attack": {"kind": "imf", "models": 3, "epochs": 5, "distance": "mixed", "target_share": 0.5},
     "budget": {"fraction": 0.1, "epsilon": 0.1},
     "seed": SEED,
 }
