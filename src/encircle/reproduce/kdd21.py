@@ -313,7 +313,7 @@ READINGS: dict[str, dict[str, Any]] = {
     "lower level: plain SGD, α": {"attack.lower": "plain"},
     "no staggering": {"attack.staggered": False, "attack.restart": False},
     "no T among the bases": {"attack.target_share": 0.0},
-    "only T as base (paper)": {"attack.target_share": 1.0},
+    "only T as base": {"attack.target_share": 1.0},
     SCRATCH: {
         "recipe.start": "scratch",
         "recipe.frozen_stages": 0,
