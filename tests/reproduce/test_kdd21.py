@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
 
-from encircle.audit import Case
+from encircle.audit import Case, read_case
 from encircle.cli import app
 from encircle.core import InputError
 from encircle.goals import Features, Units
@@ -16,6 +17,7 @@ from encircle.reproduce.kdd21 import CELLS, PARTS, PRESETS, READINGS, PresetName
 from encircle.reproduce.paper import PUBLISHED
 from encircle.study.grid import expand
 from encircle.study.study_file import gather_files
+from tests.test_documents import tool
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +119,14 @@ def test_made_up_data_are_the_same_every_time(weights: Path, tmp_path: Path) -> 
     assert (tmp_path / "records.csv").read_bytes() == (weights.parent / "records.csv").read_bytes()
     assert make_smoke_data(tmp_path) == again
     assert set(PARTS) == {"table1", "table2", "figure4", "figure5", "full", "limits", "readings", "choices"}
+
+
+def test_cells_can_be_had_as_case_files(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for more, expected in (([], {"fractures-grad", "fractures-cam"}), (["--weights", str(weights)], set(CELLS))):
+        folder = tmp_path / str(len(more))
+        monkeypatch.setattr(sys, "argv", ["cells.py", str(folder), *more])
+        tool("cells").main()
+        assert {path.stem for path in folder.iterdir()} == expected
+        for path in folder.iterdir():
+            found = read_case(path.read_text("utf-8"), [], path.name)
+            assert (found.title, found.targets, found.victims) == (path.stem, 10, 3)
