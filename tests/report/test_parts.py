@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from encircle.report.charts import Interval, changes, forest, lines, shortened
-from encircle.report.formats import decimal, duration, estimate, percent, percent_estimate
+from encircle.report.formats import decimal, duration, estimate, percent, percent_estimate, plain_estimate
 from encircle.report.pictures import Picture, difference, heat, outline, photograph, place, scaled, wanted
 
 
@@ -45,6 +45,9 @@ def test_estimates() -> None:
     assert estimate({"mean": 0.31, "low": None, "high": 0.4}, signed=True) == "+0.31"
     assert estimate({"mean": None, "low": 0.1, "high": 0.2}) == "undefined"
     assert estimate({"mean": -0.004, "low": -0.01, "high": 0.0}, scale=100, digits=1) == "−0.4 [−1.0,\u00a00.0]"
+    assert plain_estimate({"mean": 0.31, "low": 0.22, "high": 0.4}) == "+0.31 [+0.22, +0.40]"
+    assert plain_estimate({"mean": -0.004, "low": None, "high": 0.4}, "+.1f", scale=100) == "-0.4"
+    assert plain_estimate({"mean": None, "low": None, "high": None}) == "undefined"
     assert percent_estimate({"mean": 0.95, "low": 0.9, "high": 1.0}) == "95\u00a0% [90,\u00a0100]"
     assert percent_estimate({"mean": None, "low": None, "high": None}) == "undefined"
     assert percent(0.0126) == "1.3\u00a0%"

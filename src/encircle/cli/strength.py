@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..core import unknown_name
+from ..report.formats import plain_estimate
 from ..strength import LADDER, Ablation, Reached, ablate, reach, smallest_budget
 from ..strength.ablation import FACTORS
 from ..study.run import executor_of
@@ -206,8 +207,8 @@ def _rows(found: Ablation) -> Table:
         table.add_row(
             "" if row.phase == before else row.phase,
             escape(row.name),
-            _interval(_facts(row.gain)),
-            _interval(row.cell["shift"]),
+            _shown(_facts(row.gain)),
+            _shown(row.cell["shift"]),
             " → ".join(_plain(row.cell[name]) for name in ("l1_clean", "l1_attack")),
             "" if kept is None else f"{kept:.0%}",
         )
@@ -229,8 +230,8 @@ def _reached(rows: tuple[Reached, ...]) -> Table:
         kept, way = row.cell["label_kept"], row.share["mean"]
         table.add_row(
             escape(row.name),
-            _interval(_facts(row.gain)),
-            _interval(row.cell["shift"]),
+            _shown(_facts(row.gain)),
+            _shown(row.cell["shift"]),
             "undefined" if way is None else f"{way:.0%}",
             " → ".join(_plain(row.cell[name]) for name in ("l1_clean", "l1_attack")),
             "undefined" if row.watermark_l1 is None else f"{row.watermark_l1:.2f}",
@@ -245,12 +246,9 @@ def _doses(summary: Mapping[str, Any]) -> Table:
         table.add_column(heading)
     for cell in summary["cells"]:
         kept = "" if cell["label_kept"] is None else f"{cell['label_kept']:.0%}"
-        table.add_row(escape(cell["title"]), cell["verdict"], _interval(cell["shift"]), kept)
+        table.add_row(escape(cell["title"]), cell["verdict"], _shown(cell["shift"]), kept)
     return table
 
 
-def _interval(value: Mapping[str, float | None]) -> str:
-    if value["mean"] is None:
-        return "undefined"
-    span = "" if value["low"] is None else f" \\[{value['low']:+.2f}, {value['high']:+.2f}]"
-    return f"{value['mean']:+.2f}{span}"
+def _shown(value: Mapping[str, float | None]) -> str:
+    return escape(plain_estimate(value))

@@ -45,6 +45,15 @@ def estimate(value: Mapping[str, Any], *, signed: bool = False, scale: float = 1
     return f"{text} [{decimal(low * scale, digits)},{_NBSP}{decimal(high * scale, digits)}]"
 
 
+def plain_estimate(value: Mapping[str, Any], form: str = "+.2f", *, scale: float = 1.0) -> str:
+    """`+0.31 [+0.22, +0.40]` in ASCII, for terminals and Markdown, or only the mean where no interval is claimed."""
+    mean, low, high = (known(value[key]) for key in ("mean", "low", "high"))
+    if mean is None:
+        return UNDEFINED
+    span = "" if low is None or high is None else f" [{low * scale:{form}}, {high * scale:{form}}]"
+    return f"{mean * scale:{form}}{span}"
+
+
 def percent(value: Any) -> str:
     """A share as `10 %`, with one decimal where it has one."""
     number = known(value)

@@ -348,6 +348,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "as chosen": {},
     "no momentum": {"attack.momentum": 0.0},
     "no T among the bases": {"attack.target_share": 0.0},
+    "half of the bases T": {"attack.target_share": 0.5},
     "distance: cosine": {"attack.distance": "cosine"},
     "weight decay of 0.0005": {"recipe.weight_decay": 0.0005},
     "class weights of the poisoned set": {"recipe.class_weights": "balanced"},

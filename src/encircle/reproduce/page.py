@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
+from ..report.formats import plain_estimate
 from ..report.load import SavedRun
 from ..scoring.statistics import SHORTEST_WAY
 from ..storage import write_text
@@ -222,7 +222,9 @@ def _ceilings(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]
         way = ceiling["jaccard_change"]["mean"]
         share = _share(attacked[name], cell, way) if name in attacked else "–"
         entries = [f"{clean[metric]['mean']:.2f} → {ceiling[metric]['mean']:.2f}" for metric in ("jaccard", "l1")]
-        rows.append(f"| {_title(name)} | {' | '.join(entries)} | {_change(ceiling['jaccard_change'])} | {share} |")
+        rows.append(
+            f"| {_title(name)} | {' | '.join(entries)} | {plain_estimate(ceiling['jaccard_change'])} | {share} |"
+        )
     head = "| cell | Jaccard, clean → ceiling | L1, clean → ceiling | change of Jaccard | IMF's share of the way |\n|---|---|---|---|---|\n"
     return head + "\n".join(rows)
 
@@ -239,7 +241,8 @@ def _room(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]) ->
         wide = most["mean"] >= max(SHORTEST_WAY, 2 * ours["mean"])
         others = "" if _targets(cell) == _targets(attacked[name]) else " (of other targets)"
         lines.append(
-            f"- {_title(name)} falls short in Jaccard: bent directly, models change by {_change(most)}{others}, with IMF's poison by {_change(ours)}. "
+            f"- {_title(name)} falls short in Jaccard: bent directly, models change by {plain_estimate(most)}{others}, "
+            f"with IMF's poison by {plain_estimate(ours)}. "
             f"{'The network leaves room that so much poison does not use.' if wide else 'Bent directly it hardly goes further, under the same conditions.'}"
         )
     return ["\n".join(lines)] if lines else []
@@ -259,15 +262,10 @@ def _share(attacked: CellResult, bent: CellResult, way: float | None) -> str:
 def _accuracy(cells: Mapping[str, CellResult]) -> str:
     arms = {"base": "unperturbed bases", "noise": "random noise", "imf": "IMF"}
     rows = [
-        f"| {_title(name)} | {' | '.join(_points(cell.arm(arm)['accuracy_change']) for arm in arms)} |"
+        f"| {_title(name)} | {' | '.join(plain_estimate(cell.arm(arm)['accuracy_change'], '+.1f', scale=100) for arm in arms)} |"
         for name, cell in cells.items()
     ]
     return f"| cell | {' | '.join(arms.values())} |\n|---|{'---|' * len(arms)}\n" + "\n".join(rows)
-
-
-def _points(value: Mapping[str, Any]) -> str:
-    span = "" if value["low"] is None else f" [{100 * value['low']:+.1f}, {100 * value['high']:+.1f}]"
-    return "undefined" if value["mean"] is None else f"{100 * value['mean']:+.1f}{span}"
 
 
 def _readings(results: Path) -> list[str]:
@@ -295,7 +293,7 @@ def _choices(results: Path) -> list[str]:
 
 
 def _jaccard_change(cell: CellResult) -> str:
-    return _change(cell.attack["jaccard_change"])
+    return plain_estimate(cell.attack["jaccard_change"])
 
 
 def _changes(
@@ -323,16 +321,10 @@ def _plain(cells: Mapping[str, CellResult]) -> str:
             f"{cell.arm('clean')[metric]['mean']:.2f} → {attack[metric]['mean']:.2f}" for metric in ("jaccard", "l1")
         ]
         rows.append(
-            f"| {_title(name)} | {' | '.join(entries)} | {_change(attack['jaccard_change'])} | {attack['label_kept']['mean']:.0%} |"
+            f"| {_title(name)} | {' | '.join(entries)} | {plain_estimate(attack['jaccard_change'])} | {attack['label_kept']['mean']:.0%} |"
         )
     head = "| cell | Jaccard, clean → IMF | L1, clean → IMF | change of Jaccard | label kept |\n|---|---|---|---|---|\n"
     return head + "\n".join(rows)
-
-
-def _change(value: Mapping[str, Any]) -> str:
-    if value["mean"] is None:
-        return "undefined"
-    return f"{value['mean']:+.2f}" + ("" if value["low"] is None else f" [{value['low']:+.2f}, {value['high']:+.2f}]")
 
 
 def _recipe(results: Path) -> list[str]:

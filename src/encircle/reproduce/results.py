@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save
 
 from ..core import InputError
 from ..goals import REGIONS
+from ..report.formats import plain_estimate
 from ..report.load import SavedRun, load_run
 from ..storage import write_bytes, write_json
 from ..study.folder import noted_runs, reopen
@@ -132,7 +133,7 @@ def claims(cell: CellResult) -> list[Claim]:
     return [
         Claim(
             "the paired change of Jaccard is positive beyond the seed drift",
-            _interval(change, signed=True),
+            plain_estimate(change),
             None if change["low"] is None else change["low"] > 0,
         ),
         Claim(
@@ -148,14 +149,6 @@ def claims(cell: CellResult) -> list[Claim]:
             None if worst is None or held < 500 else worst <= ACCURACY_LOSS,
         ),
     ]
-
-
-def _interval(value: Mapping[str, Any], *, signed: bool = False) -> str:
-    if value["mean"] is None:
-        return "undefined"
-    form = "+.2f" if signed else ".2f"
-    span = "" if value["low"] is None else f" [{value['low']:{form}}, {value['high']:{form}}]"
-    return f"{value['mean']:{form}}{span}"
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ FACTORS: dict[str, Settings] = {
     "aligned bases": {"bases": "aligned"},
     "no T among the bases": {"target_share": 0.0},
     "a quarter of the bases T": {"target_share": 0.25},
+    "half of the bases T": {"target_share": 0.5},
     "a quarter of other classes": {"other_share": 0.25},
     "half of other classes": {"other_share": 0.5},
     "softplus surrogates": {"softplus": 10.0},

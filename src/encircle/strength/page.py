@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..core import InputError
+from ..report.formats import plain_estimate
 from .reach import BEST_IMF, LITTLE, SELECTED, TRANSFERRED
 
 WORDS = {
@@ -88,8 +89,8 @@ def _reach(found: Facts) -> list[str]:
         way, below = row["share_of_way"]["mean"], _below(row)
         entries = [
             row["name"],
-            _interval(row["gain"]),
-            _interval(row["shift"]),
+            plain_estimate(row["gain"]),
+            plain_estimate(row["shift"]),
             "undefined" if way is None else f"{way:.0%}",
             _way(row["jaccard_clean"], row["jaccard_attack"]),
             _way(row["l1_clean"], row["l1_attack"]),
@@ -121,15 +122,17 @@ def _asked(cells: Sequence[Facts]) -> str:
         entries = [
             found["title"],
             _mark(None if way is None else way >= least, "undefined" if way is None else f"{way:.0%} of {least:.0%}"),
-            _mark(_above(selected["gain"]), _interval(selected["gain"])),
-            _mark(_above(rows[BEST_IMF]["gain"]), _interval(rows[BEST_IMF]["gain"])),
+            _mark(_above(selected["gain"]), plain_estimate(selected["gain"])),
+            _mark(_above(rows[BEST_IMF]["gain"]), plain_estimate(rows[BEST_IMF]["gain"])),
             _mark(None if below is None else below <= -BELOW_WM, "undefined" if below is None else f"{below:+.0%}"),
-            _mark(None if little["gain"]["mean"] is None else little["gain"]["mean"] >= 0, _interval(little["gain"])),
+            _mark(
+                None if little["gain"]["mean"] is None else little["gain"]["mean"] >= 0, plain_estimate(little["gain"])
+            ),
             "–"
             if moved is None
             else _mark(
                 None if survived is None or change is None else survived >= SURVIVES * change,
-                f"{_interval(moved['shift'])}",
+                f"{plain_estimate(moved['shift'])}",
             ),
             _mark(selected["label_kept"] >= 0.9, f"{selected['label_kept']:.0%}"),
         ]
@@ -173,7 +176,7 @@ def _ablation(found: Facts) -> list[str]:
 
 def _table(rows: Sequence[Facts]) -> str:
     lines = [
-        f"| {row['name']} | {_interval(row['gain'])} | {_interval(row['shift'])} | {_way(row['jaccard_clean'], row['jaccard_attack'])} | "
+        f"| {row['name']} | {plain_estimate(row['gain'])} | {plain_estimate(row['shift'])} | {_way(row['jaccard_clean'], row['jaccard_attack'])} | "
         f"{_way(row['l1_clean'], row['l1_attack'])} | {row['label_kept']:.0%} | {_points(row['accuracy_change'])} |"
         for row in rows
     ]
@@ -189,9 +192,3 @@ def _way(clean: Facts, attack: Facts) -> str:
     if clean["mean"] is None or attack["mean"] is None:
         return "undefined"
     return f"{clean['mean']:.2f} → {attack['mean']:.2f}"
-
-
-def _interval(value: Facts) -> str:
-    if value["mean"] is None:
-        return "undefined"
-    return f"{value['mean']:+.2f}" + ("" if value["low"] is None else f" [{value['low']:+.2f}, {value['high']:+.2f}]")
