@@ -25,7 +25,11 @@ def page() -> str:
 def main() -> None:
     """Copy what is named, then write what is generated."""
     for folder in map(Path, sys.argv[1:]):
-        kind = "ablation" if (folder / "ablation.json").is_file() else "reach"
+        kind = next((kind for kind in ("ablation", "reach") if (folder / f"{kind}.json").is_file()), None)
+        if kind is None:
+            sys.exit(
+                f"{folder} holds neither ablation.json nor reach.json; name folders that `encircle ablate` or `encircle reach` finished."
+            )
         (RESULTS / kind).mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / f"{kind}.json", RESULTS / kind / f"{folder.name.removesuffix(f'-{kind}')}.json")
     write_text(HERE / "docs" / "strength.md", page())

@@ -63,6 +63,10 @@ def test_cases_on_both_can_be_audited(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(audit.legal.columns) == 4
     with pytest.raises(InputError, match="3 class weights for 2 classes"):
         Audit.from_case(read_case(table, ["recipe.class_weights=[1, 1, 2]"], "case"))
-    for keys in (["recipe.augmentation=flip-and-shift"], ["attack.kind=imf", "attack.augmented=true"]):
+    for keys in (
+        ["recipe.augmentation=flip-and-shift"],
+        ["recipe.start=checkpoint", "data.pretrain=0.3", "pretraining.augmentation=flip-and-shift"],
+        ["attack.kind=imf", "attack.augmented=true"],
+    ):
         with pytest.raises(InputError, match="rows of a table cannot be mirrored or shifted"):
             Audit.from_case(read_case(table, keys, "case"))

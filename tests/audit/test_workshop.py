@@ -197,3 +197,14 @@ def test_a_vectorised_run_resumes_to_the_same_scores(tmp_path: Path) -> None:
             run_audit(audit, tmp_path / "killed", Stops())
     again = run_audit(audit, tmp_path / "killed").folder
     assert scores_of(again).equals(scores_of(whole))
+
+
+def test_augmentation_draws_for_each_model_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a victim sees must not depend on how many others are trained, or on which machine was faster at what."""
+    recipe = {"start": "scratch", "epochs": 1, "augmentation": "flip-and-shift"}
+    images = {**TINY_IMAGES, "recipe": recipe, "pretraining": None, "code_path": None}
+    monkeypatch.setattr("encircle.audit.workshop.measured", lambda *given: CodePath("vectorised", "forward"))
+    assert shop_of(case_of(images), tmp_path).path == CodePath("loop", "forward")
+    asked = {"members": "vectorised", "product": "reverse"}
+    with pytest.raises(InputError, match=r"augmentation draws for each model by itself.* set code_path\.members: loop"):
+        shop_of(case_of(images, code_path=asked), tmp_path)

@@ -25,6 +25,8 @@ from encircle.jobs.task import Order, Task
 from .cluster_probe import living
 from .cluster_work import reference, study
 
+pytestmark = pytest.mark.timed
+
 ROOT = Path(__file__).parents[2]
 QUICKLY = {  # a node that is killed and a head that is gone are noticed in seconds
     "RAY_health_check_initial_delay_ms": "1000",

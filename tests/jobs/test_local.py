@@ -18,6 +18,8 @@ from encircle.jobs.task import Order, Outcome, Task
 
 from .stubs import WORK, task
 
+pytestmark = pytest.mark.timed
+
 HERE = Path(__file__).resolve().parents[2]
 
 

@@ -120,6 +120,8 @@ def test_what_changes_nothing_about_an_attack_is_not_tried(tmp_path: Path, monke
         case = case_of({**tiny, "attack": {"kind": attack}}).model_dump(mode="json")
         with pytest.raises(InputError, match="enough"):
             ablate(case, tmp_path, Serial)
+    with pytest.raises(InputError, match="none of these factors changes anything"):
+        ablate(case_of(TINY).model_dump(mode="json"), tmp_path, Serial, factors={"moved": {"augmented": True}})
     assert "augmented poison" not in asked[0]
     assert "augmented poison" in asked[1]
     assert "softplus surrogates" not in asked[0]

@@ -72,7 +72,11 @@ def test_a_damaged_file_is_named(kind: str, content: str, tmp_path: Path) -> Non
 
 
 def reached(name: str, **changes: Any) -> dict[str, Any]:
-    more = {"settings": {}, "share_of_way": {"mean": 0.7, "low": 0.6, "high": 0.8}, "watermark_l1": 0.52}
+    more = {
+        "settings": {"attacker": {"model": {"kind": "two-layer", "hidden": 64}}},
+        "share_of_way": {"mean": 0.7, "low": 0.6, "high": 0.8},
+        "watermark_l1": 0.52,
+    }
     found = row(name, "", **{**more, **changes})
     return {key: value for key, value in found.items() if key not in {"phase", "attack"}}
 
@@ -95,7 +99,7 @@ class TestReach:
         [line] = [line for line in self.text(tmp_path).splitlines() if line.startswith("| Digits |")]
         asked = [entry.strip() for entry in line.split("|")[2:-1]]
         assert asked == [
-            "70% of 60%: yes",
+            "70 [60, 80] %: yes",
             "+0.25 [+0.10, +0.40]: yes",
             "-0.10 [-0.20, +0.10]: **no**",
             "-23%: yes",
@@ -106,8 +110,8 @@ class TestReach:
 
     def test_less_is_asked_for_gradients(self, tmp_path: Path) -> None:
         some = {"share_of_way": {"mean": 0.5, "low": None, "high": None}}
-        assert "50% of 60%: **no**" in self.text(tmp_path, "cam", **some)
-        assert "50% of 40%: yes" in self.text(tmp_path, "grad", **some)
+        assert "50 %: **no**" in self.text(tmp_path, "cam", **some)
+        assert "50 %: yes" in self.text(tmp_path, "grad", **some)
 
     def test_what_cannot_be_told_is_not_marked(self, tmp_path: Path) -> None:
         unknown = {"share_of_way": NOTHING, "gain": NOTHING, "l1_attack": NOTHING, "shift": NOTHING}
@@ -117,6 +121,27 @@ class TestReach:
 
     def test_each_attack_has_its_row(self, tmp_path: Path) -> None:
         text = self.text(tmp_path)
-        row_of = f"| {SELECTED} | +0.25 [+0.10, +0.40] | +0.25 [+0.10, +0.40] | 70% | 0.10 → 0.35 | 0.50 → 0.40 | -23% | 100% | -1.2 |"
+        row_of = f"| {SELECTED} | +0.25 [+0.10, +0.40] | +0.25 [+0.10, +0.40] | 70 [60, 80] % | 0.10 → 0.35 | 0.50 → 0.40 | -23% | 100% | -1.2 |"
         assert row_of in text
-        assert "6 targets x 2 victims an attack." in text
+        assert "6 targets x 2 victims an attack. The other network: kind two-layer, hidden 64." in text
+
+    def test_says_which_ablations_chose(self, tmp_path: Path) -> None:
+        assert "It was chosen by" not in self.text(tmp_path)
+        rows = [row("as given", "choice")]
+        kept(tmp_path, "ablation", "a").write_text(json.dumps({"title": "Table", "chosen": "as given", "rows": rows}))
+        assert "It was chosen by the ablations below (Table)." in self.text(tmp_path)
+
+    def test_of_a_change_that_is_none_half_is_nothing_to_ask_for(self, tmp_path: Path) -> None:
+        lower = {"mean": -0.1, "low": -0.2, "high": 0.0}
+        [line] = [line for line in self.text(tmp_path, shift=lower).splitlines() if line.startswith("| Digits |")]
+        assert "| +0.12 [-0.10, +0.30] |" in line
+
+    @pytest.mark.parametrize("lost", ["explainer", "rows"])
+    def test_a_file_that_lacks_something_is_named(self, lost: str, tmp_path: Path) -> None:
+        self.text(tmp_path)
+        path = kept(tmp_path, "reach", "digits")
+        found = json.loads(path.read_text())
+        found["rows"] = found["rows"][:1] if lost == "rows" else found["rows"]
+        path.write_text(json.dumps({key: value for key, value in found.items() if key != lost or lost == "rows"}))
+        with pytest.raises(InputError, match=r"digits\.json is damaged"):
+            page(tmp_path)

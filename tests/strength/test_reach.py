@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,15 +19,23 @@ ATTACKER = {"model": {"kind": "two-layer", "hidden": 24}}
 
 
 def test_variants_differ_in_what_their_names_say() -> None:
-    extended = {"kind": "imf", "momentum": 0.9, "other_share": 0.5, "bases": "aligned", "models": 2}
+    extended = {
+        "kind": "matching",
+        "momentum": 0.9,
+        "other_share": 0.5,
+        "dirty_label": True,
+        "bases": "aligned",
+        "models": 2,
+    }
     case = case_of({**TINY, "attack": extended, "attacker": ATTACKER}).model_dump(mode="json")
     found = variants_of(case)
     attacks = {name: settings["attack"] for name, settings in found.items()}
     assert attacks[PUBLISHED]["step"] == "raw"
     assert attacks[PUBLISHED]["models"] == 2
     assert (attacks[BEST_IMF]["other_share"], attacks[BEST_IMF]["bases"]) == (0, "nearest")
-    assert attacks[BEST_IMF]["momentum"] == 0.9
-    assert attacks[SELECTED]["other_share"] == 0.25
+    assert (attacks[BEST_IMF]["kind"], attacks[BEST_IMF]["momentum"]) == ("imf", 0.9)
+    assert attacks[SELECTED] == {**attacks[BEST_IMF], "other_share": 0.25}
+    assert not attacks[SELECTED]["dirty_label"]
     assert attacks[SELECTED] == attacks[LITTLE] == attacks[TRANSFERRED]
     assert found[LITTLE]["budget"]["fraction"] == pytest.approx(case["budget"]["fraction"] / FIFTH)
     assert [settings["attacker"] is None for settings in found.values()] == [True] * 4 + [False]
@@ -38,6 +47,19 @@ def test_variants_differ_in_what_their_names_say() -> None:
 def test_a_budget_that_is_counted_is_counted_in_fifths() -> None:
     case = case_of({**TINY, "budget": {"count": 25, "epsilon": 0.1}}).model_dump(mode="json")
     assert variants_of(case)[LITTLE]["budget"]["count"] == 5
+
+
+@pytest.mark.parametrize("attacker", [{}, {"recipe": {"epochs": 3}}, {"model": TINY["model"]}])
+def test_an_attacker_with_the_victims_network_transfers_nothing(attacker: Any, tmp_path: Path) -> None:
+    case = case_of({**TINY, "attacker": attacker}).model_dump(mode="json")
+    with pytest.raises(InputError, match=r"nothing would be transferred; set attacker\.model"):
+        reach(case, tmp_path, Serial)
+
+
+def test_a_fifth_that_is_no_poison_is_refused(tmp_path: Path) -> None:
+    case = case_of({**TINY, "budget": {"count": 2, "epsilon": 0.1}}).model_dump(mode="json")
+    with pytest.raises(InputError, match="a fifth of the budget is no poison at all"):
+        reach(case, tmp_path, Serial)
 
 
 def test_an_attack_without_settings_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import polars as pl
 import pytest
 
 from encircle.core import EncircleError
-from encircle.strength.side_by_side import SideBySide, gained
+from encircle.strength.side_by_side import Finished, SideBySide, gained
 from encircle.study.folder import Conclusion
 from tests.audit.tiny_cases import TINY, case_of
 from tests.study.serial import Serial
@@ -34,6 +35,15 @@ class TestGained:
         )
         found = gained(mine, mine)
         assert (found.mean, found.low, found.high) == (0, 0, 0)
+
+
+def test_towards_other_desired_maps_no_gain_is_defined() -> None:
+    scores = pl.DataFrame({"target": [1, 2], "seed": [0, 0], "jaccard": [0.1, 0.4]})
+    goal = {"1/goal": np.ones(4), "1/mask": np.ones(4, bool)}
+    first = Finished({}, {}, scores, goal)
+    assert first.gain_over(Finished({}, {}, scores, dict(goal))).mean == 0
+    for other in ({**goal, "1/goal": np.zeros(4)}, {"1/goal": np.ones(4)}):
+        assert math.isnan(first.gain_over(Finished({}, {}, scores, other)).mean)
 
 
 @pytest.mark.parametrize(("missing", "why"), [([{"why": "it hung."}], "it hung."), ([], "it did not finish.")])

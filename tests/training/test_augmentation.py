@@ -10,14 +10,14 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from encircle.training import Recipe, fit
-from encircle.training.augmentation import SHIFT, flipped_and_shifted
+from encircle.training.augmentation import flipped_and_shifted
 from tests.training.problems import recipe, same, samples, source, weights
 
 
 def every(image: Tensor) -> list[Tensor]:
     """All that may become of an image, pixel by pixel."""
     _, height, width = image.shape
-    tall, wide = round(SHIFT * height), round(SHIFT * width)
+    tall, wide = (max(far for far in range(side) if 8 * far <= side) for side in (height, width))
     found = []
     for start in (image, image.flip(2)):
         for down in range(-tall, tall + 1):

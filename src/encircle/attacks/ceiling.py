@@ -40,9 +40,9 @@ class Ceiling:
         accuracy_loss: how much accuracy on held-out data an attempt may cost, against the clean victim it began as.
     """
 
-    epochs: int = Field(default=3, ge=1)
+    epochs: int = Field(default=6, ge=1)
     weights: tuple[float, ...] = Field(default=(0.3, 1.0, 3.0), min_length=1)
-    distance: Distance = "cosine"
+    distance: Distance = "mixed"
     accuracy_loss: float = Field(default=0.01, ge=0, le=1)
     kind: Literal["ceiling"] = Field(default="ceiling", kw_only=True)
     title: ClassVar[str] = "ceiling (no poison)"

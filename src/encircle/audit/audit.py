@@ -257,12 +257,18 @@ class Audit:
             )
 
     def _check_augmentation(self) -> None:
-        if self.data.kind == "image":
-            return
-        if self.recipe.augmentation is not None:
-            raise InputError("rows of a table cannot be mirrored or shifted; leave recipe.augmentation out.")
-        if getattr(self.attack, "augmented", False):
-            raise InputError("rows of a table cannot be mirrored or shifted; leave attack.augmented out.")
+        augmented = {
+            "recipe.augmentation": self.recipe.augmentation is not None,
+            "pretraining.augmentation": self.pretraining is not None and self.pretraining.augmentation is not None,
+            "attack.augmented": getattr(self.attack, "augmented", False),
+        }
+        for key, asked in augmented.items():
+            if asked and self.data.kind != "image":
+                raise InputError(f"rows of a table cannot be mirrored or shifted; leave {key} out.")
+        if augmented["recipe.augmentation"] and self.code_path is not None and self.code_path.members != "loop":
+            raise InputError(
+                "augmentation draws for each model by itself, so models cannot be computed at once; set code_path.members: loop or leave it out."
+            )
 
     def _check_network(self) -> None:
         if self.recipe.start == "scratch" and self.explainer.needs_shared_start(self.data.shape):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -284,7 +285,7 @@ class Workshop:
     def path_key(self) -> str:
         """What the code path is known by."""
         recipe = self.audit.recipe
-        about = [recipe.start, recipe.frozen_stages, recipe.batch_size, repr(self.audit.code_path)]
+        about = [recipe.start, recipe.frozen_stages, recipe.batch_size, recipe.augmentation, repr(self.audit.code_path)]
         return digest([self._identity, "code path", *about])
 
     def _shared_path(self) -> CodePath:
@@ -301,7 +302,9 @@ class Workshop:
         models = [self.source.model(recipe, "measured", member) for member in range(MEASURED_MODELS)]
         with torch.no_grad():
             hidden = before(models[0], train.batch(rows).to(self.audit.device), recipe.frozen_stages)
-        return measured(models, hidden, train.labels[rows].to(self.audit.device), recipe.frozen_stages)
+        path = measured(models, hidden, train.labels[rows].to(self.audit.device), recipe.frozen_stages)
+        # Augmentation draws for each model by itself, so that a victim's does not depend on which others there are.
+        return path if recipe.augmentation is None else replace(path, members="loop")
 
 
 def _read_path(file: Path) -> CodePath:

@@ -102,7 +102,7 @@ def reach_command(
     as_json: Json = False,
     exit_zero: Zero = False,
 ) -> None:
-    """Set the strongest attack beside IMF as published and as the case has it, beside the ceiling; also with a fifth of the poison.
+    """Set the selected attack beside IMF as published and as the case has it, beside the ceiling; also with a fifth of the poison.
 
     With `--set attacker.model=...` it is also crafted on that network. Running the same command again resumes what was stopped, with the same scores.
     """

@@ -46,7 +46,7 @@ def estimate(value: Mapping[str, Any], *, signed: bool = False, scale: float = 1
 
 
 def plain_estimate(value: Mapping[str, Any], form: str = "+.2f", *, scale: float = 1.0) -> str:
-    """`+0.31 [+0.22, +0.40]` in ASCII, for terminals and Markdown, or only the mean where no interval is claimed."""
+    """`+0.31 [+0.22, +0.40]` as Python formats it, for terminals and Markdown, or only the mean where no interval is claimed."""
     mean, low, high = (known(value[key]) for key in ("mean", "low", "high"))
     if mean is None:
         return UNDEFINED

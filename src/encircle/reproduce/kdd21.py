@@ -274,7 +274,7 @@ def case_of(cell: str, preset: PresetName, weights: Path | None) -> dict[str, An
 CEILING = "ceiling"
 
 LIMITS: dict[str, dict[str, Any]] = {
-    CEILING: {"budget": {"count": 0, "epsilon": 0.1}, "ceiling": {"weights": [0.3, 1.0]}},
+    CEILING: {"budget": {"count": 0, "epsilon": 0.1}, "ceiling": {"weights": [1.0, 3.0]}},
     "as in the table": {"targets": 6, "victims": 2},
     "ε = 0.2": {"budget.epsilon": 0.2, "targets": 6, "victims": 2},
     "20 % poison": {"budget.fraction": 0.2, "targets": 6, "victims": 2},

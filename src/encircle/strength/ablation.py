@@ -17,7 +17,7 @@ from ..jobs.driver import Listener
 from ..jobs.task import Executor
 from ..scoring import Interval
 from ..storage import write_json
-from .side_by_side import Settings, SideBySide, gained, kept_of
+from .side_by_side import Settings, SideBySide, kept_of
 
 Phase = Literal["choice", "together", "report"]
 
@@ -61,8 +61,8 @@ SIZE = ("models", "epochs", "target_share")
 IDLE = {"distance", "softplus"}
 """What changes nothing about poison that feature encirclement crafts."""
 
-OF_IMAGES = {"augmented"}
-"""What rows of a table do not know."""
+AUGMENTED = {"augmented"}
+"""What rows of a table do not know, and a recipe that augments makes so anyway."""
 
 GIVEN, AS_PUBLISHED, JOINT = "as given", "IMF to the letter", "together"
 
@@ -160,10 +160,13 @@ def ablate(
         raise InputError(
             f"the attack {given['kind']} has no choices to try; set attack.kind to one of {', '.join(MADE_FOR)}."
         )
+    audit = Audit.from_case(Case.model_validate(case))
     idle = IDLE if given["kind"] == "encirclement" else set[str]()
-    if Audit.from_case(Case.model_validate(case)).data.kind == "table":
-        idle = idle | OF_IMAGES
+    if audit.data.kind == "table" or audit.recipe.augmentation is not None:
+        idle = idle | AUGMENTED
     factors = {name: changes for name, changes in factors.items() if set(changes) - idle}
+    if not factors:
+        raise InputError("none of these factors changes anything about the case's attack; name others.")
     tried = {GIVEN: given} | {name: varied(given, changes) for name, changes in factors.items()}
     tried = {name: attack for name, attack in tried.items() if name == GIVEN or attack != given}
     work = _Phases(case, root, SideBySide(executor, listener, device, gpus))
@@ -227,8 +230,7 @@ class _Phases:
                 content["targets"] = len(content["targets"])
         variants = {name: {"attack": attack} for name, attack in attacks.items()}
         found = self.work(f"{content['title']}: {phase}", content, variants, self.root / phase)
-        given = found[GIVEN].scores
         return [
-            Row(name, phase, attack, gained(found[name].scores, given), found[name].cell)
+            Row(name, phase, attack, found[name].gain_over(found[GIVEN]), found[name].cell)
             for name, attack in attacks.items()
         ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ..attacks import Ceiling
+from ..audit import Audit, Case
 from ..audit.audit import settings_of
 from ..core import InputError
 from ..jobs.driver import Listener
@@ -15,16 +16,16 @@ from ..jobs.task import Executor
 from ..scoring import Interval
 from ..storage import write_json
 from .ablation import MADE_FOR, as_published, varied
-from .side_by_side import Settings, SideBySide, gained, kept_of
+from .side_by_side import Settings, SideBySide, kept_of
 
 PUBLISHED, BEST_IMF, SELECTED = "IMF as published", "IMF at its best", "selected"
 LITTLE, TRANSFERRED = "selected, a fifth of the poison", "selected, crafted on another network"
 
-SELECTION: Settings = {"other_share": 0.25}
-"""What the selected attack has that IMF has not: a quarter of the bases are of other classes and keep their labels (docs/strength.md)."""
+WITHIN_THE_PAPER: Settings = {"kind": "imf", "other_share": 0.0, "dirty_label": False, "bases": "nearest"}
+"""IMF, and what bases the paper knows: samples of the target's class, and the target. All else is as the case has it."""
 
-WITHIN_THE_PAPER: Settings = {"other_share": 0.0, "dirty_label": False, "bases": "nearest"}
-"""What bases the paper knows: samples of the target's class, and the target."""
+SELECTION: Settings = {"other_share": 0.25}
+"""What the selected attack has besides: a quarter of the bases are of other classes and keep their labels (docs/strength.md)."""
 
 FIFTH = 5
 
@@ -37,7 +38,7 @@ class Reached:
     Attributes:
         name: which.
         settings: keys of the case that it changes.
-        gain: of Jaccard over IMF as published, paired by target and seed.
+        gain: of Jaccard over IMF as published, paired by target and seed; undefined where the attacker's own models make another desired map.
         share: of the way from clean to the ceiling, an interval of `verdict.json`; without a mean where that way is too short to speak of.
         watermark_l1: WM's L1 at the same budget; None where undefined.
         cell: of the study, as in `study.json`.
@@ -55,15 +56,15 @@ def variants_of(case: Mapping[str, Any]) -> dict[str, Settings]:
     """What is compared, by name, as keys of the case.
 
     Args:
-        case: a case's keys and values, all of them. If it has an attacker who supposes something else than the victims are, that is for the last
-            variant alone.
+        case: a case's keys and values, all of them. If it has an attacker who crafts on another network, that is for the last variant alone.
     """
     given: Settings = dict(case["attack"])
-    selected = varied(given, SELECTION)
+    best = varied(given, WITHIN_THE_PAPER)
+    selected = varied(best, SELECTION)
     plain: Settings = {"attacker": None}
     found: dict[str, Settings] = {
         PUBLISHED: plain | {"attack": as_published(given)},
-        BEST_IMF: plain | {"attack": varied(given, WITHIN_THE_PAPER)},
+        BEST_IMF: plain | {"attack": best},
         SELECTED: plain | {"attack": selected},
         LITTLE: plain | {"attack": selected, "budget": _a_fifth(case["budget"])},
     }
@@ -74,7 +75,7 @@ def variants_of(case: Mapping[str, Any]) -> dict[str, Settings]:
 
 def _a_fifth(budget: Mapping[str, Any]) -> Settings:
     if budget["count"] is not None:
-        return {**budget, "count": budget["count"] // FIFTH}
+        return {**budget, "count": round(budget["count"] / FIFTH)}
     return {**budget, "fraction": budget["fraction"] / FIFTH}
 
 
@@ -100,7 +101,8 @@ def reach(
         gpus: share of an accelerator that training and crafting need.
 
     Raises:
-        InputError: the case cannot be audited, or its attack is not one that crafts with surrogates.
+        InputError: the case cannot be audited, its attack is not one that crafts with surrogates, a fifth of its poison is none, or its attacker has the
+            victims' own network.
         EncircleError: a run did not finish.
     """
     kind = case["attack"]["kind"]
@@ -108,15 +110,22 @@ def reach(
         raise InputError(
             f"the attack {kind} has no settings to select; set attack.kind to one of {', '.join(MADE_FOR)}."
         )
+    if case["attacker"] is not None and case["attacker"]["model"] in (None, case["model"]):
+        raise InputError(
+            "the attacker crafts on the victims' own network, so nothing would be transferred; set attacker.model to another, or leave the attacker out."
+        )
     content = {**case, "attacker": None, "ceiling": case["ceiling"] or settings_of(Ceiling())}
     variants = variants_of(case)
+    little = Audit.from_case(Case.model_validate({**content, **variants[LITTLE]}))
+    if little.budget.size(len(little.data.train)) == 0:
+        raise InputError("a fifth of the budget is no poison at all; raise budget.fraction or budget.count.")
     title = str(case.get("title", "Audit"))
     found = SideBySide(executor, listener, device, gpus)(f"{title}: reach", content, variants, root)
     rows = tuple(
         Reached(
             name,
             variants[name],
-            gained(one.scores, found[PUBLISHED].scores),
+            one.gain_over(found[PUBLISHED]),
             one.verdict["share_of_way"],
             next(arm["l1"]["mean"] for arm in one.verdict["arms"] if arm["arm"] == "watermark"),
             one.cell,

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import polars as pl
 
 from ..core import EncircleError
 from ..jobs.driver import Listener
 from ..jobs.task import Executor
 from ..scoring import Interval, hierarchical_bootstrap
+from ..storage import read_arrays
 from ..study.folder import begin
 from ..study.run import go_on
 from ..study.study_file import StudyFile
@@ -32,11 +35,20 @@ class Finished:
         cell: of the study, as in `study.json`.
         verdict: of its run, as in `verdict.json`.
         scores: the Jaccard scores of the audited attack's victims; columns `target`, `seed`, `jaccard`.
+        goals: what the scores are towards: the desired maps and masks of all targets, by name.
     """
 
     cell: Mapping[str, Any]
     verdict: Mapping[str, Any]
     scores: pl.DataFrame
+    goals: Mapping[str, np.ndarray[Any, Any]]
+
+    def gain_over(self, other: Finished) -> Interval:
+        """How much higher its Jaccard scores are (`gained`); undefined where the two have other desired maps, so that scores cannot be compared."""
+        alike = self.goals.keys() == other.goals.keys() and all(
+            np.array_equal(goal, other.goals[name]) for name, goal in self.goals.items()
+        )
+        return gained(self.scores, other.scores) if alike else Interval(float("nan"), None, None)
 
 
 @final
@@ -84,7 +96,9 @@ class SideBySide:
             verdict = json.loads((folder / "verdict.json").read_text("utf-8"))
             scores = pl.read_parquet((folder / "scores.parquet").read_bytes())
             mine = scores.filter(pl.col("arm") == cell["attack"]).select("target", "seed", "jaccard")
-            found[cell["title"]] = Finished(cell, verdict, mine)
+            maps, _ = read_arrays(folder / "maps.safetensors")
+            goals = {name: values for name, values in maps.items() if name.endswith(("/goal", "/mask"))}
+            found[cell["title"]] = Finished(cell, verdict, mine, goals)
         return {name: found[name] for name in variants}
 
 
@@ -120,6 +134,6 @@ KEPT = (
 def kept_of(gain: Interval, cell: Mapping[str, Any]) -> dict[str, Any]:
     """What a page needs of a variant, as JSON holds it."""
     return {
-        "gain": {"mean": gain.mean, "low": gain.low, "high": gain.high},
+        "gain": {"mean": gain.mean if math.isfinite(gain.mean) else None, "low": gain.low, "high": gain.high},
         **{name: cell[name] for name in KEPT},
     }

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-SHIFT = 1 / 8
-"""How far an image is shifted at most, as a share of its side, in each direction."""
+SHIFT = 8
+"""An image is shifted by at most one such part of its side, in each direction."""
 
 
 def flipped_and_shifted(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
@@ -19,8 +19,7 @@ def flipped_and_shifted(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 
     device = images.device
     flips = torch.rand(count, 1, device=device) < 0.5
     down, right = (
-        torch.randint(-round(SHIFT * side), round(SHIFT * side) + 1, (count, 1), device=device)
-        for side in (height, width)
+        torch.randint(-(side // SHIFT), side // SHIFT + 1, (count, 1), device=device) for side in (height, width)
     )
     rows = (torch.arange(height, device=device) + down).clamp(0, height - 1)
     columns = (torch.arange(width, device=device) + right).clamp(0, width - 1)

@@ -258,7 +258,7 @@ def fit_hidden(
         hidden: what they learn from (`hidden_samples`; the samples themselves, if no stages are frozen).
         role: what they are for.
         seeds: of their starts and orders of batches.
-        way: one after another, or all at once; equal but for rounding, and for layers that draw random numbers.
+        way: one after another, or all at once; equal but for rounding, and for what draws random numbers: layers such as dropout, and augmentation.
 
     Returns:
         The models in eval mode.
