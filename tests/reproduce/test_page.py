@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
-from encircle.reproduce.page import page
+from encircle.reproduce.page import _unbent, page
 from encircle.reproduce.results import CellResult, read_cells
 
 HERE = Path(__file__).resolve().parents[2]
@@ -85,3 +86,13 @@ def test_of_a_cell_that_moved_as_it_should_nothing_is_said(tmp_path: Path) -> No
     cell("fractures-grad", tmp_path, "table2/fractures-grad", imf=moved)
     cell("fractures-grad", tmp_path, "limits/fractures-grad-ceiling", ceiling={"jaccard_change": interval(0.6)})
     assert "falls short in Jaccard" not in page(tmp_path)
+
+
+def test_models_that_no_attempt_bent_are_counted(tmp_path: Path) -> None:
+    clean = [(1, 0, "clean", 0.5, 0.1), (1, 1, "clean", 0.5, 0.2), (2, 0, "clean", 0.4, 0.3)]
+    bent = [(1, 0, "ceiling", 0.5, 0.1), (1, 1, "ceiling", 0.2, 0.2), (2, 0, "ceiling", 0.1, 0.9)]
+    columns = ["target", "seed", "arm", "l1", "jaccard"]
+    cell = CellResult("dogs-cam", {}, {}, tmp_path)
+    assert _unbent(cell) == "–"
+    pl.DataFrame(clean + bent, schema=columns, orient="row").write_parquet(tmp_path / "scores.parquet")
+    assert _unbent(cell) == "1 of 3"

@@ -201,7 +201,8 @@ def _limits(results: Path, tables: Mapping[Part, Mapping[str, CellResult]]) -> l
         parts += [
             "The ceiling is what a clean victim's explanation can be bent to by training the model itself on L_adv beside the clean data, keeping the "
             "target's label and all but a point of accuracy ([method](method.md#evidence)): a map that the network could give, whether or not poison can "
-            "bring it there. IMF's share of the way is its change of Jaccard in the tables above over the ceiling's, where both are of the same targets "
+            "bring it there. Where every attempt cost more than that, a model stays as it was, is not bent, and counts all the same. IMF's share of the way "
+            "is its change of Jaccard in the tables above over the ceiling's, where both are of the same targets "
             "(they are drawn among what all clean victims get right, which fewer victims leave more of).",
             _ceilings(bent, attacked),
             *_room(bent, attacked),
@@ -222,11 +223,20 @@ def _ceilings(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]
         way = ceiling["jaccard_change"]["mean"]
         share = _share(attacked[name], cell, way) if name in attacked else "–"
         entries = [f"{clean[metric]['mean']:.2f} → {ceiling[metric]['mean']:.2f}" for metric in ("jaccard", "l1")]
-        rows.append(
-            f"| {_title(name)} | {' | '.join(entries)} | {plain_estimate(ceiling['jaccard_change'])} | {share} |"
-        )
-    head = "| cell | Jaccard, clean → ceiling | L1, clean → ceiling | change of Jaccard | IMF's share of the way |\n|---|---|---|---|---|\n"
+        entries = [_title(name), *entries, plain_estimate(ceiling["jaccard_change"]), _unbent(cell), share]
+        rows.append(f"| {' | '.join(entries)} |")
+    head = "| cell | Jaccard, clean → ceiling | L1, clean → ceiling | change of Jaccard | not bent | IMF's share of the way |\n|---|---|---|---|---|---|\n"
     return head + "\n".join(rows)
+
+
+def _unbent(cell: CellResult) -> str:
+    """How many models stayed the clean victims that they began as, because every attempt cost the label or too much accuracy."""
+    path = cell.folder / "scores.parquet"
+    if not path.is_file():
+        return "–"
+    scores = pl.read_parquet(path.read_bytes()).select("target", "seed", "arm", "l1", "jaccard")
+    bent, clean = (scores.filter(pl.col("arm") == arm).drop("arm") for arm in ("ceiling", "clean"))
+    return f"{len(bent.join(clean, on=['target', 'seed', 'l1', 'jaccard']))} of {len(bent)}"
 
 
 def _room(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]) -> list[str]:
@@ -243,7 +253,7 @@ def _room(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]) ->
         lines.append(
             f"- {_title(name)} falls short in Jaccard: bent directly, models change by {plain_estimate(most)}{others}, "
             f"with IMF's poison by {plain_estimate(ours)}. "
-            f"{'The network leaves room that so much poison does not use.' if wide else 'Bent directly it hardly goes further, under the same conditions.'}"
+            f"{'The network leaves room that so much poison does not use.' if wide else 'Bent directly it hardly goes further with label and accuracy kept.'}"
         )
     return ["\n".join(lines)] if lines else []
 
