@@ -9,7 +9,7 @@ from typing import Any, final
 
 import polars as pl
 
-from ..scoring import Interval, hierarchical_bootstrap, paired_shift, seed_drift, share_of_way, shift_error
+from ..scoring import Interval, facts_of, hierarchical_bootstrap, paired_shift, seed_drift, share_of_way, shift_error
 
 RESOLVABLE_ROWS = 500
 """An accuracy change of about one point cannot be told from nothing on fewer held-out rows than this."""
@@ -64,16 +64,16 @@ def judge(
         {
             "arm": arm,
             "title": title,
-            "jaccard": _entry(plain(arm, "jaccard")),
-            "l1": _entry(plain(arm, "l1")),
-            "jaccard_change": _entry(change(arm, "jaccard")),
-            "l1_change": _entry(change(arm, "l1")),
-            "label_kept": _entry(plain(arm, "label_kept")),
-            "accuracy": _entry(plain(arm, "accuracy", shared=True)),
-            "accuracy_change": _entry(
+            "jaccard": facts_of(plain(arm, "jaccard")),
+            "l1": facts_of(plain(arm, "l1")),
+            "jaccard_change": facts_of(change(arm, "jaccard")),
+            "l1_change": facts_of(change(arm, "l1")),
+            "label_kept": facts_of(plain(arm, "label_kept")),
+            "accuracy": facts_of(plain(arm, "accuracy", shared=True)),
+            "accuracy_change": facts_of(
                 _paired_only(column(arm, "accuracy"), column("clean", "accuracy"), minimum_targets)
             ),
-            "drift": _entry(
+            "drift": facts_of(
                 hierarchical_bootstrap(column(arm, "drift", null=arm == "clean"), minimum_targets=minimum_targets)
             ),
         }
@@ -112,7 +112,7 @@ def judge(
         "undefined": undefined,
         "victims": victims,
         "label_kept": kept,
-        "share_of_way": None if share is None else _entry(share),
+        "share_of_way": None if share is None else facts_of(share),
         "smallest_detectable_shift": smallest,
         "standard_error": None if error is None else error.standard_error,
         "p_value": None if error is None else error.p_value(shift.mean),
@@ -126,10 +126,6 @@ def _paired_only(arm: Sequence[Sequence[float]], clean: Sequence[Sequence[float]
     """Change against the clean victim of the same seed, seeds being the same draws for every target."""
     differences = [[a - c for a, c in zip(mine, theirs, strict=True)] for mine, theirs in zip(arm, clean, strict=True)]
     return hierarchical_bootstrap(differences, minimum_targets=minimum_targets, shared_seeds=True)
-
-
-def _entry(interval: Interval) -> dict[str, float | None]:
-    return {"mean": interval.mean if math.isfinite(interval.mean) else None, "low": interval.low, "high": interval.high}
 
 
 @final

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from ..core import unknown_name
 from ..report.formats import plain_estimate
+from ..scoring import facts_of
 from ..strength import LADDER, Ablation, Reached, ablate, reach, smallest_budget
 from ..strength.ablation import FACTORS
 from ..study.run import executor_of
@@ -76,7 +76,7 @@ def ablate_command(
             gpus=gpus,
         )
     if as_json:
-        rows = [{"name": row.name, "phase": row.phase, "gain": _facts(row.gain)} for row in found.rows]
+        rows = [{"name": row.name, "phase": row.phase, "gain": facts_of(row.gain)} for row in found.rows]
         answers.print(
             json.dumps({"event": "ablated", "chosen": found.chosen, "rows": rows}), markup=False, soft_wrap=True
         )
@@ -118,7 +118,7 @@ def reach_command(
             gpus=gpus,
         )
     if as_json:
-        rows = [{"name": row.name, "gain": _facts(row.gain), "share_of_way": row.share} for row in found]
+        rows = [{"name": row.name, "gain": facts_of(row.gain), "share_of_way": row.share} for row in found]
         answers.print(json.dumps({"event": "reached", "rows": rows}), markup=False, soft_wrap=True)
     else:
         answers.print(_reached(found))
@@ -185,10 +185,6 @@ def _plain(value: Mapping[str, float | None]) -> str:
     return "undefined" if value["mean"] is None else f"{value['mean']:.2f}"
 
 
-def _facts(interval: Any) -> dict[str, float | None]:
-    return {"mean": interval.mean if math.isfinite(interval.mean) else None, "low": interval.low, "high": interval.high}
-
-
 def _rows(found: Ablation) -> Table:
     table = Table(
         title=escape(found.title),
@@ -207,7 +203,7 @@ def _rows(found: Ablation) -> Table:
         table.add_row(
             "" if row.phase == before else row.phase,
             escape(row.name),
-            _shown(_facts(row.gain)),
+            _shown(facts_of(row.gain)),
             _shown(row.cell["shift"]),
             " → ".join(_plain(row.cell[name]) for name in ("l1_clean", "l1_attack")),
             "" if kept is None else f"{kept:.0%}",
@@ -230,7 +226,7 @@ def _reached(rows: tuple[Reached, ...]) -> Table:
         kept, way = row.cell["label_kept"], row.share["mean"]
         table.add_row(
             escape(row.name),
-            _shown(_facts(row.gain)),
+            _shown(facts_of(row.gain)),
             _shown(row.cell["shift"]),
             "undefined" if way is None else f"{way:.0%}",
             " → ".join(_plain(row.cell[name]) for name in ("l1_clean", "l1_attack")),

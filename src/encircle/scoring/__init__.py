@@ -18,6 +18,7 @@ from encircle.scoring.metrics import (
 from encircle.scoring.statistics import (
     Interval,
     ShiftError,
+    facts_of,
     hierarchical_bootstrap,
     holm,
     paired_shift,
@@ -32,6 +33,7 @@ __all__ = [
     "ShiftError",
     "cosine",
     "distances",
+    "facts_of",
     "hierarchical_bootstrap",
     "holm",
     "jaccard",

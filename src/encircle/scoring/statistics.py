@@ -38,6 +38,7 @@ seeds in the same order. The seeds' share of the variance still comes out (S-1)/
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -77,6 +78,11 @@ class Interval:
     def excludes_zero(self) -> bool:
         """Whether a shift may be claimed: there is an interval and zero lies outside it."""
         return self.low is not None and self.high is not None and (self.low > 0.0 or self.high < 0.0)
+
+
+def facts_of(found: Interval) -> dict[str, float | None]:
+    """An interval as JSON holds it: `mean`, `low` and `high`, null for what is undefined."""
+    return {"mean": found.mean if math.isfinite(found.mean) else None, "low": found.low, "high": found.high}
 
 
 def hierarchical_bootstrap(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import polars as pl
 from ..core import EncircleError
 from ..jobs.driver import Listener
 from ..jobs.task import Executor
-from ..scoring import Interval, hierarchical_bootstrap
+from ..scoring import Interval, facts_of, hierarchical_bootstrap
 from ..storage import read_arrays
 from ..study.folder import begin
 from ..study.run import go_on
@@ -134,6 +133,6 @@ KEPT = (
 def kept_of(gain: Interval, cell: Mapping[str, Any]) -> dict[str, Any]:
     """What a page needs of a variant, as JSON holds it."""
     return {
-        "gain": {"mean": gain.mean if math.isfinite(gain.mean) else None, "low": gain.low, "high": gain.high},
+        "gain": facts_of(gain),
         **{name: cell[name] for name in KEPT},
     }
