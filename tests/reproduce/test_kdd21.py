@@ -73,6 +73,20 @@ def test_every_reading_changes_one_thing(weights: Path) -> None:
     assert len(cases) == len(runs)
 
 
+def test_ceilings_are_of_the_tables_own_targets_and_limits_change_one_thing(weights: Path) -> None:
+    runs = expand(studies("standard", ["limits"], weights)["limits"], "limits").runs
+    ceilings = [run.case for run in runs if run.case.ceiling is not None]
+    assert {(case.data.kind, case.explainer.kind) for case in ceilings} == {
+        (data, explainer) for data in ("stanford-dogs", "table") for explainer in ("grad", "cam")
+    }
+    size = PRESETS["standard"]
+    assert {(case.targets, case.victims, case.budget.count) for case in ceilings} == {(size.targets, size.victims, 0)}
+    changed = [run.case for run in runs if run.case.ceiling is None]
+    assert len(changed) == 2 * 4 + 2 * 3
+    assert {case.data.side for case in changed if case.data.kind == "stanford-dogs"} == {64, 112}
+    assert {case.data.breeds for case in changed if case.data.kind == "stanford-dogs"} == {5}
+
+
 def test_figure_4_needs_table_1_alone(weights: Path) -> None:
     assert set(studies("quick", ["figure4"], weights)) == {"table1"}
 

@@ -209,7 +209,8 @@ def _limits(results: Path, tables: Mapping[Part, Mapping[str, CellResult]]) -> l
         ]
     if varied:
         parts += [
-            "IMF with one thing changed at a time, on targets of their own: change of Jaccard beyond the seed drift, then L1.",
+            "IMF with one thing changed at a time, on targets of their own: change of Jaccard beyond the seed drift, then L1. The dogs here are of five "
+            "breeds, and their poison is crafted with two models, so that every limit can have a run of its own.",
             _changes(varied, "limit", LIMITS),
             _changes(varied, "limit", LIMITS, lambda cell: f"{cell.attack['l1']['mean']:.2f}"),
         ]
@@ -223,20 +224,24 @@ def _ceilings(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]
         way = ceiling["jaccard_change"]["mean"]
         share = _share(attacked[name], cell, way) if name in attacked else "–"
         entries = [f"{clean[metric]['mean']:.2f} → {ceiling[metric]['mean']:.2f}" for metric in ("jaccard", "l1")]
-        entries = [_title(name), *entries, plain_estimate(ceiling["jaccard_change"]), _unbent(cell), share]
+        entries = [_title(name), *entries, plain_estimate(ceiling["jaccard_change"]), _of(_unbent(cell)), share]
         rows.append(f"| {' | '.join(entries)} |")
     head = "| cell | Jaccard, clean → ceiling | L1, clean → ceiling | change of Jaccard | not bent | IMF's share of the way |\n|---|---|---|---|---|---|\n"
     return head + "\n".join(rows)
 
 
-def _unbent(cell: CellResult) -> str:
-    """How many models stayed the clean victims that they began as, because every attempt cost the label or too much accuracy."""
+def _unbent(cell: CellResult) -> tuple[int, int] | None:
+    """How many models stayed the clean victims that they began as, because every attempt cost the label or too much accuracy; and of how many."""
     path = cell.folder / "scores.parquet"
     if not path.is_file():
-        return "–"
+        return None
     scores = pl.read_parquet(path.read_bytes()).select("target", "seed", "arm", "l1", "jaccard")
     bent, clean = (scores.filter(pl.col("arm") == arm).drop("arm") for arm in ("ceiling", "clean"))
-    return f"{len(bent.join(clean, on=['target', 'seed', 'l1', 'jaccard']))} of {len(bent)}"
+    return len(bent.join(clean, on=["target", "seed", "l1", "jaccard"])), len(bent)
+
+
+def _of(count: tuple[int, int] | None) -> str:
+    return "–" if count is None else f"{count[0]} of {count[1]}"
 
 
 def _room(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]) -> list[str]:
@@ -248,14 +253,24 @@ def _room(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]) ->
         most, ours = cell.arm("ceiling")["jaccard_change"], attacked[name].attack["jaccard_change"]
         if most["mean"] is None or ours["mean"] is None:
             continue
-        wide = most["mean"] >= max(SHORTEST_WAY, 2 * ours["mean"])
         others = "" if _targets(cell) == _targets(attacked[name]) else " (of other targets)"
         lines.append(
             f"- {_title(name)} falls short in Jaccard: bent directly, models change by {plain_estimate(most)}{others}, "
-            f"with IMF's poison by {plain_estimate(ours)}. "
-            f"{'The network leaves room that so much poison does not use.' if wide else 'Bent directly it hardly goes further with label and accuracy kept.'}"
+            f"with IMF's poison by {plain_estimate(ours)}. {_why(most['mean'], ours['mean'], _unbent(cell))}"
         )
     return ["\n".join(lines)] if lines else []
+
+
+def _why(most: float, ours: float, unbent: tuple[int, int] | None) -> str:
+    """What the ceiling says about a cell that falls short."""
+    if unbent is not None and 2 * unbent[0] > unbent[1]:
+        return (
+            f"Of {_of(unbent)} models every attempt cost the label or more than a point of accuracy, and so counts as not bent: what holds "
+            "the ceiling down is that condition, which training on can miss by chance, and not what the network can show."
+        )
+    if most >= max(SHORTEST_WAY, 2 * ours):
+        return "The network leaves room that so much poison does not use."
+    return "Bent directly it hardly goes further with label and accuracy kept."
 
 
 def _targets(cell: CellResult) -> list[int]:
