@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from encircle.storage import (
     read_json,
     replacing,
     replacing_folder,
+    sha256_of,
     sweep,
     write_arrays,
     write_bytes,
@@ -249,3 +251,10 @@ def test_a_table_comes_back(tmp_path: Path) -> None:
     frame = pl.DataFrame({"x": [1, 2], "y": [0.5, None]})
     write_parquet(tmp_path / "x.parquet", frame)
     assert pl.read_parquet(tmp_path / "x.parquet").equals(frame)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3_000_000])
+def test_a_files_sha256_is_that_of_its_bytes(size: int, tmp_path: Path) -> None:
+    content = bytes(range(256)) * (size // 256 + 1)
+    (tmp_path / "file").write_bytes(content[:size])
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(content[:size]).hexdigest()

@@ -11,8 +11,8 @@ import pytest
 
 from encircle.attacks import IMF
 from encircle.audit import Audit, run_audit
-from encircle.audit.audit import settings_of
 from encircle.audit.case import AnyAttack, options
+from encircle.audit.identity import settings_of
 from encircle.core import InputError
 from encircle.strength import ablate
 from encircle.strength.ablation import (

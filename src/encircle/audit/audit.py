@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -22,6 +20,7 @@ from ..models import fitting, split
 from ..threat import Budget, Column, Legal
 from ..training import CodePath, Recipe, read_weights
 from .case import Case, Judging
+from .identity import digest_of_file, digest_of_weights, settings_of
 
 BASES = ("target_share", "other_share", "bases", "dirty_label")
 """Settings of an attack that say what its poison is made from: the controls take the same."""
@@ -355,7 +354,7 @@ class Audit:
         A network of the user's own is known by its text, its weights of seed 0 and what it makes of two samples: two
         networks that differ only in the code of `forward` are different models.
         """
-        found = {name: _sha256(value) for name, value in vars(self.goal).items() if isinstance(value, Path)}
+        found = {name: digest_of_file(value) for name, value in vars(self.goal).items() if isinstance(value, Path)}
         if self.checkpoint is not None:
             found["checkpoint"] = digest_of_weights(self.checkpoint)
         if self._described is None:
@@ -422,44 +421,3 @@ def _device(name: str) -> torch.device:
         return torch.device(name)  # which only machines that train need to have
     except RuntimeError:
         raise InputError(f"there is no device {name!r}; choose cpu, cuda or the like.") from None
-
-
-def settings_of(piece: Any) -> Any:
-    """The settings of a configured object; a class of the user's own is described by its `repr`."""
-    if hasattr(type(piece), "__pydantic_fields__"):
-        return TypeAdapter(type(piece)).dump_python(piece, mode="json")
-    return {
-        "kind": kind_of(piece),
-        "class": f"{type(piece).__module__}.{type(piece).__qualname__}",
-        **_own_settings(piece),
-    }
-
-
-def _own_settings(piece: Any) -> dict[str, str]:
-    settings = {name: repr(value) for name, value in sorted(vars(piece).items())} if hasattr(piece, "__dict__") else {}
-    for name, text in settings.items():
-        if " at 0x" in text:  # an address differs in every process, and with it the id of the run
-            raise InputError(
-                f"{type(piece).__name__}.{name} has no text of its own; give its class a __repr__ that tells its settings."
-            )
-    return settings
-
-
-def kind_of(piece: Any) -> str:
-    """The name of a configured object, or of the class of one that has none."""
-    return str(getattr(piece, "kind", type(piece).__name__))
-
-
-def digest_of_weights(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, shapes and values."""
-    hasher = hashlib.sha256()
-    for name, value in weights.items():
-        hasher.update(f"{name}{tuple(value.shape)}".encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return hasher.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        raise InputError(f"{path} cannot be read; give an existing file.") from None

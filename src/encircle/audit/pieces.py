@@ -22,8 +22,9 @@ from ..scoring import cosine, distances, score
 from ..seeds import generator
 from ..storage import read_json
 from ..training import correct
-from .audit import Audit, settings_of
+from .audit import Audit
 from .goal_context import goal_context
+from .identity import settings_of
 from .parts import Arrays, Parts
 from .progress import Reporter
 from .workshop import Workshop

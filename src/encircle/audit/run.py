@@ -15,9 +15,10 @@ import yaml
 from ..core import RESULTS_VERSION, InputError, digest
 from ..goals import Goal
 from ..storage import only_one, read_json, sweep, write_json, write_text
-from .audit import Audit, kind_of, settings_of
+from .audit import Audit
 from .environment import provenance
 from .goal_context import rehearse
+from .identity import kind_of, settings_of
 from .parts import Parts
 from .pieces import Pieces
 from .progress import Reporter, Silent

@@ -22,8 +22,9 @@ from ..storage import read_json, write_json
 from ..training import CodePath, Ensemble, Source, read_weights, save_tensors
 from ..training.code_path import measured
 from ..training.fit import before, fit_hidden, hidden_samples
-from .audit import Audit, settings_of
+from .audit import Audit
 from .cache import Cache
+from .identity import settings_of
 from .progress import Reporter
 
 CODE_PATH = "code_path.json"

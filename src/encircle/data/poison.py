@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from ..core import InputError, StorageError
-from ..storage import read_json, replacing_folder, write_json
+from ..storage import read_json, replacing_folder, sha256_of, write_json
 
 MARK_KEY = "encircle"
 MARK = "POISON: made by the encircle toolkit to audit a model. Do not train on this sample."
@@ -75,7 +74,7 @@ class Poison:
                     "labels": self.labels.tolist(),
                     "bases": self.bases.tolist(),
                     "overwritten": self.overwritten.tolist(),
-                    "sha256": {name: _sha256(temporary / name) for name in files},
+                    "sha256": {name: sha256_of(temporary / name) for name in files},
                     **(about or {}),
                 },
             )
@@ -100,7 +99,7 @@ class Poison:
             raise InputError(f"{folder / _MANIFEST} is not a poison manifest of this version; export the poison again.")
         for name, expected in manifest["sha256"].items():
             path = folder / Path(name).name
-            if not path.is_file() or _sha256(path) != expected:
+            if not path.is_file() or sha256_of(path) != expected:
                 raise StorageError(
                     f"{path} is missing or was changed since it was exported; delete {folder} and run again."
                 )
@@ -153,10 +152,6 @@ def _save_table(poison: Poison, folder: Path, features: Sequence[str]) -> list[s
     )
     frame.write_parquet(folder / _TABLE)
     return [_TABLE]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @final

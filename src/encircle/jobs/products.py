@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -11,13 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..core import StorageError
-from ..storage import replacing_folder, write_json
+from ..storage import replacing_folder, sha256_of, write_json
 from .task import Task
 
 MANIFEST = "product.json"
 """The file of a product that lists the others."""
-
-_CHUNK = 1 << 20
 
 
 def seal(out: Path, task: Task) -> None:
@@ -34,7 +31,7 @@ def seal(out: Path, task: Task) -> None:
                     f"the task {task.label} left a link ({path.name}) in its product; it may leave files only."
                 )
             if path.is_file() and path != out / MANIFEST:
-                files[path.relative_to(out).as_posix()] = [path.stat().st_size, _sha256(path)]
+                files[path.relative_to(out).as_posix()] = [path.stat().st_size, sha256_of(path)]
     except OSError as error:
         raise StorageError(f"cannot read {out}: {error.strerror or error}; run again.") from error
     write_json(out / MANIFEST, {"task": task.id, "kind": task.kind, "files": files})
@@ -68,7 +65,7 @@ def is_whole(folder: Path, task: str, *, thorough: bool = False) -> bool:
             return False
         for name, (size, sha256) in manifest["files"].items():
             path = folder / _inner(name)
-            if not path.is_file() or (thorough and (path.stat().st_size != size or _sha256(path) != sha256)):
+            if not path.is_file() or (thorough and (path.stat().st_size != size or sha256_of(path) != sha256)):
                 return False
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StorageError):
         return False
@@ -111,14 +108,6 @@ def _inner(name: str) -> PurePosixPath:
             f"a product names the file {name!r}, which lies outside of its folder; delete it and run again."
         )
     return path
-
-
-def _sha256(path: Path) -> str:
-    hasher = hashlib.sha256()
-    with path.open("rb") as handle:
-        while chunk := handle.read(_CHUNK):
-            hasher.update(chunk)
-    return hasher.hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Any, Literal, final
 
 from ..attacks import IMF
 from ..audit import Audit, Case
-from ..audit.audit import settings_of
 from ..audit.case import AnyAttack, options
+from ..audit.identity import settings_of
 from ..core import InputError
 from ..jobs.driver import Listener
 from ..jobs.task import Executor

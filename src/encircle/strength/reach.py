@@ -9,7 +9,7 @@ from typing import Any, final
 
 from ..attacks import Ceiling
 from ..audit import Audit, Case
-from ..audit.audit import settings_of
+from ..audit.identity import settings_of
 from ..core import InputError
 from ..jobs.driver import Listener
 from ..jobs.task import Executor

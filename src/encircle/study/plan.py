@@ -10,9 +10,9 @@ from typing import Any, final
 
 from ..attacks import Attack
 from ..audit import Audit, Case
-from ..audit.audit import settings_of
 from ..audit.case_file import each_file
 from ..audit.goal_context import rehearse
+from ..audit.identity import settings_of
 from ..audit.progress import Silent
 from ..audit.run import run_folder, run_identity
 from ..audit.workshop import Workshop, model_identity
