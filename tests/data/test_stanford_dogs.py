@@ -136,6 +136,28 @@ def test_labels_out_of_step_with_the_folders(folder: Path) -> None:
             stanford_dogs(folder)
 
 
+def listed(part: range) -> tuple[list[str], list[int]]:
+    files = [f"{breed}/{breed.split('-')[0]}_{number}.jpg" for breed in BREEDS for number in part]
+    return files, [label for label in (1, 2, 3) for _ in part]
+
+
+def test_lists_whose_labels_do_not_agree_with_each_other(folder: Path) -> None:
+    files, labels = listed(range(6))
+    write_list(folder, "train", files, [{1: 2, 2: 1, 3: 3}[label] for label in labels])
+    with pytest.raises(InputError, match=r"test_list\.mat gives .* does not agree with the other files"):
+        stanford_dogs(folder)
+
+
+@pytest.mark.parametrize(("name", "part"), [("train", range(6)), ("test", range(6, 9))])
+def test_a_picture_is_listed_once(folder: Path, name: str, part: range) -> None:
+    files, labels = listed(part)
+    write_list(folder, name, [*files, "n01-Alpha/n01_0.jpg"], [*labels, 1])
+    with pytest.raises(
+        InputError, match=rf"{name}_list\.mat lists .*n01_0\.jpg, which train_list\.mat has listed already"
+    ):
+        stanford_dogs(folder)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -17,7 +17,7 @@ import torch
 from encircle.core import InputError
 from encircle.data import DataSet, Schema, TensorSamples, table_file
 from encircle.data.table_file import read_table
-from encircle.threat import Column
+from encircle.threat import Budget, Legal
 
 SCHEMA = Schema(label="ill", dropped=("id",), categorical=("race", "smokes"), integer=("age",), immutable=("height",))
 
@@ -128,9 +128,49 @@ def test_missing_values_are_refused_dropped_or_filled(tmp_path: Path) -> None:
     torch.testing.assert_close(known[known != middle].median(), middle, atol=0.1, rtol=0)
 
 
-def test_rows_without_a_label_are_left_out(tmp_path: Path) -> None:
-    labels = [None if row < 10 else row % 2 for row in range(60)]
-    assert len(whole(table_file(written(tmp_path, people(ill=labels)), SCHEMA))[0]) == 50
+@pytest.mark.parametrize("ending", ["csv", "parquet", "xpt"])
+@pytest.mark.parametrize("classes", [(0.0, 1.0), ("ill", "well")])
+def test_rows_without_a_label_are_left_out(tmp_path: Path, ending: str, classes: tuple[Any, Any]) -> None:
+    """A SAS file holds a blank text where there is none, a Parquet file perhaps NaN."""
+    none = float("nan") if ending == "parquet" and classes[0] == 0 else None
+    labels = [none if row < 10 else classes[row % 2] for row in range(60)]
+    data = table_file(written(tmp_path, people(ill=labels), ending), SCHEMA)
+    assert len(whole(data)[0]) == 50
+    assert len(data.classes) == 2
+
+
+def test_a_label_that_nobody_has(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the label 'ill' of .* is empty"):
+        table_file(written(tmp_path, people(ill=[None] * 60)), SCHEMA)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "xpt"])
+@pytest.mark.parametrize("missing", ["refuse", "drop", "median"])
+@pytest.mark.parametrize("column", ["weight", "race"])
+def test_an_empty_column_is_named(tmp_path: Path, ending: str, missing: Any, column: str) -> None:
+    frame = people().with_columns(pl.lit(None, dtype=pl.Float64 if ending == "xpt" else None).alias(column))
+    with pytest.raises(InputError, match=f"the column '{column}' of .* is empty; list it under dropped"):
+        table_file(written(tmp_path, frame, ending), replace(SCHEMA, missing=missing))
+
+
+def test_a_column_of_blank_texts_is_empty(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'weight' of .* is empty; list it under dropped"):
+        table_file(written(tmp_path, people(weight=[" "] * 60), "xpt"), SCHEMA)
+
+
+def test_a_sas_data_set(tmp_path: Path) -> None:
+    """Its writer is ReadStat's own; it has texts beyond ASCII, and a row without a label."""
+    path = Path(__file__).with_name("people.sas7bdat")
+    schema = Schema(label="ILL", dropped=("ID",), categorical=("CLINIC",), integer=("AGE",))
+    data = table_file(path, schema)
+    inputs, labels = whole(data)
+    assert data.features == ["AGE", "WEIGHT", "CLINIC=Genève", "CLINIC=Zürich"]
+    assert len(inputs) == 23
+    assert int(labels.sum()) == 11
+    assert int(inputs[:, 2].sum()) == 8
+    (tmp_path / "half.sas7bdat").write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(InputError, match="cannot be read"):
+        read_table(tmp_path / "half.sas7bdat")
 
 
 def test_a_category_that_only_held_out_rows_have_is_no_column(tmp_path: Path) -> None:
@@ -217,13 +257,32 @@ def test_too_few_rows(tmp_path: Path) -> None:
         table_file(written(tmp_path, people(5)), SCHEMA)
 
 
-def test_texts_of_odd_encodings_in_a_transport_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("encoding", "text"), [("WINDOWS-1252", "café!"), ("ISO-8859-2", "cał!!"), ("UTF-8", "caé!")])
+def test_texts_of_odd_encodings_in_a_transport_file(tmp_path: Path, encoding: str, text: str) -> None:
     path = written(tmp_path, people(smokes=["often", "cafe!"] * 30), "xpt")
-    path.write_bytes(path.read_bytes().replace(b"cafe!", "café".encode("cp1252") + b"!"))
+    path.write_bytes(path.read_bytes().replace(b"cafe!", text.encode(encoding)))
+    assert set(read_table(path, encoding)["smokes"]) == {"often", text}
+    for wrong, said in ((None, "that the file says"), ("UTF-8", "UTF-8"), ("KLINGON", "KLINGON")):
+        if encoding == "UTF-8" and wrong != "KLINGON":
+            continue
+        with pytest.raises(InputError, match=f"are not in the encoding {said}; set encoding to theirs, such as"):
+            read_table(path, wrong)
+
+
+def test_a_byte_that_no_encoding_knows_names_the_remedy(tmp_path: Path) -> None:
+    path = written(tmp_path, people(smokes=["often", "cafe!"] * 30), "xpt")
+    path.write_bytes(path.read_bytes().replace(b"cafe!", b"caf\x81!"))
     for encoding in (None, "WINDOWS-1252"):
-        assert set(read_table(path, encoding)["smokes"]) == {"often", "café!"}
-    with pytest.raises(InputError, match="cannot be read"):
-        read_table(path, "UTF-8")
+        with pytest.raises(InputError, match="set encoding to theirs"):
+            read_table(path, encoding)
+
+
+def test_names_of_columns_of_odd_encodings(tmp_path: Path) -> None:
+    path = written(tmp_path, people().rename({"smokes": "rauche"}), "xpt")
+    path.write_bytes(path.read_bytes().replace(b"rauche", "raüche".encode("cp1252")))
+    assert "raüche" in read_table(path, "WINDOWS-1252").columns
+    with pytest.raises(InputError, match="set encoding to theirs"):
+        read_table(path)
 
 
 def test_sas_files_need_their_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +301,17 @@ def test_sas_files_need_their_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_poison_of_such_a_table_stays_legal(tmp_path: Path) -> None:
     data = table_file(written(tmp_path, people()), SCHEMA)
-    assert data.columns["age"] == Column("integer", step=data.columns["age"].step)
+    base = data.train.inputs  # type: ignore[attr-defined]
+    legal = Legal(columns={list(data.features).index(name): column for name, column in data.columns.items()})
+    wild = base + torch.randn(base.shape, generator=torch.Generator().manual_seed(0))
+    poison = Budget(fraction=0.1, epsilon=0.2).project(wild, base, legal)
+    age, weight = data.features.index("age"), data.features.index("weight")
+    years = poison[:, age] / data.columns["age"].step
+    torch.testing.assert_close(years, years.round(), atol=1e-3, rtol=0)
+    moved = {name for place, name in enumerate(data.features) if not torch.equal(poison[:, place], base[:, place])}
+    assert moved == {"age", "weight"}
+    assert (poison - base)[:, weight].abs().max() > 0.1
+    assert (poison - base).abs().max() <= 0.2 + 1e-6
 
 
 def test_the_real_stand_in() -> None:

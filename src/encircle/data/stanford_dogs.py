@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, cast
 from xml.etree import ElementTree
@@ -55,8 +55,7 @@ def stanford_dogs(
     """
     lists = {name: _listed(folder, name) for name in (("train", "test") if split == "official" else ("file",))}
     named = _breeds([file for files in lists.values() for file, _ in files])
-    for name, files in lists.items():
-        _check_labels(folder, name, files)
+    _check_lists(folder, lists)
     chosen = _chosen(named, breeds)
     rows = {
         name: [file for file, _ in files if PurePosixPath(file).parts[0] in chosen] for name, files in lists.items()
@@ -117,18 +116,25 @@ def _breeds(files: Sequence[str]) -> list[str]:
     return sorted({PurePosixPath(file).parts[0] for file in files})
 
 
-def _check_labels(folder: Path, name: str, files: Sequence[tuple[str, int]]) -> None:
-    """A label means one folder, and a folder one label."""
+def _check_lists(folder: Path, lists: Mapping[str, Sequence[tuple[str, int]]]) -> None:
+    """In all lists together a label means one folder, a folder one label, and no picture is listed twice: a test picture may not be learnt from."""
     labels: dict[str, int] = {}
     breeds: dict[int, str] = {}
-    for file, label in files:
-        breed = PurePosixPath(file).parts[0]
-        if labels.setdefault(breed, label) != label or breeds.setdefault(label, breed) != breed:
-            other = breeds.get(label, breed) if labels[breed] == label else breed
-            raise InputError(
-                f"{folder / 'lists' / f'{name}_list.mat'} gives {file} the label {label}, which does not agree with the other files of {other}; "
-                "unpack lists.tar again."
-            )
+    places: dict[str, Path] = {}
+    for name, files in lists.items():
+        path = folder / "lists" / f"{name}_list.mat"
+        for file, label in files:
+            breed = PurePosixPath(file).parts[0]
+            if labels.setdefault(breed, label) != label or breeds.setdefault(label, breed) != breed:
+                other = breeds.get(label, breed) if labels[breed] == label else breed
+                raise InputError(
+                    f"{path} gives {file} the label {label}, which does not agree with the other files of {other}; unpack lists.tar again."
+                )
+            if file in places:
+                raise InputError(
+                    f"{path} lists {file}, which {places[file].name} has listed already; unpack lists.tar again."
+                )
+            places[file] = path
 
 
 def _chosen(named: Sequence[str], breeds: int | Sequence[str] | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,14 +71,16 @@ def table_file(
         held_out: share of the rows for the validation and test parts, in equal halves (paper: 0.1).
         pretrain: share of the training part set aside to learn starting weights from; it is never poisoned.
         seed: of the split.
-        encoding: of the texts in a SAS file; None is what the file says, and Windows' Western one if that fails.
+        encoding: of the texts in a SAS file; None is what the file says.
 
     Raises:
         InputError: the file is missing or damaged, or does not fit the schema; it names the column.
     """
     frame = read_table(path, encoding)
     names = _features(frame, schema, path)
-    frame = frame.filter(pl.col(schema.label).is_not_null())
+    frame = frame.filter(pl.Series([value is not None for value in _known(frame[schema.label])], dtype=pl.Boolean))
+    if not frame.height:
+        raise InputError(f"the label {schema.label!r} of {path} is empty; name another column, or give its values.")
     columns = {name: _values(frame, name, name in schema.categorical, path) for name in names}
     if schema.missing == "drop":
         whole = np.logical_and.reduce([~_absent(values) for values in columns.values()])
@@ -127,8 +130,6 @@ class _Features:
 
     def add(self, name: str, values: NDArray[Any]) -> None:
         absent = _absent(values)
-        if absent.all():
-            raise InputError(f"the column {name!r} of {self.path} is empty; list it under dropped.")
         if absent.any() and self.schema.missing == "refuse":
             raise InputError(
                 f"the column {name!r} of {self.path} lacks {int(absent.sum())} of {len(absent)} values; set missing to drop or median, or drop it."
@@ -180,7 +181,7 @@ def read_table(path: Path, encoding: str | None = None) -> pl.DataFrame:
         encoding: of the texts in a SAS file.
 
     Raises:
-        InputError: the file is missing, damaged or of another kind, or a SAS file cannot be read here.
+        InputError: the file is missing, damaged, of another kind or of another encoding, or a SAS file cannot be read here.
     """
     readers: Mapping[str, Callable[[], pl.DataFrame]] = {
         ".csv": lambda: pl.read_csv(path, null_values=list(EMPTY), infer_schema_length=None),
@@ -213,9 +214,13 @@ def _sas(path: Path, reader: str, encoding: str | None) -> pl.DataFrame:
     try:
         columns = read(str(path), output_format="dict", encoding=encoding)[0]
     except (UnicodeDecodeError, pyreadstat.ReadstatError, pyreadstat.PyreadstatError) as error:
-        if encoding is not None or ("convert" not in str(error).lower() and not isinstance(error, UnicodeDecodeError)):
+        if not isinstance(error, UnicodeDecodeError) and not re.search("convert|character set", str(error)):
             raise
-        columns = read(str(path), output_format="dict", encoding="WINDOWS-1252")[0]
+        # Trying others in turn would read Eastern European letters as Western ones, and say nothing.
+        claimed = "encoding that the file says" if encoding is None else f"encoding {encoding}"
+        raise InputError(
+            f"the texts of {path} are not in the {claimed}; set encoding to theirs, such as WINDOWS-1252 for Western European ones."
+        ) from None
     return pl.DataFrame({name: pl.Series(name, list(values), strict=False) for name, values in columns.items()})
 
 
@@ -243,16 +248,26 @@ def _features(frame: pl.DataFrame, schema: Schema, path: Path) -> list[str]:
 def _values(frame: pl.DataFrame, name: str, categorical: bool, path: Path) -> NDArray[Any]:
     """A column as float64 with NaN where it is missing; as objects with None, for a categorical one."""
     column = frame[name]
+    known = _known(column)
+    if all(value is None for value in known):
+        raise InputError(f"the column {name!r} of {path} is empty; list it under dropped.")
     if categorical:
-        kept = [None if value is None or value != value or value == "" else value for value in column.to_list()]  # noqa: PLR0124 - NaN
-        return np.array([*kept, None], dtype=object)[:-1]
+        return np.array([*known, None], dtype=object)[:-1]
     if column.dtype == pl.Boolean or column.dtype.is_numeric() or column.dtype == pl.Null:
         values = column.cast(pl.Float64).fill_null(float("nan")).to_numpy().astype(np.float64)
         return np.where(np.isfinite(values), values, np.nan)
-    first = next((value for value in column.to_list() if value not in {None, ""}), "")
+    first = next(value for value in known if value is not None)
     raise InputError(
         f"the column {name!r} of {path} holds {str(first)[:40]!r}, no number; list it under categorical or dropped."
     )
+
+
+def _known(column: pl.Series) -> list[Any]:
+    """A column's values, None for those that say nothing: SAS pads texts with blanks and knows no other missing text, Parquet has NaN beside null."""
+    return [
+        None if value is None or value != value or (isinstance(value, str) and not value.strip()) else value  # noqa: PLR0124 - NaN
+        for value in column.to_list()
+    ]
 
 
 def _absent(values: NDArray[Any]) -> NDArray[np.bool_]:
