@@ -200,3 +200,15 @@ def test_the_example_cases_are_cases(path: Path) -> None:
     case = read_case(path.read_text(encoding="utf-8"), [], path.name, folder=path.parent)
     assert case.targets == 10
     assert case.budget.epsilon == 0.1
+
+
+@pytest.mark.parametrize(("name", "cell"), [("dogs", "dogs-cam"), ("fractures-nhanes", "fractures-grad")])
+def test_the_example_cases_have_the_settings_of_the_papers_cells(name: str, cell: str) -> None:
+    import yaml
+
+    from encircle.audit.case_file import read_yaml
+    from encircle.reproduce.kdd21 import CELLS
+
+    case = read_yaml((HERE / "docs" / "cases" / f"{name}.yaml").read_text(encoding="utf-8"), name)
+    for key in ("data", "model", "recipe", "explainer", "goal", "attack", "budget"):
+        assert case[key] == yaml.safe_load(yaml.safe_dump(CELLS[cell][key])), key

@@ -22,7 +22,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from encircle.audit.case_data import StanfordDogs, TableFile
 from encircle.data import Samples
 from encircle.models import ResNet13, TwoLayerNet, fitting
-from encircle.reproduce.kdd21 import CELLS, CHOICE_SEED
+from encircle.reproduce.kdd21 import CELLS, CHOICE_SEED, EVERYTHING
 from encircle.seeds import generator
 from encircle.storage import read_json, write_json
 from encircle.training import Recipe, Source, correct, read_weights
@@ -34,7 +34,7 @@ OUT = HERE / "results" / "kdd21" / "recipe.json"
 ADAM = Recipe(start="checkpoint", batch_norm="frozen", epochs=10, optimiser="adam", schedule="cosine")
 RECIPES = {
     "conv1 to layer2 frozen": replace(ADAM, frozen_stages=3, lr=0.001),
-    "everything fine-tuned": replace(ADAM, lr=0.0001, weight_decay=0.01),
+    "everything fine-tuned": replace(ADAM, **EVERYTHING),
 }
 
 

@@ -12,26 +12,37 @@ from hypothesis import strategies as st
 from torch import nn
 
 from encircle.core import InputError
+from encircle.data import stanford_dogs
 from encircle.models import ResNet13, SmallResNet, TwoLayerNet, fitting, recalibrate
-from encircle.models.resnet import BasicBlock
 from encircle.training import read_weights
 
 
 def eighteen() -> dict[str, torch.Tensor]:
-    """A whole torchvision-style ResNet-18: the trunk, a fourth stage and a head of 1,000 classes."""
-    torch.manual_seed(0)
-    trunk = {
-        name: value
-        for name, value in ResNet13(10).state_dict().items()
-        if name.split(".")[0] not in {"head", "standardise"}
-    }
-    last = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512, 1)).state_dict()
-    head = nn.Linear(512, 1000).state_dict()
+    """A whole ResNet-18 by the names and shapes that torchvision publishes: the trunk, a fourth stage and a head of 1,000 classes."""
+    shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (64, 3, 7, 7), **normalisation("bn1", 64)}
+    seen = 64
+    for stage, width in ((1, 64), (2, 128), (3, 256), (4, 512)):
+        for block in (0, 1):
+            name = f"layer{stage}.{block}"
+            shapes |= {f"{name}.conv1.weight": (width, seen, 3, 3), **normalisation(f"{name}.bn1", width)}
+            shapes |= {f"{name}.conv2.weight": (width, width, 3, 3), **normalisation(f"{name}.bn2", width)}
+            if seen != width:
+                shapes |= {
+                    f"{name}.downsample.0.weight": (width, seen, 1, 1),
+                    **normalisation(f"{name}.downsample.1", width),
+                }
+            seen = width
+    shapes |= {"fc.weight": (1000, 512), "fc.bias": (1000,)}
+    random = torch.Generator().manual_seed(0)
     return {
-        **trunk,
-        **{f"layer4.{name}": value for name, value in last.items()},
-        **{f"fc.{name}": value for name, value in head.items()},
+        name: torch.rand(shape, generator=random) if shape else torch.tensor(0, dtype=torch.int64)
+        for name, shape in shapes.items()
     }
+
+
+def normalisation(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    vectors = ("weight", "bias", "running_mean", "running_var")
+    return {f"{name}.{vector}": (width,) for vector in vectors} | {f"{name}.num_batches_tracked": ()}
 
 
 def test_a_whole_resnet18_fits_and_its_last_stage_is_reported() -> None:
@@ -127,7 +138,10 @@ def test_genuine_imagenet_weights_by_name() -> None:
     taken, surplus = fitting(read_weights(path), model)
     assert not surplus
     model.load_state_dict(taken, strict=False)
-    inputs = torch.rand(8, 3, 64, 64)
+    if (root / "stanford-dogs-10").is_dir():
+        inputs = stanford_dogs(root / "stanford-dogs-10", side=64).train.batch(torch.arange(0, 1000, 50))
+    else:
+        inputs = torch.rand(8, 3, 64, 64)
     with torch.no_grad():
         before = model.features(inputs)
         recalibrate(model, [inputs])

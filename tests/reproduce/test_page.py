@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from encircle.reproduce.page import _unbent, _why, page
+from encircle.reproduce.limits import unbent, why
+from encircle.reproduce.page import page
 from encircle.reproduce.results import CellResult, read_cells
 
 HERE = Path(__file__).resolve().parents[2]
@@ -34,6 +36,9 @@ def cell(name: str, folder: Path, place: str, **changes: Any) -> CellResult:
         ("environment.json", environment),
     ):
         (path / file).write_text(json.dumps(content))
+    if place.startswith("table2"):
+        for file in ("case.yaml", "scores.parquet", "poisons.parquet"):
+            shutil.copy(found.folder / file, path / file)
     return replace(found, verdict=verdict, environment=environment, folder=path)
 
 
@@ -93,13 +98,13 @@ def test_models_that_no_attempt_bent_are_counted(tmp_path: Path) -> None:
     bent = [(1, 0, "ceiling", 0.5, 0.1), (1, 1, "ceiling", 0.2, 0.2), (2, 0, "ceiling", 0.1, 0.9)]
     columns = ["target", "seed", "arm", "l1", "jaccard"]
     cell = CellResult("dogs-cam", {}, {}, tmp_path)
-    assert _unbent(cell) is None
+    assert unbent(cell) is None
     pl.DataFrame(clean + bent, schema=columns, orient="row").write_parquet(tmp_path / "scores.parquet")
-    assert _unbent(cell) == (1, 3)
+    assert unbent(cell) == (1, 3)
 
 
 def test_where_the_condition_on_accuracy_holds_most_models_back_it_is_said() -> None:
-    assert "condition" in _why(0.1, 0.1, (6, 10))
-    assert "condition" not in _why(0.1, 0.1, (5, 10))
-    assert "leaves room" in _why(0.5, 0.1, (5, 10))
-    assert "hardly goes further" in _why(0.15, 0.1, None)
+    assert "condition" in why(0.1, 0.1, (6, 10))
+    assert "condition" not in why(0.1, 0.1, (5, 10))
+    assert "leaves room" in why(0.5, 0.1, (5, 10))
+    assert "hardly goes further" in why(0.15, 0.1, None)

@@ -129,6 +129,7 @@ class TableFile:
         held_out: share of the rows for the validation and test parts, in equal halves (paper: 0.1).
         pretrain: share of the training part set aside to learn starting weights from, from 0 to below 1; it is never poisoned.
         encoding: of the texts in a SAS file; None is what the file says.
+        source: what to get and from whom, for people who do not have the file: the error says it.
     """
 
     path: str
@@ -143,6 +144,7 @@ class TableFile:
     held_out: float = Field(default=0.1, gt=0, le=0.5)
     pretrain: float = Field(default=0.0, ge=0, lt=1)
     encoding: str | None = None
+    source: str = "put it there"
     kind: Literal["table"] = Field(default="table", kw_only=True)
 
     def load(self, seed: int) -> DataSet:
@@ -157,7 +159,7 @@ class TableFile:
             immutable=self.immutable,
             missing=self.missing,
         )
-        path = found(self.path, "export it into that folder")
+        path = found(self.path, self.source)
         return table_file(
             path, schema, held_out=self.held_out, pretrain=self.pretrain, seed=seed, encoding=self.encoding
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from ..report.formats import plain_estimate
 from .kdd21 import Part
 from .paper import PUBLISHED
 from .results import CellResult, read_cells
@@ -71,3 +72,30 @@ def sizes(cell: CellResult) -> str:
         f"{cell.verdict['targets']} targets x {cell.verdict['victims']} victims an arm, {data['train']} training samples, "
         f"{cell.verdict['held_out']} held-out rows"
     )
+
+
+def title_of(cell: str) -> str:
+    """A cell's name for people."""
+    data, _, explainer = cell.partition("-")
+    return f"{data.capitalize()}, {explainer.upper()}"
+
+
+def _jaccard_change(cell: CellResult) -> str:
+    return plain_estimate(cell.attack["jaccard_change"])
+
+
+def changes_of(
+    cells: Mapping[str, CellResult],
+    heading: str,
+    order: Iterable[str],
+    entry: Callable[[CellResult], str] = _jaccard_change,
+) -> str:
+    """A table of something of each cell: a row a setting, a column a case."""
+    columns = list(dict.fromkeys(name.split(" · ", 1)[0] for name in cells))
+    lines = []
+    for row in order:
+        found = [cells.get(f"{case} · {row}") for case in columns]
+        if any(found):
+            entries = ["–" if cell is None else entry(cell) for cell in found]
+            lines.append(f"| {row} | {' | '.join(entries)} |")
+    return f"| {heading} | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}\n" + "\n".join(lines)

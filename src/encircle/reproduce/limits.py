@@ -1,0 +1,138 @@
+"""What holds the cells back: what poison of any kind costs, how far models could be bent, and what a larger budget or more pixels would change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from ..report.formats import plain_estimate
+from ..scoring.statistics import SHORTEST_WAY
+from .beside import accuracy_by_class
+from .kdd21 import CEILING, LIMITS, Part
+from .results import CellResult, claims, read_cells
+from .tables import changes_of, title_of
+
+
+def what_holds_back(results: Path, tables: Mapping[Part, Mapping[str, CellResult]]) -> list[str]:
+    """The section, in paragraphs; none without results.
+
+    Args:
+        results: what was collected.
+        tables: the cells of each table.
+    """
+    attacked = {name: cell for found in tables.values() for name, cell in found.items()}
+    cells = read_cells(results / "limits")
+    bent = {name.split(" · ", 1)[0]: cell for name, cell in cells.items() if name.endswith(f" · {CEILING}")}
+    varied = {name: cell for name, cell in cells.items() if not name.endswith(f" · {CEILING}")}
+    parts = []
+    if attacked:
+        parts += [
+            "## What holds the cells back",
+            "Poison is a tenth of the set and all of one class, so that accuracy may change whatever is crafted into it. Change of accuracy in points, on "
+            "held-out rows, of as many unperturbed or noisy samples beside IMF's:",
+            _accuracy(attacked),
+        ]
+        by_class = [table for cells in tables.values() if cells and (table := accuracy_by_class(cells))]
+        if by_class:
+            parts += [
+                "With two classes it matters which one the target is of: a tenth of the set is most of the rarer class, the weights of the classes in the loss "
+                "stay those of the clean set, and networks then answer with the poison's class too often. That, and not the crafting, moves the accuracy; "
+                "over targets of both classes the mean says little and the interval is wide.",
+                *by_class,
+            ]
+    if bent:
+        parts += [
+            "The ceiling is what a clean victim's explanation can be bent to by training the model itself on L_adv beside the clean data, keeping the "
+            "target's label and all but a point of accuracy ([method](method.md#evidence)): a map that the network could give, whether or not poison can "
+            "bring it there. Where no attempt keeps both and comes nearer, a model stays as it was, is not bent, and counts all the same. IMF's share of the "
+            "way is its change of Jaccard in the tables above over the ceiling's, where both are of the same targets "
+            "(they are drawn among what all clean victims get right, which fewer victims leave more of).",
+            _ceilings(bent, attacked),
+            *_room(bent, attacked),
+        ]
+    if varied:
+        parts += [
+            "IMF with one thing changed at a time, on targets of their own: change of Jaccard beyond the seed drift, then L1. The dogs here are of five "
+            "breeds, and their poison is crafted with two models, so that every limit can have a run of its own.",
+            changes_of(varied, "limit", LIMITS),
+            changes_of(varied, "limit", LIMITS, lambda cell: f"{cell.attack['l1']['mean']:.2f}"),
+        ]
+    return parts
+
+
+def _ceilings(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]) -> str:
+    rows = []
+    for name, cell in bent.items():
+        clean, ceiling = cell.arm("clean"), cell.arm("ceiling")
+        way = ceiling["jaccard_change"]["mean"]
+        share = _share(attacked[name], cell, way) if name in attacked else "–"
+        entries = [f"{clean[metric]['mean']:.2f} → {ceiling[metric]['mean']:.2f}" for metric in ("jaccard", "l1")]
+        entries = [title_of(name), *entries, plain_estimate(ceiling["jaccard_change"]), _of(unbent(cell)), share]
+        rows.append(f"| {' | '.join(entries)} |")
+    head = "| cell | Jaccard, clean → ceiling | L1, clean → ceiling | change of Jaccard | not bent | IMF's share of the way |\n|---|---|---|---|---|---|\n"
+    return head + "\n".join(rows)
+
+
+def unbent(cell: CellResult) -> tuple[int, int] | None:
+    """How many models stayed the clean victims that they began as, because no attempt kept label and accuracy and came nearer; and of how many."""
+    path = cell.folder / "scores.parquet"
+    if not path.is_file():
+        return None
+    scores = pl.read_parquet(path.read_bytes()).select("target", "seed", "arm", "l1", "jaccard")
+    bent, clean = (scores.filter(pl.col("arm") == arm).drop("arm") for arm in ("ceiling", "clean"))
+    return len(bent.join(clean, on=["target", "seed", "l1", "jaccard"])), len(bent)
+
+
+def _of(count: tuple[int, int] | None) -> str:
+    return "–" if count is None else f"{count[0]} of {count[1]}"
+
+
+def _room(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]) -> list[str]:
+    """For cells whose maps did not move as they should: whether the network leaves room that the poison does not use."""
+    lines = []
+    for name, cell in bent.items():
+        if name not in attacked or all(c.holds is not False for c in claims(attacked[name]) if "Jaccard" in c.asked):
+            continue
+        most, ours = cell.arm("ceiling")["jaccard_change"], attacked[name].attack["jaccard_change"]
+        if most["mean"] is None or ours["mean"] is None:
+            continue
+        others = "" if _targets(cell) == _targets(attacked[name]) else " (of other targets)"
+        lines.append(
+            f"- {title_of(name)} falls short in Jaccard: bent directly, models change by {plain_estimate(most)}{others}, "
+            f"with IMF's poison by {plain_estimate(ours)}. {why(most['mean'], ours['mean'], unbent(cell))}"
+        )
+    return ["\n".join(lines)] if lines else []
+
+
+def why(most: float, ours: float, unbent: tuple[int, int] | None) -> str:
+    """What the ceiling says about a cell that falls short."""
+    if unbent is not None and 2 * unbent[0] > unbent[1]:
+        return (
+            f"With {_of(unbent)} models no attempt kept the label and all but a point of accuracy and came nearer: what holds the ceiling down is that "
+            "condition, which training on can miss by chance."
+        )
+    if most >= max(SHORTEST_WAY, 2 * ours):
+        return "The network leaves room that so much poison does not use."
+    return "Bent directly it hardly goes further with label and accuracy kept."
+
+
+def _targets(cell: CellResult) -> list[int]:
+    return sorted(target["row"] for target in cell.environment["targets"])
+
+
+def _share(attacked: CellResult, bent: CellResult, way: float | None) -> str:
+    if _targets(attacked) != _targets(bent):
+        return "other targets"
+    mine = attacked.attack["jaccard_change"]["mean"]
+    return "undefined" if mine is None or way is None or way < SHORTEST_WAY else f"{mine / way:.0%}"
+
+
+def _accuracy(cells: Mapping[str, CellResult]) -> str:
+    arms = {"base": "unperturbed bases", "noise": "random noise", "imf": "IMF"}
+    rows = [
+        f"| {title_of(name)} | {' | '.join(plain_estimate(cell.arm(arm)['accuracy_change'], '+.1f', scale=100) for arm in arms)} |"
+        for name, cell in cells.items()
+    ]
+    return f"| cell | {' | '.join(arms.values())} |\n|---|{'---|' * len(arms)}\n" + "\n".join(rows)
