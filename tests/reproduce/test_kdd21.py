@@ -84,7 +84,7 @@ def test_ceilings_are_of_the_tables_own_targets_and_limits_change_one_thing(weig
     size = PRESETS["standard"]
     assert {(case.targets, case.victims, case.budget.count) for case in ceilings} == {(size.targets, size.victims, 0)}
     changed = [run.case for run in runs if run.case.ceiling is None]
-    assert len(changed) == 2 * 4 + 2 * 3
+    assert len(changed) == 2 * 4 + 2 * 3 + 1
     assert {case.data.side for case in changed if case.data.kind == "stanford-dogs"} == {64, 112}
     assert {case.data.breeds for case in changed if case.data.kind == "stanford-dogs"} == {5}
 
