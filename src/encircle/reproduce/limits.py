@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -54,10 +55,11 @@ def what_holds_back(results: Path, tables: Mapping[Part, Mapping[str, CellResult
         ]
     if varied:
         parts += [
-            "IMF with one thing changed at a time, on targets of their own: change of Jaccard beyond the seed drift, then L1. The dogs here are of five "
+            "IMF with one thing changed at a time, on targets of their own: change of Jaccard beyond the seed drift, then L1, then the change of accuracy in points. The dogs here are of five "
             "breeds, and their poison is crafted with two models, so that every limit can have a run of its own.",
             changes_of(varied, "limit", LIMITS),
             changes_of(varied, "limit", LIMITS, lambda cell: f"{cell.attack['l1']['mean']:.2f}"),
+            changes_of(varied, "limit", LIMITS, lambda cell: _points(cell.attack["accuracy_change"])),
         ]
     return parts
 
@@ -132,7 +134,11 @@ def _share(attacked: CellResult, bent: CellResult, way: float | None) -> str:
 def _accuracy(cells: Mapping[str, CellResult]) -> str:
     arms = {"base": "unperturbed bases", "noise": "random noise", "imf": "IMF"}
     rows = [
-        f"| {title_of(name)} | {' | '.join(plain_estimate(cell.arm(arm)['accuracy_change'], '+.1f', scale=100) for arm in arms)} |"
+        f"| {title_of(name)} | {' | '.join(_points(cell.arm(arm)['accuracy_change']) for arm in arms)} |"
         for name, cell in cells.items()
     ]
     return f"| cell | {' | '.join(arms.values())} |\n|---|{'---|' * len(arms)}\n" + "\n".join(rows)
+
+
+def _points(change: Mapping[str, Any]) -> str:
+    return plain_estimate(change, "+.1f", scale=100)
