@@ -55,7 +55,8 @@ def what_holds_back(results: Path, tables: Mapping[Part, Mapping[str, CellResult
         ]
     if varied:
         parts += [
-            "IMF with one thing changed at a time, on targets of their own: change of Jaccard beyond the seed drift, then L1, then the change of accuracy in points. The dogs here are of five "
+            "IMF with one thing changed at a time, on targets of their own: change of Jaccard beyond the seed drift, then L1, then the change "
+            "of accuracy in points. The dogs here are of five "
             "breeds, and their poison is crafted with two models, so that every limit can have a run of its own.",
             changes_of(varied, "limit", LIMITS),
             changes_of(varied, "limit", LIMITS, lambda cell: f"{cell.attack['l1']['mean']:.2f}"),
