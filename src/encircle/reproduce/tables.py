@@ -84,6 +84,16 @@ def _jaccard_change(cell: CellResult) -> str:
     return plain_estimate(cell.attack["jaccard_change"])
 
 
+def l1_of(cell: CellResult) -> str:
+    """Mean L1 of the attack's victims."""
+    return f"{cell.attack['l1']['mean']:.2f}"
+
+
+def accuracy_change(cell: CellResult, arm: str | None = None) -> str:
+    """How the accuracy changes with the attack, or in another arm, in points."""
+    return plain_estimate((cell.arm(arm) if arm else cell.attack)["accuracy_change"], "+.1f", scale=100)
+
+
 def changes_of(
     cells: Mapping[str, CellResult],
     heading: str,
