@@ -57,15 +57,16 @@ def test_the_readme_shows_the_committed_evidence() -> None:
     assert (HERE / "results" / "evidence.md").read_text(encoding="utf-8").endswith(evidence.table() + "\n")
 
 
-def test_the_committed_verdicts_follow_from_the_committed_scores() -> None:
+@pytest.mark.parametrize(("folder", "count"), [("evidence", 4), ("kdd21/table1", 2), ("kdd21/table2", 2)], ids=str)
+def test_the_committed_verdicts_follow_from_the_committed_scores(folder: str, count: int) -> None:
     import json
 
     import polars as pl
 
     from encircle.audit.verdicts import judge
 
-    folders = sorted((HERE / "results" / "evidence").glob("*/verdict.json"))
-    assert len(folders) == 4
+    folders = sorted((HERE / "results" / folder).glob("*/verdict.json"))
+    assert len(folders) == count
     for file in folders:
         kept = json.loads(file.read_text())
         again = judge(
@@ -80,7 +81,7 @@ def test_the_committed_verdicts_follow_from_the_committed_scores() -> None:
         )
         assert again["verdict"] == kept["verdict"]
         for mine, theirs in zip(again["arms"], kept["arms"], strict=True):
-            for key in ("jaccard", "jaccard_change", "l1", "l1_change"):
+            for key in ("jaccard", "jaccard_change", "l1", "l1_change", "label_kept", "accuracy_change"):
                 assert mine[key] == pytest.approx(theirs[key])
 
 

@@ -39,8 +39,8 @@ def what_holds_back(results: Path, tables: Mapping[Part, Mapping[str, CellResult
             parts += [
                 "With two classes it matters which one the target is of: a tenth of the set is most of the rarer class, the weights of the classes in the loss "
                 "stay those of the clean set, and networks then answer with the poison's class too often. That, and not the crafting, moves the accuracy; "
-                "over targets of both classes the mean says little and the interval is wide. Weights that count the poison too narrow it, and cost GRAD what it gained "
-                "(the settings that were tried, below).",
+                "over targets of both classes the mean says little and the interval is wide. Weights that count the poison too narrow it, and cost "
+                "GRAD what it gained (the settings that were tried, below).",
                 *by_class,
             ]
     if bent:
