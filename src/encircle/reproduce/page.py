@@ -132,7 +132,7 @@ def _data_note(name: Part, cells: Mapping[str, CellResult], preset: str) -> str:
         note += (
             " Ours: women of NHANES 2013-2020, self-reported fractures, because the records of the Study of Osteoporotic Fractures are given to "
             "registered researchers alone (docs/data.md has a case for them); "
-            f"{some.environment['data']['pretrain']} more records learn starting weights, half of a fifth is the test part. The paper: 9,703 women of that "
+            f"{some.environment['data']['pretrain']} more records learn starting weights, a fifth is held out. The paper: 9,703 women of that "
             "study, a tenth held out. Targets are drawn among what all clean victims get right, so that the two explainers have other targets."
         )
     return note + settings
