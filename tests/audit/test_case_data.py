@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from encircle.audit import Audit
+from encircle.audit import Audit, Case
 from encircle.audit.case_data import StanfordDogs, TableFile, found
 from encircle.audit.case_file import read_case
+from encircle.audit.run import run_identity
 from encircle.core import InputError
 from encircle.reproduce.generated import write_dogs, write_records
 
@@ -30,6 +31,28 @@ def test_a_case_cannot_read_outside_of_it(name: str, tmp_path: Path, monkeypatch
     for data in (TableFile(path=name, label="a"), StanfordDogs(folder=name)):
         with pytest.raises(InputError, match="data is named by its place in the data folder"):
             data.load(0)
+
+
+def test_where_data_are_to_be_had_does_not_decide_what_a_run_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENCIRCLE_DATA", str(tmp_path))
+    write_records(tmp_path / "records.csv", rows=120)
+    content = {
+        "data": {"kind": "table", "path": "records.csv", "label": "fracture", "dropped": ["osteoporosis"]},
+        "model": {"kind": "two-layer"},
+        "explainer": {"kind": "grad"},
+        "goal": {"kind": "features", "count": 2},
+    }
+    ids = set()
+    for source in ("here", "there"):
+        content["data"]["source"] = source
+        content["data"]["categorical"] = ["race_ethnicity", "cycle"]
+        content["data"]["missing"] = "median"
+        audit = Audit.from_case(Case.model_validate(content))
+        ids.add(run_identity(audit, "data"))
+    assert len(ids) == 1
+    assert run_identity(audit, "other data") not in ids
 
 
 def test_missing_data_say_what_to_get_from_whom_and_where_to_put_it(

@@ -149,9 +149,10 @@ def test_lists_whose_labels_do_not_agree_with_each_other(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "part"), [("train", range(6)), ("test", range(6, 9))])
-def test_a_picture_is_listed_once(folder: Path, name: str, part: range) -> None:
+@pytest.mark.parametrize("again", ["n01-Alpha/n01_0.jpg", "n01-Alpha/./n01_0.jpg"])
+def test_a_picture_is_listed_once(folder: Path, name: str, part: range, again: str) -> None:
     files, labels = listed(part)
-    write_list(folder, name, [*files, "n01-Alpha/n01_0.jpg"], [*labels, 1])
+    write_list(folder, name, [*files, again], [*labels, 1])
     with pytest.raises(
         InputError, match=rf"{name}_list\.mat lists .*n01_0\.jpg, which train_list\.mat has listed already"
     ):

@@ -198,6 +198,11 @@ def test_a_category_that_only_held_out_rows_have_is_no_column(tmp_path: Path) ->
         ({"weight": [3.5] * 60}, "'weight' of .* has one value throughout; list it under dropped"),
         ({"race": [1] * 60}, "'race' of .* has one value throughout"),
         ({"weight": ["heavy"] * 60}, "'weight' of .* holds 'heavy', no number; list it under categorical or dropped"),
+        ({"weight": [70.5] * 59 + ["heavy"]}, "'weight' of .* holds 'heavy', no number"),
+        (
+            {"weight": ["70.5", "71"] * 30},
+            "'weight' of .* holds numbers as texts; list it under categorical or dropped",
+        ),
         ({"age": [40.5] * 30 + [60.0] * 30}, "'age' of .* holds 40.5, which is no whole number"),
         ({"ill": [1] * 60}, "'ill' of .* has 1 different values"),
         ({"weight": [float("inf")] + [70.0, 71.0] * 29 + [70.0]}, "'weight' of .* lacks 1 of 60 values"),
@@ -205,7 +210,14 @@ def test_a_category_that_only_held_out_rows_have_is_no_column(tmp_path: Path) ->
 )
 def test_columns_that_tell_nothing(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        table_file(written(tmp_path, people(**changed), "parquet"), SCHEMA)
+        frame = people().with_columns(pl.Series(name, values, strict=False) for name, values in changed.items())
+        table_file(written(tmp_path, frame, "parquet"), SCHEMA)
+
+
+def test_dropping_every_row_names_a_column(tmp_path: Path) -> None:
+    frame = people(height=[None] * 59 + [160.0], weight=[70.0] * 59 + [None])
+    with pytest.raises(InputError, match=r"no row of .* has a value in every column; .* drop columns such as 'height'"):
+        table_file(written(tmp_path, frame), replace(SCHEMA, missing="drop"))
 
 
 def test_a_label_that_is_a_number_is_no_class(tmp_path: Path) -> None:

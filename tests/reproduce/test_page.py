@@ -15,6 +15,7 @@ import pytest
 from encircle.reproduce.limits import unbent, why
 from encircle.reproduce.page import page
 from encircle.reproduce.results import CellResult, read_cells
+from encircle.reproduce.tables import changes_of
 
 HERE = Path(__file__).resolve().parents[2]
 
@@ -103,8 +104,44 @@ def test_models_that_no_attempt_bent_are_counted(tmp_path: Path) -> None:
     assert unbent(cell) == (1, 3)
 
 
-def test_where_the_condition_on_accuracy_holds_most_models_back_it_is_said() -> None:
-    assert "condition" in why(0.1, 0.1, (6, 10))
-    assert "condition" not in why(0.1, 0.1, (5, 10))
+def test_a_ceiling_that_most_models_did_not_reach_says_little() -> None:
+    assert "says little" in why(0.1, 0.1, (6, 10))
+    assert "says little" not in why(0.1, 0.1, (5, 10))
     assert "leaves room" in why(0.5, 0.1, (5, 10))
     assert "hardly goes further" in why(0.15, 0.1, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"jaccard_change": {"mean": 0.3, "low": None, "high": None}}, "cannot be told.** No interval is claimed (+0.30)"),
+        ({"jaccard_change": interval(0.01)}, "not reproduced.** The explanation did not move beyond the seed drift"),
+        ({"jaccard_change": interval(0.3), "jaccard": interval(0.5), "accuracy_change": interval(0.1), "l1": interval(0.1)}, "reproduced.** All 5"),
+        ({"jaccard_change": interval(0.3), "jaccard": interval(0.02)}, "in part.** The explanation moved (+0.30"),
+        (
+            {"jaccard_change": interval(0.3), "jaccard": interval(0.5), "l1": interval(0.1), "accuracy_change": {"mean": 0.0, "low": None, "high": None}},
+            "It cannot be told: accuracy falls by at most 1 point",
+        ),
+    ],
+)  # fmt: skip
+def test_the_answer_tells_what_failed_from_what_cannot_be_told(
+    changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    cell("fractures-grad", tmp_path, "table2/fractures-grad", imf=changes)
+    assert said in page(tmp_path)
+
+
+def test_what_is_undefined_is_said_and_stops_nothing(tmp_path: Path) -> None:
+    nothing = {
+        key: interval(None) for key in ("jaccard", "l1", "jaccard_change", "l1_change", "drift", "accuracy_change")
+    }
+    cell("fractures-grad", tmp_path, "table2/fractures-grad", imf=nothing, clean=nothing)
+    cell("fractures-grad", tmp_path, "limits/fractures-grad-ceiling", ceiling=nothing)
+    assert page(tmp_path).count("undefined") >= 10
+
+
+def test_what_has_other_targets_than_the_first_row_is_marked(tmp_path: Path) -> None:
+    found = cell("fractures-grad", tmp_path, "table2/fractures-grad")
+    other = replace(found, environment={**found.environment, "targets": found.environment["targets"][:3]})
+    table = changes_of({"a · x": found, "a · y": other, "a · z": found}, "heading", ("x", "y", "z"))
+    assert [line.endswith("° |") for line in table.splitlines()[2:]] == [False, True, False]

@@ -86,8 +86,10 @@ def run_folder(audit: Audit, runs: Path | str, fingerprint: str) -> Path:
 
 
 def run_identity(audit: Audit, fingerprint: str) -> str:
-    """A hash of everything that decides the scores of an audit's run (SHA-256, hex)."""
-    return digest([audit.describe(), audit.digests, RESULTS_VERSION, fingerprint])
+    """What a run is known by: everything that decides its scores, and so not where somebody else may get the data."""
+    described = audit.describe()
+    data = {key: value for key, value in described["data"].items() if key != "source"}
+    return digest([described | {"data": data}, audit.digests, RESULTS_VERSION, fingerprint])
 
 
 @contextmanager

@@ -120,7 +120,7 @@ def _check_lists(folder: Path, lists: Mapping[str, Sequence[tuple[str, int]]]) -
     """In all lists together a label means one folder, a folder one label, and no picture is listed twice: a test picture may not be learnt from."""
     labels: dict[str, int] = {}
     breeds: dict[int, str] = {}
-    places: dict[str, Path] = {}
+    places: dict[PurePosixPath, Path] = {}
     for name, files in lists.items():
         path = folder / "lists" / f"{name}_list.mat"
         for file, label in files:
@@ -130,11 +130,12 @@ def _check_lists(folder: Path, lists: Mapping[str, Sequence[tuple[str, int]]]) -
                 raise InputError(
                     f"{path} gives {file} the label {label}, which does not agree with the other files of {other}; unpack lists.tar again."
                 )
-            if file in places:
+            picture = PurePosixPath(file)
+            if picture in places:
                 raise InputError(
-                    f"{path} lists {file}, which {places[file].name} has listed already; unpack lists.tar again."
+                    f"{path} lists {file}, which {places[picture].name} has listed already; unpack lists.tar again."
                 )
-            places[file] = path
+            places[picture] = path
 
 
 def _chosen(named: Sequence[str], breeds: int | Sequence[str] | None) -> list[str]:

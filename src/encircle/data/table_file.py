@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,6 +85,11 @@ def table_file(
     columns = {name: _values(frame, name, name in schema.categorical, path) for name in names}
     if schema.missing == "drop":
         whole = np.logical_and.reduce([~_absent(values) for values in columns.values()])
+        if not whole.any():
+            worst = max(columns, key=lambda name: int(_absent(columns[name]).sum()))
+            raise InputError(
+                f"no row of {path} has a value in every column; set missing to median, or drop columns such as {worst!r}."
+            )
         frame, columns = frame.filter(pl.Series(whole)), {name: values[whole] for name, values in columns.items()}
     labels, classes = _labels(frame, schema, path)
     parts = split_rows(len(labels), seed, pretrain, held_out)
@@ -256,10 +262,22 @@ def _values(frame: pl.DataFrame, name: str, categorical: bool, path: Path) -> ND
     if column.dtype == pl.Boolean or column.dtype.is_numeric() or column.dtype == pl.Null:
         values = column.cast(pl.Float64).fill_null(float("nan")).to_numpy().astype(np.float64)
         return np.where(np.isfinite(values), values, np.nan)
-    first = next(value for value in known if value is not None)
+    texts = [value for value in known if value is not None]
+    other = next((text for text in texts if not _is_number(text)), None)
+    if other is None:  # perhaps codes, such as postal ones: what they are is for people to say
+        raise InputError(
+            f"the column {name!r} of {path} holds numbers as texts; list it under categorical or dropped, or write them as numbers."
+        )
     raise InputError(
-        f"the column {name!r} of {path} holds {str(first)[:40]!r}, no number; list it under categorical or dropped."
+        f"the column {name!r} of {path} holds {str(other)[:40]!r}, no number; list it under categorical or dropped, or mend the file."
     )
+
+
+def _is_number(text: Any) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except (TypeError, ValueError):
+        return False
 
 
 def _known(column: pl.Series) -> list[Any]:

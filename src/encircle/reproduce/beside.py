@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from ..audit.case_file import read_yaml
-from ..report.formats import plain_estimate
+from ..report.formats import decimal, plain_estimate
 from .results import CellResult
 
 NOTE = "note.md"
-"""Beside the cells of a table: what a reader has to know about how they came about."""
+"""Beside collected cells: what a reader has to know about how they came about, or what people concluded from them."""
+
+PER_CLASS = "poison samples to 100 clean ones of their class"
 
 _SCORES = {
     "jaccard_soft": "soft Jaccard, clean → IMF",
@@ -21,6 +24,12 @@ _SCORES = {
     "spearman": "rank correlation, clean → IMF",
     "mass_goal": "share of the map inside the desired region, clean → IMF",
 }
+
+
+def note(folder: Path) -> list[str]:
+    """What stands in a folder's note, if it has one."""
+    path = folder / NOTE
+    return [path.read_text("utf-8").strip()] if path.is_file() else []
 
 
 def settings_of_cells(cells: Mapping[str, CellResult]) -> str:
@@ -60,8 +69,7 @@ def measures(cells: Mapping[str, CellResult]) -> str:
 
 
 def _measured(cell: CellResult) -> dict[str, str | None]:
-    scores = pl.read_parquet((cell.folder / "scores.parquet").read_bytes())
-    attack = cell.verdict["attack"]
+    scores, attack = cell.table("scores"), cell.verdict["attack"]
     found: dict[str, str | None] = {
         "change of Jaccard": plain_estimate(cell.attack["jaccard_change"]),
         "change of L1": plain_estimate(cell.attack["l1_change"]),
@@ -69,12 +77,11 @@ def _measured(cell: CellResult) -> dict[str, str | None]:
     for column, title in _SCORES.items():
         means = [_mean(_victims(cell, scores, arm)[column]) for arm in ("clean", attack)]
         found[title] = None if None in means else " → ".join(f"{mean:.2f}" for mean in means)
-    found["how far other samples' maps move, another seed → IMF"] = (
-        f"{cell.arm('clean')['drift']['mean']:.2f} → {cell.attack['drift']['mean']:.2f}"
+    found["how far other samples' maps move, another seed → IMF"] = " → ".join(
+        decimal(arm["drift"]["mean"]) for arm in (cell.arm("clean"), cell.attack)
     )
-    poison = pl.read_parquet((cell.folder / "poisons.parquet").read_bytes()).filter(pl.col("arm") == attack)
-    shares = poison["share_of_class"]
-    found["poison, as a share of its class"] = _range(shares, 100, ".0f", " %")
+    poison = cell.table("poisons").filter(pl.col("arm") == attack)
+    found[PER_CLASS] = _range(poison["share_of_class"], 100, ".0f", "")
     found["largest change of a value"] = _range(poison["linf"], 1, ".3f", "")
     found["PSNR"] = None if poison["psnr"].null_count() == len(poison) else _range(poison["psnr"], 1, ".1f", " dB")
     return found
@@ -103,8 +110,7 @@ def accuracy_by_class(cells: Mapping[str, CellResult]) -> str | None:
         return None
     rows = []
     for name, cell in cells.items():
-        scores = pl.read_parquet((cell.folder / "scores.parquet").read_bytes())
-        poison = pl.read_parquet((cell.folder / "poisons.parquet").read_bytes())
+        scores, poison = cell.table("scores"), cell.table("poisons")
         for label, title in enumerate(classes):
             targets = [target["row"] for target in cell.environment["targets"] if target["label"] == label]
             if not targets:
@@ -113,10 +119,10 @@ def accuracy_by_class(cells: Mapping[str, CellResult]) -> str | None:
             before = _mean(_victims(cell, mine, "clean")["accuracy"])
             entries: list[Any] = [name.partition("-")[2].upper(), title, len(targets)]
             share = poison.filter(pl.col("target").is_in(targets) & (pl.col("arm") == cell.verdict["attack"]))
-            entries.append(_range(share["share_of_class"], 100, ".0f", " %"))
+            entries.append(_range(share["share_of_class"], 100, ".0f", ""))
             for arm in ("base", "noise", cell.verdict["attack"]):
                 after = _mean(_victims(cell, mine, arm)["accuracy"])
                 entries.append("–" if after is None or before is None else f"{100 * (after - before):+.1f}")
             rows.append(f"| {' | '.join(map(str, entries))} |")
-    head = "| cell | class of target and poison | targets | poison, as a share of the class | unperturbed bases | random noise | IMF |"
+    head = f"| cell | class of target and poison | targets | {PER_CLASS} | unperturbed bases | random noise | IMF |"
     return f"{head}\n|---|---|---|---|---|---|---|\n" + "\n".join(rows)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import polars as pl
 
-from ..report.formats import plain_estimate
+from ..report.formats import decimal, plain_estimate
 from ..scoring.statistics import SHORTEST_WAY
-from .beside import accuracy_by_class
+from .beside import accuracy_by_class, note
 from .kdd21 import CEILING, LIMITS, Part
 from .results import CellResult, claims, read_cells
-from .tables import accuracy_change, changes_of, l1_of, title_of
+from .tables import OTHERS, accuracy_change, changes_of, l1_of, title_of
 
 
 def what_holds_back(results: Path, tables: Mapping[Part, Mapping[str, CellResult]]) -> list[str]:
@@ -36,13 +36,8 @@ def what_holds_back(results: Path, tables: Mapping[Part, Mapping[str, CellResult
         ]
         by_class = [table for cells in tables.values() if cells and (table := accuracy_by_class(cells))]
         if by_class:
-            parts += [
-                "With two classes it matters which one the target is of: a tenth of the set is most of the rarer class, the weights of the classes in the loss "
-                "stay those of the clean set, and networks then answer with the poison's class too often. That, and not the crafting, moves the accuracy; "
-                "over targets of both classes the mean says little and the interval is wide. Weights that count the poison too narrow it, and cost "
-                "GRAD what it gained (the settings that were tried, below).",
-                *by_class,
-            ]
+            parts += ["By the class that target and poison are of, where there are two:", *by_class]
+        parts += note(results / "limits")
     if bent:
         parts += [
             "The ceiling is what a clean victim's explanation can be bent to by training the model itself on L_adv beside the clean data, keeping the "
@@ -55,9 +50,8 @@ def what_holds_back(results: Path, tables: Mapping[Part, Mapping[str, CellResult
         ]
     if varied:
         parts += [
-            "IMF with one thing changed at a time, on targets of their own: change of Jaccard beyond the seed drift, then L1, then the change "
-            "of accuracy in points. The dogs here are of five "
-            "breeds, and their poison is crafted with two models, so that every limit can have a run of its own.",
+            "IMF with one thing changed at a time, on fewer targets (dogs also of five breeds and with two surrogates, so that every limit can have a run of "
+            f"its own): change of Jaccard beyond the seed drift, then L1, then the change of accuracy in points. {OTHERS}",
             changes_of(varied, "limit", LIMITS),
             changes_of(varied, "limit", LIMITS, l1_of),
             changes_of(varied, "limit", LIMITS, accuracy_change),
@@ -71,7 +65,7 @@ def _ceilings(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]
         clean, ceiling = cell.arm("clean"), cell.arm("ceiling")
         way = ceiling["jaccard_change"]["mean"]
         share = _share(attacked[name], cell, way) if name in attacked else "–"
-        entries = [f"{clean[metric]['mean']:.2f} → {ceiling[metric]['mean']:.2f}" for metric in ("jaccard", "l1")]
+        entries = [" → ".join(decimal(arm[metric]["mean"]) for arm in (clean, ceiling)) for metric in ("jaccard", "l1")]
         entries = [title_of(name), *entries, plain_estimate(ceiling["jaccard_change"]), _of(unbent(cell)), share]
         rows.append(f"| {' | '.join(entries)} |")
     head = "| cell | Jaccard, clean → ceiling | L1, clean → ceiling | change of Jaccard | not bent | IMF's share of the way |\n|---|---|---|---|---|---|\n"
@@ -80,10 +74,9 @@ def _ceilings(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]
 
 def unbent(cell: CellResult) -> tuple[int, int] | None:
     """How many models stayed the clean victims that they began as, because no attempt kept label and accuracy and came nearer; and of how many."""
-    path = cell.folder / "scores.parquet"
-    if not path.is_file():
+    if not (cell.folder / "scores.parquet").is_file():
         return None
-    scores = pl.read_parquet(path.read_bytes()).select("target", "seed", "arm", "l1", "jaccard")
+    scores = cell.table("scores").select("target", "seed", "arm", "l1", "jaccard")
     bent, clean = (scores.filter(pl.col("arm") == arm).drop("arm") for arm in ("ceiling", "clean"))
     return len(bent.join(clean, on=["target", "seed", "l1", "jaccard"])), len(bent)
 
@@ -101,7 +94,7 @@ def _room(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]) ->
         most, ours = cell.arm("ceiling")["jaccard_change"], attacked[name].attack["jaccard_change"]
         if most["mean"] is None or ours["mean"] is None:
             continue
-        others = "" if _targets(cell) == _targets(attacked[name]) else " (of other targets)"
+        others = "" if cell.targets == attacked[name].targets else " (of other targets)"
         lines.append(
             f"- {title_of(name)} falls short in Jaccard: bent directly, models change by {plain_estimate(most)}{others}, "
             f"with IMF's poison by {plain_estimate(ours)}. {why(most['mean'], ours['mean'], unbent(cell))}"
@@ -113,20 +106,16 @@ def why(most: float, ours: float, unbent: tuple[int, int] | None) -> str:
     """What the ceiling says about a cell that falls short."""
     if unbent is not None and 2 * unbent[0] > unbent[1]:
         return (
-            f"With {_of(unbent)} models no attempt kept the label and all but a point of accuracy and came nearer: what holds the ceiling down is that "
-            "condition, which training on can miss by chance."
+            f"With {_of(unbent)} models no attempt kept the label and all but a point of accuracy and came nearer, so that this ceiling says little about "
+            "what the network could show."
         )
     if most >= max(SHORTEST_WAY, 2 * ours):
         return "The network leaves room that so much poison does not use."
     return "Bent directly it hardly goes further with label and accuracy kept."
 
 
-def _targets(cell: CellResult) -> list[int]:
-    return sorted(target["row"] for target in cell.environment["targets"])
-
-
 def _share(attacked: CellResult, bent: CellResult, way: float | None) -> str:
-    if _targets(attacked) != _targets(bent):
+    if attacked.targets != bent.targets:
         return "other targets"
     mine = attacked.attack["jaccard_change"]["mean"]
     return "undefined" if mine is None or way is None or way < SHORTEST_WAY else f"{mine / way:.0%}"

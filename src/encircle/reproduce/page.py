@@ -10,17 +10,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..report.formats import plain_estimate
+from ..report.formats import decimal, plain_estimate
 from ..report.load import SavedRun
 from ..scoring import score
 from ..storage import write_text
-from .beside import NOTE, measures, settings_of_cells
+from .beside import measures, note, settings_of_cells
 from .figures import figure4, figure5
 from .kdd21 import CHOICE_SEED, CHOICES, PARTS, READINGS, Part
 from .limits import what_holds_back
 from .paper import STABLE_EPOCHS
-from .results import CellResult, Convergence, claims, convergence, read_cells, read_figure4
-from .tables import TABLES, accuracy_change, changes_of, l1_of, rows_of, sizes, title_of
+from .results import CellResult, Claim, Convergence, claims, convergence, read_cells, read_figure4
+from .tables import OTHERS, TABLES, accuracy_change, changes_of, l1_of, rows_of, sizes, title_of
 
 NAME = "kdd21"
 """Of the page and of its pictures."""
@@ -63,7 +63,7 @@ def page(results: Path) -> str:
             parts += [
                 f"## {PARTS[name]}",
                 _data_note(name, tables[name], _preset(results)),
-                *_note(results / name),
+                *note(results / name),
                 _table(results, name),
                 _claims(tables[name]),
                 measures(tables[name]),
@@ -82,24 +82,25 @@ def page(results: Path) -> str:
 
 
 def _answer(tables: Mapping[Part, Mapping[str, CellResult]]) -> str:
-    lines = []
-    for cells in tables.values():
-        for name in cells:
-            found = claims(cells[name])
-            failed = [claim.asked for claim in found if not claim.holds]
-            moved = bool(found[0].holds)
-            if not failed:
-                lines.append(f"- **{title_of(name)}: reproduced.** All {len(found)} conditions hold.")
-            elif not moved:
-                nor = f" Nor: {'; '.join(failed[1:])}." if failed[1:] else ""
-                lines.append(
-                    f"- **{title_of(name)}: not reproduced.** The explanation did not move beyond the seed drift ({found[0].found}).{nor}"
-                )
-            else:
-                lines.append(
-                    f"- **{title_of(name)}: in part.** The explanation moved ({found[0].found}), but not: {'; '.join(failed)}."
-                )
+    lines = [f"- **{title_of(name)}: {_told(claims(cells[name]))}" for cells in tables.values() for name in cells]
     return "\n".join(lines) if lines else "Nothing is finished yet."
+
+
+def _told(found: Sequence[Claim]) -> str:
+    """Whether a cell is reproduced, and if not what is missing or cannot be told."""
+    moved = found[0]
+    failed = "; ".join(claim.asked for claim in found[1:] if claim.holds is False)
+    untold = "; ".join(claim.asked for claim in found[1:] if claim.holds is None)
+    more = f" It cannot be told: {untold}." if untold else ""
+    if moved.holds is None:
+        return f"cannot be told.** No interval is claimed ({moved.found})."
+    if not moved.holds:
+        nor = f" Nor: {failed}." if failed else ""
+        return f"not reproduced.** The explanation did not move beyond the seed drift ({moved.found}).{nor}{more}"
+    if failed or untold:
+        but = f", but not: {failed}" if failed else ""
+        return f"in part.** The explanation moved ({moved.found}){but}.{more}"
+    return f"reproduced.** All {len(found)} conditions hold."
 
 
 def _preset(results: Path) -> str:
@@ -107,14 +108,9 @@ def _preset(results: Path) -> str:
     return str(json.loads(path.read_text("utf-8"))["preset"]) if path.is_file() else "standard"
 
 
-def _note(folder: Path) -> list[str]:
-    path = folder / NOTE
-    return [path.read_text("utf-8").strip()] if path.is_file() else []
-
-
 def _data_note(name: Part, cells: Mapping[str, CellResult], preset: str) -> str:
     some = next(iter(cells.values()))
-    note = f"{sizes(some)[0].upper()}{sizes(some)[1:]}, poison {some.verdict['case']['budget']}. Preset `{preset}`."
+    note = f"{sizes(some)}, poison {some.verdict['case']['budget']}. Preset `{preset}`."
     settings = f" Settings: {settings_of_cells(cells)}"
     if preset == "smoke":
         return (
@@ -217,7 +213,7 @@ def _full(results: Path) -> list[str]:
         return []
     some = next(iter(cells.values()))
     note = (
-        f"{sizes(some)[0].upper()}{sizes(some)[1:]}; {settings_of_cells(cells)} Too few for intervals, and of other breeds "
+        f"{sizes(some)}; {settings_of_cells(cells)} Too few for intervals, and of other breeds "
         "and surrogates than the table: it shows whether the attack can get through without frozen stages, not what freezing changes."
     )
     return [f"## Checked with {PARTS['full'].removeprefix('the check with ')}", note, _plain(cells)]
@@ -230,10 +226,9 @@ def _readings(results: Path) -> list[str]:
     return [
         "## What the readings change",
         "One reading that the paper leaves open changed at a time, on the embedded data, where runs are cheap: change of Jaccard towards the desired map "
-        f"beyond the seed drift. {sizes(next(iter(cells.values())))[0].upper()}{sizes(next(iter(cells.values())))[1:].partition(',')[0]}; on the digits two "
+        f"beyond the seed drift. {sizes(next(iter(cells.values()))).partition(',')[0]}; on the digits two "
         "surrogates and six epochs. WM rows are of WM itself. As the paper has it, bases are of the target's class and T itself; here a tenth of them are T. "
-        "Victims from scratch learn for longer at another rate and have other targets, as the clean victims get other samples right: that row may be "
-        "read by its sign alone.",
+        f"Victims from scratch learn for longer at another rate. {OTHERS}",
         changes_of(cells, "reading", READINGS),
     ]
 
@@ -245,7 +240,8 @@ def _choices(results: Path) -> list[str]:
     return [
         "## How the settings for the table were chosen",
         f"On the split of seed {CHOICE_SEED}, other targets and other victims than those reported: change of Jaccard towards the desired map beyond the "
-        "seed drift, then L1, then the change of accuracy in points. The order of settings whose intervals overlap means nothing.",
+        "seed drift, then L1, then the change of accuracy in points. The order of settings whose intervals overlap means nothing. "
+        f"{OTHERS}",
         changes_of(cells, "setting", CHOICES),
         changes_of(cells, "setting", CHOICES, l1_of),
         changes_of(cells, "setting", CHOICES, accuracy_change),
@@ -257,7 +253,8 @@ def _plain(cells: Mapping[str, CellResult]) -> str:
     for name, cell in cells.items():
         attack = cell.attack
         entries = [
-            f"{cell.arm('clean')[metric]['mean']:.2f} → {attack[metric]['mean']:.2f}" for metric in ("jaccard", "l1")
+            " → ".join(decimal(arm[metric]["mean"]) for arm in (cell.arm("clean"), attack))
+            for metric in ("jaccard", "l1")
         ]
         rows.append(
             f"| {title_of(name)} | {' | '.join(entries)} | {plain_estimate(attack['jaccard_change'])} | {attack['label_kept']['mean']:.0%} |"

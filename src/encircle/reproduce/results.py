@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save
 
 from ..core import InputError
 from ..goals import REGIONS
-from ..report.formats import plain_estimate
+from ..report.formats import decimal, plain_estimate
 from ..report.load import SavedRun, load_run
 from ..storage import write_bytes, write_json
 from ..study.folder import noted_runs, reopen
@@ -93,6 +93,25 @@ class CellResult:
         """The scores of the audited attack."""
         return self.arm(self.verdict["attack"])
 
+    @property
+    def targets(self) -> list[int]:
+        """Their rows, in order."""
+        return sorted(target["row"] for target in self.environment["targets"])
+
+    def table(self, name: str) -> pl.DataFrame:
+        """One of its tables, `scores` or `poisons`.
+
+        Raises:
+            InputError: it is missing or damaged.
+        """
+        path = self.folder / f"{name}.parquet"
+        try:
+            return pl.read_parquet(path.read_bytes())
+        except (OSError, pl.exceptions.PolarsError):
+            raise InputError(
+                f"{path} is missing or damaged; run `encircle reproduce` again to write it anew."
+            ) from None
+
 
 def read_cells(folder: Path) -> dict[str, CellResult]:
     """The cells that were collected into a folder, by name.
@@ -126,7 +145,8 @@ class Claim:
 def claims(cell: CellResult) -> list[Claim]:
     """The paper's claims for a cell, judged on fresh-seed victims."""
     published, attack, rival = PUBLISHED[cell.name], cell.attack, cell.arm("watermark")
-    below = None if not rival["l1"]["mean"] else 1 - attack["l1"]["mean"] / rival["l1"]["mean"]
+    l1 = attack["l1"]["mean"]
+    below = None if l1 is None or not rival["l1"]["mean"] else 1 - l1 / rival["l1"]["mean"]
     change, loss = attack["jaccard_change"], attack["accuracy_change"]
     worst = None if loss["low"] is None else -loss["low"]
     held, kept, jaccard = cell.verdict["held_out"], attack["label_kept"]["mean"], attack["jaccard"]["mean"]
@@ -141,7 +161,11 @@ def claims(cell: CellResult) -> list[Claim]:
             "undefined" if below is None else f"{below:.1%} below",
             None if below is None else below >= L1_BELOW_WM - 1e-9,
         ),
-        Claim(f"Jaccard at least {published.jaccard[1]:.2f}", f"{jaccard:.2f}", jaccard >= published.jaccard[1]),
+        Claim(
+            f"Jaccard at least {published.jaccard[1]:.2f}",
+            decimal(jaccard),
+            None if jaccard is None else jaccard >= published.jaccard[1],
+        ),
         Claim(f"at least {LABEL_KEPT:.0%} of victims keep the label", f"{kept:.0%}", kept >= LABEL_KEPT),
         Claim(
             f"accuracy falls by at most {100 * ACCURACY_LOSS:g} point (upper end, on at least 500 rows)",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from ..report.formats import plain_estimate
+from ..report.formats import decimal, plain_estimate
 from .kdd21 import Part
 from .paper import PUBLISHED
 from .results import CellResult, read_cells
@@ -60,13 +60,11 @@ def _entry(arm: Mapping[str, Any] | None, metric: str) -> str:
     if arm is None:
         return "not finished"
     value = arm[metric]
-    if value["mean"] is None:
-        return "undefined"
-    return f"{value['mean']:.2f}" + ("" if value["low"] is None else f" [{value['low']:.2f}, {value['high']:.2f}]")
+    return plain_estimate(value, ".2f")
 
 
 def sizes(cell: CellResult) -> str:
-    """How much evidence a cell rests on."""
+    """How much evidence a cell rests on, as the beginning of a sentence."""
     data = cell.environment["data"]
     return (
         f"{cell.verdict['targets']} targets x {cell.verdict['victims']} victims an arm, {data['train']} training samples, "
@@ -86,12 +84,19 @@ def _jaccard_change(cell: CellResult) -> str:
 
 def l1_of(cell: CellResult) -> str:
     """Mean L1 of the attack's victims."""
-    return f"{cell.attack['l1']['mean']:.2f}"
+    return decimal(cell.attack["l1"]["mean"])
 
 
 def accuracy_change(cell: CellResult, arm: str | None = None) -> str:
     """How the accuracy changes with the attack, or in another arm, in points."""
     return plain_estimate((cell.arm(arm) if arm else cell.attack)["accuracy_change"], "+.1f", scale=100)
+
+
+OTHERS = (
+    "Targets are drawn among what all clean victims get right: where those are others, because the victims learn otherwise, the targets may be too (°), and "
+    "the difference is not of the setting alone."
+)
+"""What the mark of `changes_of` means."""
 
 
 def changes_of(
@@ -100,12 +105,16 @@ def changes_of(
     order: Iterable[str],
     entry: Callable[[CellResult], str] = _jaccard_change,
 ) -> str:
-    """A table of something of each cell: a row a setting, a column a case."""
+    """A table of something of each cell: a row a setting, a column a case; what has other targets than the column's first is marked (`OTHERS`)."""
     columns = list(dict.fromkeys(name.split(" · ", 1)[0] for name in cells))
     lines = []
+    first: dict[str, list[int]] = {}
     for row in order:
-        found = [cells.get(f"{case} · {row}") for case in columns]
-        if any(found):
-            entries = ["–" if cell is None else entry(cell) for cell in found]
+        entries = []
+        for case in columns:
+            cell = cells.get(f"{case} · {row}")
+            same = cell is None or first.setdefault(case, cell.targets) == cell.targets
+            entries.append("–" if cell is None else f"{entry(cell)}{'' if same else ' °'}")
+        if set(entries) != {"–"}:
             lines.append(f"| {row} | {' | '.join(entries)} |")
     return f"| {heading} | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}\n" + "\n".join(lines)
