@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from encircle.audit import Case, read_case
 from encircle.cli import app
 from encircle.core import InputError
 from encircle.goals import Features, Units
-from encircle.reproduce.kdd21 import CELLS, PARTS, PRESETS, READINGS, TEN, PresetName, make_smoke_data, studies
+from encircle.reproduce.kdd21 import CELLS, PARTS, PRESETS, READINGS, TEN, Part, PresetName, make_smoke_data, studies
 from encircle.reproduce.paper import PUBLISHED
+from encircle.reproduce.results import read_cells
 from encircle.study.grid import expand
 from encircle.study.study_file import gather_files
 from tests.test_documents import tool
@@ -152,3 +154,33 @@ def test_cells_can_be_had_as_case_files(weights: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(sys, "argv", ["cells.py", str(tmp_path / "none"), "--weights", str(tmp_path / "missing")])
     with pytest.raises(SystemExit, match=r"the weights .* do not exist"):
         tool("cells").main()
+
+
+@pytest.mark.parametrize("part", ["table1", "table2", "full", "limits", "choices"])
+def test_committed_cells_have_the_settings_of_the_preset(part: Part, weights: Path) -> None:
+    file = studies("standard", [part], weights)[part]
+    study = expand(file, part)
+    planned = {
+        " · ".join(axis.labels[place] for axis, place in zip(study.axes, run.at, strict=True)): run.case
+        for run in study.runs
+    }
+    committed = read_cells(Path(__file__).resolve().parents[2] / "results" / "kdd21" / part)
+    assert set(committed) == set(planned)
+    for name, cell in committed.items():
+        found, wanted = yaml.safe_load((cell.folder / "case.yaml").read_text()), planned[name].model_dump(mode="json")
+        for key in (
+            "model",
+            "recipe",
+            "explainer",
+            "goal",
+            "attack",
+            "budget",
+            "ceiling",
+            "targets",
+            "victims",
+            "seed",
+        ):
+            mine, theirs = found[key], wanted[key]
+            if isinstance(mine, dict) and key != "goal":  # settings that came later have their defaults
+                theirs = {one: value for one, value in theirs.items() if one in mine}
+            assert mine == theirs, (name, key)
