@@ -254,15 +254,19 @@ def _features(frame: pl.DataFrame, schema: Schema, path: Path) -> list[str]:
 def _values(frame: pl.DataFrame, name: str, categorical: bool, path: Path) -> NDArray[Any]:
     """A column as float64 with NaN where it is missing; as objects with None, for a categorical one."""
     column = frame[name]
-    known = _known(column)
-    if all(value is None for value in known):
-        raise InputError(f"the column {name!r} of {path} is empty; list it under dropped.")
-    if categorical:
-        return np.array([*known, None], dtype=object)[:-1]
-    if column.dtype == pl.Boolean or column.dtype.is_numeric() or column.dtype == pl.Null:
+    numbers = column.dtype == pl.Boolean or column.dtype.is_numeric() or column.dtype == pl.Null
+    values: NDArray[Any]
+    if numbers and not categorical:
         values = column.cast(pl.Float64).fill_null(float("nan")).to_numpy().astype(np.float64)
-        return np.where(np.isfinite(values), values, np.nan)
-    texts = [value for value in known if value is not None]
+        values = np.where(np.isfinite(values), values, np.nan)
+    else:
+        values = np.array([*_known(column), None], dtype=object)[:-1]
+    absent = _absent(values)
+    if absent.all():
+        raise InputError(f"the column {name!r} of {path} is empty; list it under dropped.")
+    if numbers or categorical:
+        return values
+    texts = values[~absent].tolist()
     other = next((text for text in texts if not _is_number(text)), None)
     if other is None:  # perhaps codes, such as postal ones: what they are is for people to say
         raise InputError(

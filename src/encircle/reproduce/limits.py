@@ -102,11 +102,11 @@ def _room(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]) ->
     return ["\n".join(lines)] if lines else []
 
 
-def why(most: float, ours: float, unbent: tuple[int, int] | None) -> str:
-    """What the ceiling says about a cell that falls short."""
-    if unbent is not None and 2 * unbent[0] > unbent[1]:
+def why(most: float, ours: float, stayed: tuple[int, int] | None) -> str:
+    """What the ceiling says about a cell that falls short; `stayed` is `unbent`'s count."""
+    if stayed is not None and 2 * stayed[0] > stayed[1]:
         return (
-            f"With {_of(unbent)} models no attempt kept the label and all but a point of accuracy and came nearer, so that this ceiling says little about "
+            f"With {_of(stayed)} models no attempt kept the label and all but a point of accuracy and came nearer, so that this ceiling says little about "
             "what the network could show."
         )
     if most >= max(SHORTEST_WAY, 2 * ours):

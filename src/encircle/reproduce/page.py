@@ -110,28 +110,28 @@ def _preset(results: Path) -> str:
 
 def _data_note(name: Part, cells: Mapping[str, CellResult], preset: str) -> str:
     some = next(iter(cells.values()))
-    note = f"{sizes(some)}, poison {some.verdict['case']['budget']}. Preset `{preset}`."
+    told = f"{sizes(some)}, poison {some.verdict['case']['budget']}. Preset `{preset}`."
     settings = f" Settings: {settings_of_cells(cells)}"
     if preset == "smoke":
         return (
-            f"{note} The data are made up and the weights random: this shows that everything works, and nothing else."
+            f"{told} The data are made up and the weights random: this shows that everything works, and nothing else."
         )
     if preset == "paper":
-        return note + settings
+        return told + settings
     if name == "table1":
         classes, side = len(some.environment["data"]["classes"]), some.environment["data"]["shape"][-1]
-        note += (
+        told += (
             f" Ours: {classes} breeds at {side} px, ResNet-13 from ImageNet weights, `conv1` to `layer2` frozen, official split. The paper: 120 breeds "
             "at 224 px, random 90/5/5 split, everything fine-tuned. The photographs come from ImageNet, so the trunk may have seen the test dogs."
         )
     else:
-        note += (
+        told += (
             " Ours: women of NHANES 2013-2020, self-reported fractures, because the records of the Study of Osteoporotic Fractures are given to "
             "registered researchers alone (docs/data.md has a case for them); "
             f"{some.environment['data']['pretrain']} more records learn starting weights, a fifth is held out. The paper: 9,703 women of that "
             "study, a tenth held out. Targets are drawn among what all clean victims get right, so that the two explainers have other targets."
         )
-    return note + settings
+    return told + settings
 
 
 def _table(results: Path, name: Part) -> str:
@@ -212,11 +212,11 @@ def _full(results: Path) -> list[str]:
     if not cells:
         return []
     some = next(iter(cells.values()))
-    note = (
+    told = (
         f"{sizes(some)}; {settings_of_cells(cells)} Too few for intervals, and of other breeds "
         "and surrogates than the table: it shows whether the attack can get through without frozen stages, not what freezing changes."
     )
-    return [f"## Checked with {PARTS['full'].removeprefix('the check with ')}", note, _plain(cells)]
+    return [f"## Checked with {PARTS['full'].removeprefix('the check with ')}", told, _plain(cells)]
 
 
 def _readings(results: Path) -> list[str]:

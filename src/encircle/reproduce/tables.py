@@ -59,8 +59,7 @@ def rows_of(results: Path, name: Part) -> list[Row]:
 def _entry(arm: Mapping[str, Any] | None, metric: str) -> str:
     if arm is None:
         return "not finished"
-    value = arm[metric]
-    return plain_estimate(value, ".2f")
+    return plain_estimate(arm[metric], ".2f")
 
 
 def sizes(cell: CellResult) -> str:
