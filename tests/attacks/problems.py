@@ -65,6 +65,7 @@ def problem(
         "ensemble": lambda members, staggered: Ensemble.pretrained(
             start, how, data, members=members, staggered=staggered, seed=0
         ),
+        "recipe": how,
         "references": [fit(start, how, data, "reference", 0)],
         "legal": legal,
     }
@@ -82,3 +83,8 @@ def distance_at_the_end(attack: Attack, explainer: str = "cam") -> float:
     attack(asked, Budget(count=15, epsilon=0.5), torch.Generator().manual_seed(0), watch)
     last = [row["distance"] for row in watch.history[-20:]]
     return float(sum(last) / len(last))
+
+
+def first_time(*, compare: bool = False) -> dict[str, Any]:
+    """What a direction is told besides, in a first iteration."""
+    return {"sizes": (12, 6), "compare": compare, "memory": {}}

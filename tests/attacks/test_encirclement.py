@@ -17,7 +17,7 @@ from encircle.goals import DesiredMap
 from encircle.models import CamClassifier
 from encircle.threat import Budget
 from encircle.training import CodePath
-from tests.attacks.problems import NO_CLEAN, problem
+from tests.attacks.problems import NO_CLEAN, first_time, problem
 from tests.training.problems import recipe
 
 
@@ -63,7 +63,7 @@ def test_the_direction_brings_each_class_where_the_map_should_have_it(
     ensemble.path = CodePath(*path)
     poison, labels = asked.clean.batch(torch.arange(6)), torch.tensor([1, 1, 0, 1, 2, 1])
     found, notes = FeatureEncirclement(models=2)._direction(
-        ensemble, objective, poison, labels, clean=NO_CLEAN, compare=True
+        ensemble, objective, poison, labels, clean=NO_CLEAN, **first_time(compare=True)
     )
     expected = torch.zeros_like(poison)
     for learner, note in zip(ensemble.learners, notes, strict=True):
@@ -113,7 +113,7 @@ def test_units_that_are_off_do_not_drown_everything_else() -> None:
         asked.clean.batch(torch.arange(4)),
         torch.tensor([1, 1, 0, 2]),
         clean=NO_CLEAN,
-        compare=False,
+        **first_time(),
     )
     assert float(found.abs().max()) < 100
     assert notes[0]["apart"] < 100

@@ -20,7 +20,7 @@ from encircle.threat import Budget, Column, Legal
 from encircle.training import CodePath, Ensemble, Learner
 from encircle.training.code_path import loss_of, trainable
 from encircle.training.fit import after, before
-from tests.attacks.problems import NO_CLEAN, distance_at_the_end, problem
+from tests.attacks.problems import NO_CLEAN, distance_at_the_end, first_time, problem
 from tests.networks import tiny
 from tests.reference import algorithm1 as reference
 from tests.training.problems import recipe, same, weights
@@ -381,7 +381,7 @@ def test_one_pass_through_the_shared_stages_equals_a_full_pass_a_model(
     rows = torch.arange(5)
     poison, labels = asked.clean.batch(rows), asked.clean.labels[rows]
     imf = IMF(models=models, form=form, alpha=1e-3)
-    fast, _ = imf._direction(ensemble, objective, poison, labels, clean=NO_CLEAN, compare=False)
+    fast, _ = imf._direction(ensemble, objective, poison, labels, clean=NO_CLEAN, **first_time())
     slow = torch.zeros_like(poison)
     for learner in ensemble.learners:
         gradient = torch.autograd.grad(objective(learner.model)[0], trainable(learner.model), materialize_grads=True)
@@ -406,7 +406,7 @@ def test_a_class_s_weight_multiplies_its_samples_gradient(form: Any, frozen: int
         labels = torch.arange(6) % 3
         imf = IMF(models=1, form=form, staggered=False, restart=False)
         found.append(
-            imf._direction(ensemble, objective, asked.clean.batch(rows), labels, clean=NO_CLEAN, compare=False)[0]
+            imf._direction(ensemble, objective, asked.clean.batch(rows), labels, clean=NO_CLEAN, **first_time())[0]
         )
     factors = torch.tensor([1.0, 3.0, 0.5], dtype=torch.float64)[torch.arange(6) % 3].reshape(-1, 1, 1, 1)
     torch.testing.assert_close(found[1], found[0] * factors, rtol=1e-6, atol=1e-12)

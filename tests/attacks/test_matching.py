@@ -14,7 +14,7 @@ from encircle.attacks.matching import towards
 from encircle.attacks.objective import Objective
 from encircle.training import CodePath
 from encircle.training.code_path import trainable
-from tests.attacks.problems import NO_CLEAN, distance_at_the_end, problem
+from tests.attacks.problems import NO_CLEAN, distance_at_the_end, first_time, problem
 from tests.training.problems import recipe
 
 
@@ -45,7 +45,7 @@ def test_the_direction_is_the_gradient_of_the_cosine(
     rows = torch.arange(6)
     poison, labels = asked.clean.batch(rows), torch.arange(6) % 3
     found, notes = GradientMatching(models=2)._direction(
-        ensemble, objective, poison, labels, clean=NO_CLEAN, compare=True
+        ensemble, objective, poison, labels, clean=NO_CLEAN, **first_time(compare=True)
     )
     expected = torch.zeros_like(poison)
     weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float64)

@@ -14,7 +14,7 @@ from encircle.attacks import IMF, Unrolled
 from encircle.attacks.objective import Objective
 from encircle.training import CodePath
 from encircle.training.code_path import trainable
-from tests.attacks.problems import distance_at_the_end, problem
+from tests.attacks.problems import distance_at_the_end, first_time, problem
 from tests.training.problems import recipe
 
 
@@ -50,7 +50,7 @@ def test_equals_central_differences_through_the_steps(
 ) -> None:
     ensemble, objective, poison, labels, clean, classes = setting(kind, explainer, class_weights=class_weights)
     attack = Unrolled(models=2, steps=steps, rate=0.3)
-    found, _ = attack._direction(ensemble, objective, poison, labels, clean=(clean, classes), compare=False)
+    found, _ = attack._direction(ensemble, objective, poison, labels, clean=(clean, classes), **first_time())
     random, size = torch.Generator().manual_seed(0), 1e-5
     for _ in range(3):
         along = torch.randn(poison.shape, generator=random, dtype=poison.dtype)
@@ -77,7 +77,7 @@ def test_equals_central_differences_through_the_steps(
 @pytest.mark.parametrize("kind", ["image", "table"])
 def test_one_small_step_is_the_exact_form(kind: Any) -> None:
     ensemble, objective, poison, labels, clean, classes = setting(kind, "cam")
-    given = {"clean": (clean, classes), "compare": False}
+    given = {"clean": (clean, classes), **first_time()}
     unrolled, _ = Unrolled(steps=1, rate=1e-6)._direction(ensemble, objective, poison, labels, **given)
     exact, _ = IMF(alpha=1e-6)._direction(ensemble, objective, poison, labels, **given)
     torch.testing.assert_close(unrolled * 9, exact, rtol=1e-4, atol=1e-4 * float(exact.abs().max()))  # a mean over 9
@@ -91,7 +91,7 @@ def test_every_code_path_and_frozen_stages_give_the_same(frozen: int) -> None:
     found = []
     for way in ("loop", "vectorised"):
         ensemble.path, ensemble._joined = CodePath(way), None
-        found.append(Unrolled()._direction(ensemble, objective, poison, labels, clean=(clean, classes), compare=False))
+        found.append(Unrolled()._direction(ensemble, objective, poison, labels, clean=(clean, classes), **first_time()))
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-6, atol=1e-12)
     assert found[0][0].shape == poison.shape
 
@@ -99,7 +99,7 @@ def test_every_code_path_and_frozen_stages_give_the_same(frozen: int) -> None:
 def test_the_models_stay_as_they_were() -> None:
     ensemble, objective, poison, labels, clean, classes = setting("table", "grad")
     before = [copy.deepcopy(learner.model.state_dict()) for learner in ensemble.learners]
-    Unrolled(steps=3, rate=1.0)._direction(ensemble, objective, poison, labels, clean=(clean, classes), compare=False)
+    Unrolled(steps=3, rate=1.0)._direction(ensemble, objective, poison, labels, clean=(clean, classes), **first_time())
     for learner, kept in zip(ensemble.learners, before, strict=True):
         assert all(torch.equal(value, kept[name]) for name, value in learner.model.state_dict().items())
 

@@ -6,6 +6,7 @@ from .ceiling import Ceiling
 from .controls import BaseSamples, NoPoison, RandomNoise
 from .encirclement import FeatureEncirclement
 from .imf import IMF
+from .influence import Influence
 from .matching import GradientMatching
 from .surrogate import SurrogateAttack
 from .unrolled import Unrolled
@@ -19,6 +20,7 @@ __all__ = [
     "Ceiling",
     "FeatureEncirclement",
     "GradientMatching",
+    "Influence",
     "NoPoison",
     "Problem",
     "ProjectedWatermark",

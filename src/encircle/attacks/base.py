@@ -17,7 +17,7 @@ from ..data.poison import Poison
 from ..explain import Explainer
 from ..goals import DesiredMap
 from ..threat import Budget, Legal
-from ..training import Ensemble
+from ..training import Ensemble, Recipe
 
 
 @final
@@ -32,7 +32,8 @@ class Problem:
         desired: the desired map.
         explainer: what the victim will be explained with.
         ensemble: gives the attacker's K models, pre-trained on the clean set; called with K and whether they are staggered.
-        references: the attacker's own clean models, trained to the end.
+        recipe: how the victims learn, as far as the attacker knows.
+        references: the attacker's own clean models, trained by it to the end.
         legal: legal values of a sample.
         hidden: the clean set as the recipe's frozen stages see it, where that is known already.
     """
@@ -43,6 +44,7 @@ class Problem:
     desired: DesiredMap
     explainer: Explainer
     ensemble: Callable[[int, bool], Ensemble]
+    recipe: Recipe
     references: Sequence[nn.Module]
     legal: Legal
     hidden: Samples | None = None

@@ -16,6 +16,7 @@ from ..training import Ensemble
 from ..training.code_path import loss_of, mixed_product, trainable
 from ..training.fit import after
 from .base import Problem
+from .members import inner, plus, times, unit_scale
 from .surrogate import Moment, SurrogateAttack, weighed
 
 
@@ -29,29 +30,13 @@ def towards(
         attack_gradient: a.
         members: of how many models the parameters are, one after another along their first dimension; each has a cosine of its own.
     """
-
-    def inner(one: Sequence[Tensor], other: Sequence[Tensor]) -> Tensor:
-        products = ((a * b).reshape(members, -1).sum(dim=1) for a, b in zip(one, other, strict=True))
-        return torch.stack(list(products)).sum(dim=0)
-
-    # Gradients of a saturated model are as small as 1e-20, whose squares are nothing in float32: their size is taken out first.
-    (poison, scale), (attack, _) = (_unit_scale(one, members) for one in (poison_gradient, attack_gradient))
-    long, wide = (inner(one, one).sqrt().clamp(min=1) for one in (poison, attack))  # at least 1, unless there is none
-    cosine = inner(poison, attack) / (long * wide)
+    (poison, scale), (attack, _) = (unit_scale(one, members) for one in (poison_gradient, attack_gradient))
+    long, wide = (
+        inner(one, one, members).sqrt().clamp(min=1) for one in (poison, attack)
+    )  # at least 1, unless there is none
+    cosine = inner(poison, attack, members) / (long * wide)
     along, across = 1 / (long * wide * scale), cosine / (long**2 * scale)
-    found = [_times(along, a, members) - _times(across, p, members) for p, a in zip(poison, attack, strict=True)]
-    return found, cosine
-
-
-def _unit_scale(gradient: Sequence[Tensor], members: int) -> tuple[list[Tensor], Tensor]:
-    largest = torch.stack([one.reshape(members, -1).abs().amax(dim=1) for one in gradient]).amax(dim=0)
-    largest = torch.where(largest > 0, largest, 1)
-    return [_times(1 / largest, one, members) for one in gradient], largest
-
-
-def _times(factor: Tensor, values: Tensor, members: int) -> Tensor:
-    """Each member's values times its factor."""
-    return (values.reshape(members, -1) * factor[:, None]).reshape(values.shape)
+    return plus(times(along, attack), times(-across, poison)), cosine
 
 
 @final

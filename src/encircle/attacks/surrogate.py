@@ -21,9 +21,9 @@ from ..threat import Budget
 from ..training import Ensemble, Recipe
 from ..training.augmentation import flipped_and_shifted
 from ..training.code_path import trainable
-from ..training.fit import batches, before, hidden_samples, layer_noise, read_ahead, steps_per_epoch
+from ..training.fit import Learner, batches, before, hidden_samples, layer_noise, read_ahead, steps_per_epoch
 from .base import Attack, Bases, Problem, Watch
-from .bases import CHUNK, Order, choose_bases
+from .bases import CHUNK, Order, Turn, choose_bases
 from .objective import Distance, Objective
 
 StepRule = Literal["raw", "normalised", "sign", "adam"]
@@ -66,7 +66,9 @@ class Moment:
         labels: its labels.
         clean: the clean part of the mini-batch.
         classes: its labels.
+        sizes: how many clean and how many poison samples the whole training set has.
         compare: whether what takes longer may be noted too, once an epoch.
+        memory: what a direction wants to remember of a surrogate until the next iteration; empty at first.
     """
 
     ensemble: Ensemble
@@ -75,7 +77,14 @@ class Moment:
     labels: Int[Tensor, "p"]
     clean: Float[Tensor, "b *seen"]
     classes: Int[Tensor, "b"]
+    sizes: tuple[int, int]
     compare: bool
+    memory: dict[Learner, list[Tensor]]
+
+    def group(self, model: nn.Module, members: int) -> list[Learner]:
+        """The surrogates that a group of the ensemble consists of."""
+        learners = self.ensemble.learners
+        return learners if members == len(learners) else [one for one in learners if one.model is model]
 
 
 @dataclass(frozen=True, config=CONFIGURED)
@@ -99,6 +108,8 @@ class SurrogateAttack(Attack):
         target_share: share of the target among the bases.
         other_share: share of samples of other classes among them, each keeping its own label (not in the paper, whose bases are of the target's class).
         bases: which samples are taken first: those nearest to the target, or those whose training gradient is aligned with L_adv's (not in the paper).
+        repeats: how often each of them is used before the next one in order is, each copy with its own start (not in the paper, which draws without
+            replacement).
         dirty_label: those of other classes are labelled as the target's class. The attack is no clean-label attack any more, its titles say so, and whoever
             looks at labels can find it.
         softplus: L_adv sees every ReLU as a softplus of this sharpness β, so that its slope in θ knows what a map does when units switch on and off
@@ -124,6 +135,7 @@ class SurrogateAttack(Attack):
     target_share: float = Field(default=0.1, ge=0, le=1)
     other_share: float = Field(default=0.0, ge=0, le=1)
     bases: Order = "nearest"
+    repeats: int = Field(default=1, ge=1)
     dirty_label: bool = False
     softplus: float | None = Field(default=None, gt=0)
     augmented: bool = False
@@ -155,6 +167,10 @@ class SurrogateAttack(Attack):
         """K models, staggered or not."""
         return self.models, self.staggered
 
+    def _turn(self, problem: Problem) -> Turn | None:
+        """The direction in which training should go, where that is not simply down the slope of L_adv (see `alignment`)."""
+        return None
+
     @abstractmethod
     def _surrogates(self, problem: Problem) -> Ensemble:
         """The models to craft with, which learn from the poison meanwhile."""
@@ -176,7 +192,17 @@ class SurrogateAttack(Attack):
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
     ) -> tuple[Tensor, Bases]:
-        bases = choose_bases(problem, budget, count, self.target_share, self.other_share, self.bases, self.dirty_label)
+        bases = choose_bases(
+            problem,
+            budget,
+            count,
+            self.target_share,
+            self.other_share,
+            self.bases,
+            self.dirty_label,
+            self.repeats,
+            self._turn(problem),
+        )
         objective = Objective(
             problem.explainer,
             problem.target,
@@ -242,6 +268,7 @@ class SurrogateAttack(Attack):
         poison, base, wanted = poison.to(device), bases.inputs.to(device), bases.labels.to(device)
         velocity, radius = torch.zeros_like(poison), budget.entry_radius(poison)
         adam = _Adam(poison) if self.step == "adam" else None
+        memory: dict[Learner, list[Tensor]] = {}
         size = ensemble.recipe.batch_size
         planned = self.epochs * steps_per_epoch(len(mixed), size)
         iteration = 0
@@ -259,7 +286,9 @@ class SurrogateAttack(Attack):
                         poison[chosen],
                         wanted[chosen],
                         clean=(seen.to(device), problem.clean.labels[outside].to(device)),
+                        sizes=(len(mixed) - len(poison), len(poison)),
                         compare=place == 0,
+                        memory=memory,
                     )
                     if self.poison_weight:
                         delta = delta - self.poison_weight * 2 * (poison[chosen] - problem.target)
@@ -302,7 +331,9 @@ class SurrogateAttack(Attack):
         labels: Int[Tensor, "p"],
         *,
         clean: tuple[Tensor, Tensor],
+        sizes: tuple[int, int],
         compare: bool,
+        memory: dict[Learner, list[Tensor]],
     ) -> tuple[Float[Tensor, "p *shape"], list[dict[str, float]]]:
         """δ of Eq. 13, averaged over the models, and what there is to note about each of them.
 
@@ -316,7 +347,7 @@ class SurrogateAttack(Attack):
         upper, far, entropy = objective(ensemble.joined, count)
         learnt = [trainable(model) for model, _ in ensemble.groups]
         flat = iter(torch.autograd.grad(upper.sum(), list(chain(*learnt)), materialize_grads=True))
-        moment = Moment(ensemble, objective, hidden.detach(), labels, *clean, compare)
+        moment = Moment(ensemble, objective, hidden.detach(), labels, *clean, sizes, compare, memory)
         total, own = torch.zeros_like(hidden), list[dict[str, float]]()
         for (model, members), parameters in zip(ensemble.groups, learnt, strict=True):
             gradient = list(islice(flat, len(parameters)))

@@ -9,7 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from ..attacks import IMF, Ceiling, FeatureEncirclement, GradientMatching, ProjectedWatermark, Unrolled, Watermark
+from ..attacks import (
+    IMF,
+    Ceiling,
+    FeatureEncirclement,
+    GradientMatching,
+    Influence,
+    ProjectedWatermark,
+    Unrolled,
+    Watermark,
+)
 from ..core import CONFIGURED, InputError
 from ..data import DataSet
 from ..explain import Cam, Grad
@@ -24,7 +33,7 @@ AnyGoal = Annotated[
     Region | DrawnRegion | Box | Away | Features | Units | Like | OfClass | FromFile, Field(discriminator="kind")
 ]
 AnyAttack = Annotated[
-    IMF | GradientMatching | Unrolled | FeatureEncirclement | Watermark | ProjectedWatermark,
+    IMF | Influence | GradientMatching | Unrolled | FeatureEncirclement | Watermark | ProjectedWatermark,
     Field(discriminator="kind"),
 ]
 

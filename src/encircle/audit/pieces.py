@@ -252,6 +252,7 @@ class Pieces:
             desired=desired,
             explainer=self.audit.explainer,
             ensemble=self.shop.attackers.ensemble,
+            recipe=self.shop.attackers.audit.recipe,
             references=self.shop.attackers.references,
             legal=self.audit.legal,
             hidden=self.shop.attackers.hidden(),

@@ -72,7 +72,7 @@ WORTH = 0.01
 CHOICE = 1_000_003
 """Added to the case's seed for the split, targets and victims that settings are chosen on."""
 
-MADE_FOR = ("imf", "matching", "unrolled", "encirclement")
+MADE_FOR = ("imf", "influence", "matching", "unrolled", "encirclement")
 
 
 @final

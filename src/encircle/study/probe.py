@@ -154,6 +154,7 @@ class _Probe:
             desired=desired,
             explainer=case.explainer,
             ensemble=ensemble,
+            recipe=self.one,
             references=[self.model],
             legal=audit.legal,
             hidden=self.hidden,

@@ -74,37 +74,64 @@ def mixed_product(
         )
         inner = torch.stack([(mine * theirs).sum() for mine, theirs in zip(gradients, direction, strict=True)]).sum()
         return torch.autograd.grad(inner, leaf)[0]
-    learnt = [(name, value) for name, value in late.named_parameters() if value.requires_grad]
     with torch.autograd.forward_ad.dual_level():
-        dual = {
-            name: torch.autograd.forward_ad.make_dual(value.detach(), along)
-            for (name, value), along in zip(learnt, direction, strict=True)
-        }
-        loss = loss_of(functional_call(late, dual, (leaf,)), labels)
+        loss = loss_of(functional_call(late, _dual(late, direction), (leaf,)), labels)
         tangent = torch.autograd.forward_ad.unpack_dual(torch.autograd.grad(loss, leaf)[0]).tangent
     return torch.zeros_like(leaf) if tangent is None else tangent.detach()
 
 
 def inner_products(
-    model: nn.Module, inputs: Float[Tensor, "p *shape"], labels: Int[Tensor, "p"], direction: Sequence[Tensor]
+    model: nn.Module,
+    hidden: Float[Tensor, "p *hidden"],
+    labels: Int[Tensor, "p"],
+    direction: Sequence[Tensor],
+    frozen: int = 0,
 ) -> Float[Tensor, "p"]:
     """⟨∇_θ ℓ(x; θ), v⟩ of each sample's cross-entropy, all of them by one forward-mode pass: the loss's derivative along v.
 
     Args:
         model: in eval mode.
-        inputs: the samples.
+        hidden: the samples as the frozen stages see them.
         labels: of them.
         direction: v, for each trainable parameter.
+        frozen: number of frozen stages.
     """
-    learnt = [name for name, value in model.named_parameters() if value.requires_grad]
+    late = _Late(model, frozen)
     with torch.no_grad(), torch.autograd.forward_ad.dual_level():
-        dual = {
-            name: torch.autograd.forward_ad.make_dual(model.get_parameter(name), along)
-            for name, along in zip(learnt, direction, strict=True)
-        }
-        losses = F.cross_entropy(functional_call(model, dual, (inputs,)), labels, reduction="none")
+        losses = F.cross_entropy(functional_call(late, _dual(late, direction), (hidden,)), labels, reduction="none")
         tangent = torch.autograd.forward_ad.unpack_dual(losses).tangent
     return torch.zeros_like(losses) if tangent is None else tangent.detach()
+
+
+def gauss_newton(
+    model: nn.Module, hidden: Float[Tensor, "b *hidden"], weights: Float[Tensor, "b"], frozen: int
+) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    """The Gauss-Newton matrix Jᵀ·H·J of cross-entropy as a function of vectors, which is never written out (Schraudolph, Neural Computation 2002).
+
+    J is the derivative of the logits by the parameters, H that of the loss by the logits, twice, which does not depend on labels. Unlike the Hessian it has no
+    negative curvature, so that it can be solved for.
+
+    Args:
+        model: in eval mode.
+        hidden: samples as the frozen stages see them.
+        weights: of each sample's cross-entropy in the loss.
+        frozen: number of frozen stages.
+
+    Returns:
+        A function from a vector, with an entry for each trainable parameter, to the product.
+    """
+    late, parameters = _Late(model, frozen), trainable(model)
+    logits = late(hidden)
+    likely = logits.detach().softmax(dim=1)
+
+    def product(vector: Sequence[Tensor]) -> list[Tensor]:
+        with torch.no_grad(), torch.autograd.forward_ad.dual_level():
+            moved = torch.autograd.forward_ad.unpack_dual(functional_call(late, _dual(late, vector), (hidden,))).tangent
+        moved = torch.zeros_like(likely) if moved is None else likely * moved
+        back = weights[:, None] * (moved - likely * moved.sum(dim=1, keepdim=True))
+        return list(torch.autograd.grad(logits, parameters, back, retain_graph=True, materialize_grads=True))
+
+    return product
 
 
 def loss_of(
@@ -114,6 +141,15 @@ def loss_of(
     if weights is None:
         return F.cross_entropy(logits, labels, reduction="sum")
     return (F.cross_entropy(logits, labels, reduction="none") * weights.to(logits)).sum()
+
+
+def _dual(late: nn.Module, vector: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The trainable parameters, each with its part of a vector as tangent."""
+    learnt = [(name, value.detach()) for name, value in late.named_parameters() if value.requires_grad]
+    return {
+        name: torch.autograd.forward_ad.make_dual(value, along)
+        for (name, value), along in zip(learnt, vector, strict=True)
+    }
 
 
 @final

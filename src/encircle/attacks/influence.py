@@ -1,0 +1,159 @@
+"""Influence: the poison goes where the end of training, not its next step, bends the explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from ..core import CONFIGURED
+from ..seeds import generator
+from ..training import Ensemble
+from ..training.code_path import gauss_newton, mixed_product
+from .base import Problem
+from .bases import Turn, seen_by_frozen
+from .members import inner, plus, times, unit_scale
+from .surrogate import Moment, SurrogateAttack, weighed
+
+SAMPLES = 512
+"""Clean samples that stand for all in the curvature by which bases are chosen."""
+
+SOLVING = 20
+"""Rounds of conjugate gradients there: it is done once, and from nothing."""
+
+
+def solved(
+    product: Callable[[Sequence[Tensor]], list[Tensor]],
+    right: Sequence[Tensor],
+    guess: Sequence[Tensor],
+    damping: float,
+    rounds: int,
+    members: int,
+) -> list[Tensor]:
+    """`(A + damping · I)⁻¹ · right` by conjugate gradients (Hestenes & Stiefel 1952), for each member by itself.
+
+    Args:
+        product: from v to A·v; A symmetric without negative curvature.
+        right: an entry for each parameter.
+        guess: where to begin.
+        damping: above zero.
+        rounds: how many; each asks for one product, and the beginning for one more.
+        members: of how many models the parameters are, one after another along their first dimension.
+    """
+
+    def damped(vector: Sequence[Tensor]) -> list[Tensor]:
+        return [there + damping * here for there, here in zip(product(vector), vector, strict=True)]
+
+    found = list(guess)
+    left = [mine - theirs for mine, theirs in zip(right, damped(found), strict=True)]
+    along, size = left, inner(left, left, members)
+    for _ in range(rounds):
+        bent = damped(along)
+        far = _over(size, inner(along, bent, members))
+        found, left = plus(found, times(far, along)), plus(left, times(-far, bent))
+        size, before = inner(left, left, members), size
+        along = plus(left, times(_over(size, before), along))
+    return found
+
+
+def _over(above: Tensor, below: Tensor) -> Tensor:
+    """Their ratio, and nothing for a member that is done."""
+    return torch.where(below > 0, above / torch.where(below > 0, below, 1), 0)
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class Influence(SurrogateAttack):
+    """IMF with the lower level solved by implicit differentiation instead of one step (Koh & Liang, ICML 2017; Lorraine et al., AISTATS 2020).
+
+    `δ = ∇_X ⟨∇_θ L_train(X_p; θ), v⟩` with `v = (C + damping · I)⁻¹ · ∇_θ L_adv`. IMF asks where one step of training on the poison would lead, and takes
+    `∇_θ L_adv` itself for v. A model that is trained to the end has gone far where its loss is flat and next to nowhere where it is steep, and v says so: C
+    is the curvature of the loss over the clean mini-batch and the poison (its Gauss-Newton matrix, samples weighted as the whole training set has them).
+    The larger the damping, the nearer to IMF. v is solved for by a few rounds of conjugate gradients an iteration, which begin where the last one ended.
+
+    Args:
+        damping: beside the curvature of the mean training loss; what weight decay, noise and an end to training amount to.
+        rounds: of conjugate gradients, an iteration.
+    """
+
+    damping: float = Field(default=0.01, gt=0)
+    rounds: int = Field(default=3, ge=1)
+    kind: Literal["influence"] = Field(default="influence", kw_only=True)
+    title = "influence"
+
+    def _turn(self, problem: Problem) -> Turn:
+        """Bases are chosen by what they would do to a model that is trained to the end, too."""
+        hidden, recipe = seen_by_frozen(problem), problem.recipe.for_labels(problem.clean.labels)
+        rows = torch.randperm(len(problem.clean), generator=generator("curvature"))[:SAMPLES]
+        labels = problem.clean.labels[rows]
+        given = recipe.weights_of(labels)
+        weights = torch.ones(len(rows)) if given is None else given
+
+        def turned(model: nn.Module, slopes: Sequence[Tensor]) -> list[Tensor]:
+            right, _ = unit_scale(slopes, 1)
+            seen = hidden.batch(rows).to(right[0].device)
+            curvature = gauss_newton(model, seen, (weights / weights.sum()).to(seen), recipe.frozen_stages)
+            nothing = [torch.zeros_like(part) for part in right]
+            return solved(curvature, right, nothing, self.damping, SOLVING, 1)
+
+        return turned
+
+    def _surrogates(self, problem: Problem) -> Ensemble:
+        return problem.ensemble(*self.ensemble)
+
+    def _shares(
+        self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
+    ) -> tuple[Float[Tensor, "members p *hidden"], list[dict[str, float]]]:
+        recipe, hidden, labels = moment.ensemble.recipe, moment.hidden, moment.labels
+        right, scale = unit_scale(attack_gradient, members)
+        found = solved(
+            self._curvature(moment, model, members),
+            right,
+            self._last(moment, model, members, right),
+            self.damping,
+            self.rounds,
+            members,
+        )
+        self._remember(moment, model, members, found)
+        rows, classes = hidden.repeat(members, *[1] * (hidden.dim() - 1)), labels.repeat(members)
+        moved = mixed_product(
+            model, rows, classes, times(scale, found), recipe.frozen_stages, moment.ensemble.path.product
+        )
+        sizes = inner(found, found, members) * inner(right, right, members)
+        turned = _over(inner(found, right, members), sizes.sqrt())
+        shares = weighed(moved.reshape(members, -1, *hidden.shape[1:]), recipe, labels)
+        return shares, [{"turned": one} for one in turned.tolist()]
+
+    def _curvature(self, moment: Moment, model: nn.Module, members: int) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+        """C of each member, of the mean loss over the training set as far as it is at hand."""
+        recipe, (clean, poison) = moment.ensemble.recipe, moment.sizes
+        seen = torch.cat([moment.clean.reshape(-1, *moment.hidden.shape[1:]).to(moment.hidden), moment.hidden])
+        each = [(moment.classes, clean), (moment.labels, poison)]
+        weights = torch.cat([seen.new_full((len(some),), count / max(len(some), 1)) for some, count in each])
+        given = recipe.weights_of(torch.cat([moment.classes, moment.labels]))
+        weights = weights if given is None else weights * given.to(weights)
+        weights = weights / weights.sum()
+        rows = seen.repeat(members, *[1] * (seen.dim() - 1))
+        return gauss_newton(model, rows, weights.repeat(members), recipe.frozen_stages)
+
+    def _last(self, moment: Moment, model: nn.Module, members: int, like: Sequence[Tensor]) -> list[Tensor]:
+        """Where the last iteration ended, and nothing for surrogates that have just begun."""
+        kept = [moment.memory.get(learner) for learner in moment.group(model, members)]
+        parts = [
+            [torch.zeros_like(part.reshape(members, -1)[0]) for part in like] if one is None else one for one in kept
+        ]
+        return [
+            torch.stack(rows).reshape(part.shape) for part, rows in zip(like, zip(*parts, strict=True), strict=True)
+        ]
+
+    def _remember(self, moment: Moment, model: nn.Module, members: int, found: Sequence[Tensor]) -> None:
+        kept = moment.group(model, members)
+        for learner in [one for one in moment.memory if one not in moment.ensemble.learners]:
+            del moment.memory[learner]
+        for place, learner in enumerate(kept):
+            moment.memory[learner] = [part.reshape(members, -1)[place] for part in found]

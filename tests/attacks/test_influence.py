@@ -1,0 +1,236 @@
+"""Influence moves poison along (C + damping)⁻¹ ∇L_adv, which dense matrices in float64 agree with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encircle.attacks import IMF, Influence, choose_bases
+from encircle.attacks.bases import alignment
+from encircle.attacks.influence import solved
+from encircle.attacks.members import inner
+from encircle.attacks.objective import Objective
+from encircle.threat import Budget
+from encircle.training import CodePath
+from encircle.training.code_path import gauss_newton, mixed_product, trainable
+from encircle.training.fit import after, before
+from tests.attacks.problems import distance_at_the_end, first_time, problem
+from tests.training.problems import recipe
+
+
+def flat(vector: Sequence[Tensor]) -> Tensor:
+    return torch.cat([part.flatten() for part in vector])
+
+
+def like(parameters: Sequence[Tensor], values: Tensor) -> list[Tensor]:
+    """The vector that `flat` made flat."""
+    return [
+        part.reshape(one.shape)
+        for part, one in zip(values.split([p.numel() for p in parameters]), parameters, strict=True)
+    ]
+
+
+def dense_curvature(model: nn.Module, hidden: Tensor, weights: Tensor, frozen: int) -> Tensor:
+    """Σ_x w_x Jᵀ (diag(p) − p pᵀ) J, written out."""
+    parameters = trainable(model)
+    total = torch.zeros(2 * [sum(one.numel() for one in parameters)], dtype=torch.float64)
+    for row, weight in zip(hidden, weights, strict=True):
+        logits = after(model, row[None], frozen)[0]
+        jacobian = torch.stack(
+            [flat(torch.autograd.grad(one, parameters, retain_graph=True, materialize_grads=True)) for one in logits]
+        )
+        likely = logits.detach().softmax(dim=0)
+        total += weight * jacobian.T @ (likely.diag() - likely[:, None] * likely[None]) @ jacobian
+    return total
+
+
+@given(
+    size=st.integers(1, 8),
+    members=st.integers(1, 3),
+    rank=st.integers(0, 8),
+    damping=st.floats(1e-3, 1e3),
+    seed=st.integers(0, 99),
+)
+@settings(deadline=None, max_examples=30)
+def test_conjugate_gradients_solve_each_member_by_itself(
+    size: int, members: int, rank: int, damping: float, seed: int
+) -> None:
+    random = torch.Generator().manual_seed(seed)
+    factors = torch.randn(members, size, rank, generator=random, dtype=torch.float64)
+    matrices = factors @ factors.transpose(1, 2)
+    right, guess = torch.randn(2, members, size, generator=random, dtype=torch.float64)
+    right[-1] = right[-1] * (seed % 2)  # a member that has nothing to solve
+    found = solved(
+        lambda vector: [torch.einsum("mij,mj->mi", matrices, vector[0])], [right], [guess], damping, 4 * size, members
+    )
+    expected = torch.linalg.solve(matrices + damping * torch.eye(size, dtype=torch.float64), right)
+    torch.testing.assert_close(found[0], expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["image", "table"])
+@pytest.mark.parametrize("frozen", [0, 1])
+@pytest.mark.parametrize("members", ["loop", "vectorised"])
+def test_the_curvature_equals_the_matrix_written_out(kind: Any, frozen: int, members: Any) -> None:
+    asked = problem(kind, dtype=torch.float64, how=recipe(start="checkpoint", frozen_stages=frozen))
+    ensemble = asked.ensemble(2, True)
+    ensemble.path = CodePath(members)
+    hidden = before(ensemble.learners[0].model, asked.clean.batch(torch.arange(5)), frozen).detach()
+    weights = torch.tensor([0.5, 0.0, 1.0, 2.0, 0.1], dtype=torch.float64)
+    random = torch.Generator().manual_seed(0)
+    along = [
+        torch.randn(sum(one.numel() for one in trainable(each.model)), generator=random, dtype=torch.float64)
+        for each in ensemble.learners
+    ]
+    expected = [
+        dense_curvature(each.model, hidden, weights, frozen) @ vector
+        for each, vector in zip(ensemble.learners, along, strict=True)
+    ]
+    for model, count in ensemble.groups:
+        rows, shares = hidden.repeat(count, *[1] * (hidden.dim() - 1)), weights.repeat(count)
+        product = gauss_newton(model, rows, shares, frozen)
+        places = range(2) if count == 2 else [[each.model for each in ensemble.learners].index(model)]
+        parts = [like(trainable(ensemble.learners[place].model), along[place]) for place in places]
+        stacked = [
+            torch.stack(each).reshape(one.shape)
+            for one, each in zip(trainable(model), zip(*parts, strict=True), strict=True)
+        ]
+        found = product(stacked)
+        for number, place in enumerate(places):
+            mine = flat([part.reshape(count, -1)[number] for part in found])
+            torch.testing.assert_close(mine, expected[place], rtol=1e-8, atol=1e-12)
+    assert all(float(one.norm()) > 0 for one in expected)
+
+
+def moved(attack: Any, asked: Any, path: CodePath, **told: Any) -> tuple[Tensor, list[dict[str, float]], Any]:
+    """One direction, and the ensemble it was taken with."""
+    ensemble = asked.ensemble(2, True)
+    ensemble.path = path
+    ensemble.learn_from(asked.clean.labels)
+    objective = Objective(asked.explainer, asked.target, 1, asked.desired, "mixed", 0.2, 0.1)
+    poison, labels = asked.clean.batch(torch.arange(6)), torch.arange(6) % 3
+    rows = torch.arange(6, 11)
+    clean = before(ensemble.learners[0].model, asked.clean.batch(rows), ensemble.recipe.frozen_stages)
+    given = first_time() | {"clean": (clean.detach(), asked.clean.labels[rows])} | told
+    delta, notes = attack._direction(ensemble, objective, poison, labels, **given)
+    return delta, notes, (ensemble, objective, poison, labels, given)
+
+
+@pytest.mark.parametrize("kind", ["image", "table"])
+@pytest.mark.parametrize("explainer", ["grad", "cam"])
+@pytest.mark.parametrize("frozen", [0, 1])
+@pytest.mark.parametrize("path", [("loop", "reverse"), ("vectorised", "forward")], ids="-".join)
+@pytest.mark.parametrize("class_weights", [None, (1.0, 3.0, 0.5)], ids=["alike", "weighed"])
+def test_the_direction_is_that_of_dense_matrices(
+    kind: Any, explainer: str, frozen: int, path: Any, class_weights: Any
+) -> None:
+    how = recipe(start="checkpoint", frozen_stages=frozen, class_weights=class_weights)
+    asked = problem(kind, explainer, dtype=torch.float64, how=how)
+    attack = Influence(models=2, damping=0.05, rounds=120)
+    found, notes, (ensemble, objective, poison, labels, given) = moved(attack, asked, CodePath(*path))
+    trunk = ensemble.learners[0].model
+    leaf = poison.clone().requires_grad_()
+    hidden = before(trunk, leaf, frozen)
+    seen, classes = torch.cat([given["clean"][0], hidden.detach()]), torch.cat([given["clean"][1], labels])
+    clean, count = given["sizes"]
+    factors = torch.ones(3, dtype=torch.float64) if class_weights is None else torch.tensor(class_weights).double()
+    weights = torch.tensor([clean / 5] * 5 + [count / 6] * 6, dtype=torch.float64) * factors[classes]
+    weights /= weights.sum()
+    expected = torch.zeros_like(hidden)
+    for learner, note in zip(ensemble.learners, notes, strict=True):
+        parameters = trainable(learner.model)
+        slope = flat(torch.autograd.grad(objective(learner.model)[0], parameters, materialize_grads=True))
+        matrix = dense_curvature(learner.model, seen, weights, frozen)
+        solution = torch.linalg.solve(matrix + 0.05 * torch.eye(len(matrix), dtype=torch.float64), slope)
+        share = mixed_product(learner.model, hidden.detach(), labels, like(parameters, solution), frozen, "reverse")
+        expected += share * factors[labels].reshape(-1, *[1] * (share.dim() - 1)) / 2
+        assert note["turned"] == pytest.approx(float(F.cosine_similarity(slope, solution, dim=0)), rel=1e-5)
+        assert note["turned"] < 0.999
+    if frozen:
+        expected = torch.autograd.grad(hidden, leaf, expected)[0]
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("kind", ["image", "table"])
+def test_with_large_damping_it_is_imf(kind: Any) -> None:
+    asked = problem(kind, dtype=torch.float64)
+    mine, notes, _ = moved(Influence(models=2, damping=1e9), asked, CodePath())
+    theirs, _, _ = moved(IMF(models=2, alpha=1.0), asked, CodePath())
+    torch.testing.assert_close(mine * 1e9, theirs, rtol=1e-6, atol=1e-8 * float(theirs.abs().max()))
+    assert [note["turned"] for note in notes] == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.parametrize("members", ["loop", "vectorised"])
+def test_rounds_go_on_where_they_ended_and_begin_anew_with_new_surrogates(members: Any) -> None:
+    asked = problem("table", dtype=torch.float64)
+    attack = Influence(models=2, damping=0.05, rounds=3)
+    _, _, (ensemble, objective, poison, labels, given) = moved(attack, asked, CodePath(members))
+    memory = given["memory"]
+    assert set(memory) == set(ensemble.learners)
+    first = {learner: flat(parts) for learner, parts in memory.items()}
+    for _ in range(200):
+        again, _ = attack._direction(ensemble, objective, poison, labels, **given)
+    assert all(float((flat(memory[learner]) - first[learner]).norm()) > 0 for learner in ensemble.learners)
+    enough, _, _ = moved(Influence(models=2, damping=0.05, rounds=120), asked, CodePath(members))
+    torch.testing.assert_close(again, enough, rtol=1e-3, atol=1e-3 * float(enough.abs().max()))
+    gone = ensemble.learners[0]
+    gone.taken = ensemble.total_steps
+    ensemble.restart_finished()
+    attack._direction(ensemble, objective, poison, labels, **given)
+    assert gone not in memory
+    assert set(memory) == set(ensemble.learners)
+
+
+def test_all_paths_remember_the_same() -> None:
+    asked = problem("image", "cam", dtype=torch.float64)
+    found = []
+    for members in ("loop", "vectorised"):
+        _, _, (ensemble, *_, given) = moved(Influence(models=2), asked, CodePath(members))  # type: ignore[arg-type]
+        found.append([flat(given["memory"][learner]) for learner in ensemble.learners])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one.norm(), other.norm(), rtol=1e-8, atol=0)
+
+
+def test_nothing_to_do_is_no_direction() -> None:
+    """A surrogate whose map is as wanted has no slope: no NaN comes of it."""
+    zero = [torch.zeros(2, 3)]
+    assert inner(zero, zero, 2).tolist() == [0, 0]
+    assert bool((solved(lambda vector: [2 * vector[0]], zero, zero, 0.1, 3, 2)[0] == 0).all())
+
+
+@pytest.mark.parametrize("kind", ["image", "table"])
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_bases_are_aligned_with_what_a_model_trained_to_the_end_would_learn(kind: Any, frozen: int) -> None:
+    how = recipe(start="checkpoint", frozen_stages=frozen, class_weights=(1.0, 3.0, 0.5))
+    asked = problem(kind, dtype=torch.float64, how=how)
+    attack = Influence(damping=0.05)
+    rows = torch.arange(len(asked.clean))
+    model = asked.references[0]
+    goal = Objective(asked.explainer, asked.target, asked.label, asked.desired, "cosine", 0.0, None)
+    slope = flat(torch.autograd.grad(goal(model)[0], trainable(model), materialize_grads=True))
+    factors = torch.tensor([1.0, 3.0, 0.5], dtype=torch.float64)[asked.clean.labels]
+    hidden = before(model, asked.clean.batch(rows), frozen).detach()
+    matrix = dense_curvature(model, hidden, factors / factors.sum(), frozen)
+    solution = torch.linalg.solve(matrix + 0.05 * torch.eye(len(matrix), dtype=torch.float64), slope)
+    expected = []
+    for row in rows.tolist():
+        loss = F.cross_entropy(after(model, hidden[row : row + 1], frozen), asked.clean.labels[row : row + 1])
+        own = flat(torch.autograd.grad(loss, trainable(model), materialize_grads=True))
+        expected.append(float(own @ solution / solution.norm() * factors[row]))
+    found = alignment(asked, rows, asked.clean.labels, attack._turn(asked))
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-3, atol=1e-3 * max(map(abs, expected)))
+    bases = choose_bases(asked, Budget(count=3), 3, 0.0, 0.0, "aligned", turned=attack._turn(asked))
+    mine = (asked.clean.labels == asked.label).nonzero()[:, 0]
+    assert bases.rows.tolist() == mine[found[mine].argsort(descending=True, stable=True)][:3].tolist()
+
+
+@pytest.mark.parametrize("explainer", ["grad", "cam"])
+def test_moves_the_attacker_s_own_explanation_towards_what_is_wanted(explainer: str) -> None:
+    mine, still = (Influence(models=2, epochs=6, gamma=gamma, restart=False, staggered=False) for gamma in (0.1, 1e-9))
+    assert distance_at_the_end(mine, explainer) < distance_at_the_end(still, explainer) - 0.02
