@@ -73,7 +73,10 @@ def test_a_damaged_file_is_named(kind: str, content: str, tmp_path: Path) -> Non
 
 def reached(name: str, **changes: Any) -> dict[str, Any]:
     more = {
-        "settings": {"attacker": {"model": {"kind": "two-layer", "hidden": 64}}},
+        "settings": {
+            "attack": {"kind": "imf", "models": 4, "other_share": 0.0},
+            "attacker": {"model": {"kind": "two-layer", "hidden": 64}},
+        },
         "share_of_way": {"mean": 0.7, "low": 0.6, "high": 0.8},
         "watermark_l1": 0.52,
     }
@@ -87,7 +90,10 @@ class TestReach:
         rows = [
             reached(PUBLISHED, gain={"mean": 0.0, "low": 0.0, "high": 0.0}),
             reached(BEST_IMF, gain=lower),
-            reached(SELECTED, **selected),
+            reached(
+                SELECTED,
+                **{"settings": {"attack": {"kind": "influence", "models": 4, "other_share": 0.25}}, **selected},
+            ),
             reached(LITTLE, gain={"mean": 0.0, "low": -0.2, "high": 0.2}),
             reached(TRANSFERRED, shift={"mean": 0.12, "low": -0.1, "high": 0.3}),
         ]
@@ -123,13 +129,16 @@ class TestReach:
         text = self.text(tmp_path)
         row_of = f"| {SELECTED} | +0.25 [+0.10, +0.40] | +0.25 [+0.10, +0.40] | 70 [60, 80] % | 0.10 → 0.35 | 0.50 → 0.40 | -23% | 100% | -1.2 |"
         assert row_of in text
-        assert "6 targets x 2 victims an attack. The other network: kind two-layer, hidden 64." in text
+        assert (
+            "6 targets x 2 victims an attack. Selected: kind influence, other_share 0.25. The other network: kind two-layer, hidden 64."
+            in text
+        )
 
     def test_says_which_ablations_chose(self, tmp_path: Path) -> None:
-        assert "It was chosen by" not in self.text(tmp_path)
+        assert "It was chosen on" not in self.text(tmp_path)
         rows = [row("as given", "choice")]
         kept(tmp_path, "ablation", "a").write_text(json.dumps({"title": "Table", "chosen": "as given", "rows": rows}))
-        assert "It was chosen by the ablations below (Table)." in self.text(tmp_path)
+        assert "It was chosen on other draws, such as those of the ablations below (Table)." in self.text(tmp_path)
 
     def test_of_a_change_that_is_none_half_is_nothing_to_ask_for(self, tmp_path: Path) -> None:
         lower = {"mean": -0.1, "low": -0.2, "high": 0.0}

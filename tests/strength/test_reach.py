@@ -11,6 +11,7 @@ import pytest
 from encircle.audit import Case
 from encircle.core import InputError
 from encircle.strength import reach
+from encircle.strength.ablation import varied
 from encircle.strength.reach import BEST_IMF, FIFTH, LITTLE, PUBLISHED, SELECTED, TRANSFERRED, variants_of
 from tests.audit.tiny_cases import TINY, case_of
 from tests.study.serial import Serial
@@ -34,7 +35,8 @@ def test_variants_differ_in_what_their_names_say() -> None:
     assert attacks[PUBLISHED]["models"] == 2
     assert (attacks[BEST_IMF]["other_share"], attacks[BEST_IMF]["bases"]) == (0, "nearest")
     assert (attacks[BEST_IMF]["kind"], attacks[BEST_IMF]["momentum"]) == ("imf", 0.9)
-    assert attacks[SELECTED] == {**attacks[BEST_IMF], "other_share": 0.25}
+    assert attacks[SELECTED] == varied(attacks[BEST_IMF], {"kind": "influence", "other_share": 0.25})
+    assert (attacks[SELECTED]["kind"], attacks[SELECTED]["momentum"]) == ("influence", 0.9)
     assert not attacks[SELECTED]["dirty_label"]
     assert attacks[SELECTED] == attacks[LITTLE] == attacks[TRANSFERRED]
     assert found[LITTLE]["budget"]["fraction"] == pytest.approx(case["budget"]["fraction"] / FIFTH)
@@ -42,6 +44,25 @@ def test_variants_differ_in_what_their_names_say() -> None:
     for settings in found.values():
         Case.model_validate({**case, **settings})
     assert TRANSFERRED not in variants_of({**case, "attacker": None})
+
+
+def test_what_is_selected_can_be_named() -> None:
+    case = case_of(TINY).model_dump(mode="json")
+    attack = variants_of(case, {"kind": "matching", "bases": "aligned", "repeats": 4})[SELECTED]["attack"]
+    assert (attack["kind"], attack["bases"], attack["repeats"], attack["other_share"]) == ("matching", "aligned", 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        ({"kind": "influence", "dampng": 1.0}, r"dampng.*did you mean 'damping'"),
+        ({"kind": "watermark"}, "the attack watermark cannot be selected"),
+        ({"damping": 1.0}, "damping"),
+    ],
+)
+def test_a_selection_of_nothing_that_there_is_is_refused(selection: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        reach(case_of(TINY).model_dump(mode="json"), tmp_path, Serial, selection=selection)
 
 
 def test_a_budget_that_is_counted_is_counted_in_fifths() -> None:

@@ -23,6 +23,9 @@ from .surrogate import Moment, SurrogateAttack, weighed
 SAMPLES = 512
 """Clean samples that stand for all in the curvature by which bases are chosen."""
 
+POISONED = 16
+"""Poison samples that stand for all of it in an iteration's curvature, evenly spaced: it is a small part of the training set."""
+
 SOLVING = 20
 """Rounds of conjugate gradients there: it is done once, and from nothing."""
 
@@ -73,7 +76,7 @@ class Influence(SurrogateAttack):
 
     `δ = ∇_X ⟨∇_θ L_train(X_p; θ), v⟩` with `v = (C + damping · I)⁻¹ · ∇_θ L_adv`. IMF asks where one step of training on the poison would lead, and takes
     `∇_θ L_adv` itself for v. A model that is trained to the end has gone far where its loss is flat and next to nowhere where it is steep, and v says so: C
-    is the curvature of the loss over the clean mini-batch and the poison (its Gauss-Newton matrix, samples weighted as the whole training set has them).
+    is the curvature of the loss over the clean mini-batch and some of the poison (its Gauss-Newton matrix, weighted as in the whole training set).
     The larger the damping, the nearer to IMF. v is solved for by a few rounds of conjugate gradients an iteration, which begin where the last one ended.
 
     Args:
@@ -131,11 +134,13 @@ class Influence(SurrogateAttack):
 
     def _curvature(self, moment: Moment, model: nn.Module, members: int) -> Callable[[Sequence[Tensor]], list[Tensor]]:
         """C of each member, of the mean loss over the training set as far as it is at hand."""
-        recipe, (clean, poison) = moment.ensemble.recipe, moment.sizes
-        seen = torch.cat([moment.clean.reshape(-1, *moment.hidden.shape[1:]).to(moment.hidden), moment.hidden])
-        each = [(moment.classes, clean), (moment.labels, poison)]
-        weights = torch.cat([seen.new_full((len(some),), count / max(len(some), 1)) for some, count in each])
-        given = recipe.weights_of(torch.cat([moment.classes, moment.labels]))
+        recipe, hidden = moment.ensemble.recipe, moment.hidden
+        some = torch.arange(0, len(hidden), -(-len(hidden) // POISONED), device=hidden.device)
+        seen = torch.cat([moment.clean.reshape(-1, *hidden.shape[1:]).to(hidden), hidden[some]])
+        labels = [moment.classes, moment.labels[some]]
+        each = zip(labels, moment.sizes, strict=True)
+        weights = torch.cat([seen.new_full((len(part),), count / max(len(part), 1)) for part, count in each])
+        given = recipe.weights_of(torch.cat(labels))
         weights = weights if given is None else weights * given.to(weights)
         weights = weights / weights.sum()
         rows = seen.repeat(members, *[1] * (seen.dim() - 1))

@@ -131,19 +131,24 @@ def beside(folder: Path, origin: str, *, outside: bool) -> Callable[[str], str]:
     return place
 
 
-def assign_text(content: dict[str, Any], override: str) -> None:
+def assign_text(content: dict[str, Any], override: str, option: str = "--set") -> None:
     """Apply `key=value`, the value being YAML.
+
+    Args:
+        content: changed here.
+        override: the text.
+        option: what errors call it.
 
     Raises:
         InputError: it is not of that form.
     """
     key, equals, value = override.partition("=")
     if not equals:
-        raise InputError(f"--set {override!r} is not of the form key=value.")
+        raise InputError(f"{option} {override!r} is not of the form key=value.")
     try:
         assign(content, key, yaml.safe_load(value))
     except yaml.YAMLError as error:
-        raise InputError(f"--set {key!r} is not YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{option} {key!r} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def assign(content: dict[str, Any], key: str, value: Any) -> None:

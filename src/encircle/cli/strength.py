@@ -12,11 +12,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from ..audit.case_file import assign_text
 from ..core import unknown_name
 from ..report.formats import plain_estimate
 from ..scoring import facts_of
 from ..strength import LADDER, Ablation, Reached, ablate, reach, smallest_budget
 from ..strength.ablation import FACTORS
+from ..strength.reach import SELECTION
 from ..study.run import executor_of
 from .app import answers, app
 from .audits import load_case
@@ -92,6 +94,15 @@ def ablate_command(
 def reach_command(
     name: _Case = "digits-cam",
     overrides: _Set = None,
+    selected: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--selected",
+            help="A setting of the selected attack, such as kind=influence or other_share=0.5; those given replace the default ones.",
+            show_default=", ".join(f"{key}={value}" for key, value in SELECTION.items()),
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
     folder: Annotated[Path | None, typer.Option(help="The study's folder; default: studies/<case>-reach.")] = None,
     executor: Kind = "local",
     address: Address = None,
@@ -108,11 +119,15 @@ def reach_command(
     """
     content = load_case(name, overrides or [], outside=outside).model_dump(mode="json")
     place = folder or Path("studies") / f"{Path(name).stem}-reach"
+    selection: dict[str, Any] = {}
+    for setting in selected or []:
+        assign_text(selection, setting, "--selected")
     with _watched(as_json) as board:
         found = reach(
             content,
             place,
             lambda: executor_of(executor, address, cpus),
+            selection=selection or SELECTION,
             listener=board.hear,
             device=device,
             gpus=gpus,

@@ -54,13 +54,15 @@ def page(results: Path) -> str:
     reached = _each(results / "reach", "reach", lambda found: (_asked(found), _reach(found)))
     if reached:
         chosen = (
-            f" It was chosen by the ablations below ({', '.join(title for title, _ in ablated)})." if ablated else ""
+            f" It was chosen on other draws, such as those of the ablations below ({', '.join(title for title, _ in ablated)})."
+            if ablated
+            else ""
         )
         parts += [
             "## How far it reaches",
             "IMF as published is Algorithm 1 to the letter, with as many models, epochs and copies of the target as the case has; at its best it has all the "
-            "settings of the case, with bases as the paper knows them; selected is that with a quarter of the bases of other classes, each keeping its label."
-            f"{chosen} The ceiling bends models themselves, keeping label and accuracy; a share of the way to it is undefined where that way is shorter "
+            f"settings of the case, with bases as the paper knows them; what the selected attack has besides stands with each case.{chosen} "
+            "The ceiling bends models themselves, keeping label and accuracy; a share of the way to it is undefined where that way is shorter "
             f"than {SHORTEST_WAY:g}.",
             f"What is asked of the selected attack: {LEAST_WAY['cam']:.0%} of the way to the ceiling for CAM and {LEAST_WAY['grad']:.0%} for GRAD (the mean); "
             f"a gain over IMF as published whose interval lies above zero; L1 at least {BELOW_WM:.0%} below WM's; with a fifth of the poison a mean gain of at "
@@ -119,9 +121,18 @@ def _reach(found: Facts) -> list[str]:
     )
     return [
         f"### {found['title']}",
-        f"{some['targets']} targets x {some['victims']} victims an attack.{on}",
+        f"{some['targets']} targets x {some['victims']} victims an attack. Selected: {_besides(found)}.{on}",
         head + "\n".join(lines),
     ]
+
+
+def _besides(found: Facts) -> str:
+    """What the selected attack has besides IMF at its best."""
+    attacks = {row["name"]: row["settings"]["attack"] for row in found["rows"]}
+    best = attacks[BEST_IMF]
+    return ", ".join(
+        f"{key} {value}" for key, value in attacks[SELECTED].items() if key not in best or best[key] != value
+    )
 
 
 ASKED = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any, final
 
 from ..attacks import Ceiling
 from ..audit import Audit, Case
+from ..audit.case import AnyAttack, options
 from ..audit.identity import settings_of
-from ..core import InputError
+from ..core import InputError, unknown_name
 from ..jobs.driver import Listener
 from ..jobs.task import Executor
 from ..scoring import Interval
@@ -21,11 +23,11 @@ from .side_by_side import Settings, SideBySide, kept_of
 PUBLISHED, BEST_IMF, SELECTED = "IMF as published", "IMF at its best", "selected"
 LITTLE, TRANSFERRED = "selected, a fifth of the poison", "selected, crafted on another network"
 
-WITHIN_THE_PAPER: Settings = {"kind": "imf", "other_share": 0.0, "dirty_label": False, "bases": "nearest"}
+WITHIN_THE_PAPER: Settings = {"kind": "imf", "other_share": 0.0, "dirty_label": False, "bases": "nearest", "repeats": 1}
 """IMF, and what bases the paper knows: samples of the target's class, and the target. All else is as the case has it."""
 
-SELECTION: Settings = {"other_share": 0.25}
-"""What the selected attack has besides: a quarter of the bases are of other classes and keep their labels (docs/strength.md)."""
+SELECTION: Settings = {"kind": "influence", "other_share": 0.25}
+"""What the selected attack has besides, unless another is named: it looks at the end of training, and a quarter of the bases are of other classes."""
 
 FIFTH = 5
 
@@ -52,15 +54,16 @@ class Reached:
     cell: Mapping[str, Any]
 
 
-def variants_of(case: Mapping[str, Any]) -> dict[str, Settings]:
+def variants_of(case: Mapping[str, Any], selection: Settings = SELECTION) -> dict[str, Settings]:
     """What is compared, by name, as keys of the case.
 
     Args:
         case: a case's keys and values, all of them. If it has an attacker who crafts on another network, that is for the last variant alone.
+        selection: what the selected attack has besides the case's settings.
     """
     given: Settings = dict(case["attack"])
     best = varied(given, WITHIN_THE_PAPER)
-    selected = varied(best, SELECTION)
+    selected = varied(best, selection)
     plain: Settings = {"attacker": None}
     found: dict[str, Settings] = {
         PUBLISHED: plain | {"attack": as_published(given)},
@@ -71,6 +74,16 @@ def variants_of(case: Mapping[str, Any]) -> dict[str, Settings]:
     if case["attacker"] is not None:
         found[TRANSFERRED] = {"attack": selected, "attacker": case["attacker"]}
     return found
+
+
+def _check(selection: Settings) -> None:
+    kind = selection.get("kind", "imf")
+    if kind not in MADE_FOR:
+        raise InputError(f"the attack {kind} cannot be selected; choose one of {', '.join(MADE_FOR)}.")
+    known = [field.name for field in dataclasses.fields(options(AnyAttack)[kind])]
+    for name in selection:
+        if name not in known:
+            raise unknown_name(f"setting of {kind}", name, known)
 
 
 def _a_fifth(budget: Mapping[str, Any]) -> Settings:
@@ -84,6 +97,7 @@ def reach(
     root: Path,
     executor: Callable[[], Executor],
     *,
+    selection: Settings = SELECTION,
     listener: Listener | None = None,
     device: str = "cpu",
     gpus: float = 0.0,
@@ -96,13 +110,14 @@ def reach(
         case: a case's keys and values, all of them (`Case.model_dump`); with an `attacker`, the selected attack is also crafted as that one supposes.
         root: the study's folder; `reach.json` goes there too.
         executor: makes who does the work.
+        selection: what the selected attack has besides the case's settings; to be chosen on another draw (`ablate`).
         listener: told what happens.
         device: where models are trained.
         gpus: share of an accelerator that training and crafting need.
 
     Raises:
-        InputError: the case cannot be audited, its attack is not one that crafts with surrogates, a fifth of its poison is none, or its attacker has the
-            victims' own network.
+        InputError: the case cannot be audited, its attack or the selected one is not one that crafts with surrogates, the selection has an unknown setting, a
+            fifth of the poison is none, or the attacker has the victims' own network.
         EncircleError: a run did not finish.
     """
     kind = case["attack"]["kind"]
@@ -114,8 +129,9 @@ def reach(
         raise InputError(
             "the attacker crafts on the victims' own network, so nothing would be transferred; set attacker.model to another, or leave the attacker out."
         )
+    _check(selection)
     content = {**case, "attacker": None, "ceiling": case["ceiling"] or settings_of(Ceiling())}
-    variants = variants_of(case)
+    variants = variants_of(case, selection)
     little = Audit.from_case(Case.model_validate({**content, **variants[LITTLE]}))
     if little.budget.size(len(little.data.train)) == 0:
         raise InputError("a fifth of the budget is no poison at all; raise budget.fraction or budget.count.")
