@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encircle.attacks import IMF, Influence, choose_bases
-from encircle.attacks.bases import alignment
-from encircle.attacks.influence import solved
+from encircle.attacks.bases import DAMPING, alignment
+from encircle.attacks.curvature import solved
 from encircle.attacks.members import inner
 from encircle.attacks.objective import Objective
 from encircle.threat import Budget
@@ -209,7 +209,6 @@ def test_nothing_to_do_is_no_direction() -> None:
 def test_bases_are_aligned_with_what_a_model_trained_to_the_end_would_learn(kind: Any, frozen: int) -> None:
     how = recipe(start="checkpoint", frozen_stages=frozen, class_weights=(1.0, 3.0, 0.5))
     asked = problem(kind, dtype=torch.float64, how=how)
-    attack = Influence(damping=0.05)
     rows = torch.arange(len(asked.clean))
     model = asked.references[0]
     goal = Objective(asked.explainer, asked.target, asked.label, asked.desired, "cosine", 0.0, None)
@@ -217,15 +216,15 @@ def test_bases_are_aligned_with_what_a_model_trained_to_the_end_would_learn(kind
     factors = torch.tensor([1.0, 3.0, 0.5], dtype=torch.float64)[asked.clean.labels]
     hidden = before(model, asked.clean.batch(rows), frozen).detach()
     matrix = dense_curvature(model, hidden, factors / factors.sum(), frozen)
-    solution = torch.linalg.solve(matrix + 0.05 * torch.eye(len(matrix), dtype=torch.float64), slope)
+    solution = torch.linalg.solve(matrix + DAMPING * torch.eye(len(matrix), dtype=torch.float64), slope)
     expected = []
     for row in rows.tolist():
         loss = F.cross_entropy(after(model, hidden[row : row + 1], frozen), asked.clean.labels[row : row + 1])
         own = flat(torch.autograd.grad(loss, trainable(model), materialize_grads=True))
         expected.append(float(own @ solution / solution.norm() * factors[row]))
-    found = alignment(asked, rows, asked.clean.labels, attack._turn(asked))
+    found = alignment(asked, rows, asked.clean.labels, "influential")
     torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-3, atol=1e-3 * max(map(abs, expected)))
-    bases = choose_bases(asked, Budget(count=3), 3, 0.0, 0.0, "aligned", turned=attack._turn(asked))
+    bases = choose_bases(asked, Budget(count=3), 3, 0.0, 0.0, "influential")
     mine = (asked.clean.labels == asked.label).nonzero()[:, 0]
     assert bases.rows.tolist() == mine[found[mine].argsort(descending=True, stable=True)][:3].tolist()
 

@@ -12,20 +12,27 @@ from torch import Tensor, nn
 from ..core import InputError
 from ..data import Samples
 from ..models import CamClassifier
+from ..seeds import generator
 from ..threat import Budget, Legal
-from ..training.code_path import inner_products, trainable
+from ..training import Recipe
+from ..training.code_path import gauss_newton, inner_products, trainable
 from ..training.fit import hidden_samples
 from .base import Bases, Problem
+from .curvature import ratio, solved
+from .members import inner, times, unit_scale
 from .objective import Objective
 
-Order = Literal["nearest", "aligned"]
+Order = Literal["nearest", "aligned", "influential"]
 """Which samples are taken first."""
-
-Turn = Callable[[nn.Module, Sequence[Tensor]], list[Tensor]]
-"""From a model and ∇_θ D to the direction in which training should go."""
 
 CHUNK = 256
 """Samples that pass through a model at once."""
+
+SAMPLES = 512
+"""Clean samples that stand for all in the curvature by which influential bases are told."""
+
+DAMPING, ROUNDS = 0.01, 20
+"""Beside that curvature, and rounds of conjugate gradients with it: `Influence`'s own damping, and more rounds, as it is done once and from nothing."""
 
 
 def choose_bases(
@@ -37,7 +44,6 @@ def choose_bases(
     order: Order = "nearest",
     dirty_label: bool = False,
     repeats: int = 1,
-    turned: Turn | None = None,
 ) -> Bases:
     """Samples of the target's class, nearest to the target in feature space first, and copies of the target (§4.1).
 
@@ -52,10 +58,10 @@ def choose_bases(
         count: how many.
         target_share: share of them that are the target itself.
         other_share: share of them that are of other classes, whichever come first.
-        order: `"nearest"` is the paper's; `"aligned"` takes those first whose own training gradient bends the explanation most (`alignment`).
+        order: `"nearest"` is the paper's; `"aligned"` takes those first whose own training gradient bends the explanation most, `"influential"` those that
+            would bend that of a model trained to the end (`alignment`).
         dirty_label: those of other classes are labelled as the target's class all the same.
         repeats: how often each sample is used before the next one in order is; only where rows are not overwritten.
-        turned: of `alignment`.
 
     Raises:
         InputError: nothing to choose from, or too little to overwrite.
@@ -74,7 +80,7 @@ def choose_bases(
             keys = (
                 _feature_distances(problem, rows)
                 if order == "nearest"
-                else -alignment(problem, rows, labels[rows], turned)
+                else -alignment(problem, rows, labels[rows], order)
             )
             rows = rows[keys.argsort(stable=True)]
         different = many if budget.mode == "replace" else -(-many // repeats)
@@ -105,40 +111,51 @@ def base_inputs(
 
 
 def alignment(
-    problem: Problem, rows: Int[Tensor, "rows"], labels: Int[Tensor, "rows"], turned: Turn | None = None
+    problem: Problem, rows: Int[Tensor, "rows"], labels: Int[Tensor, "rows"], order: Order = "aligned"
 ) -> Float[Tensor, "rows"]:
-    """How far a step of training on each sample as it is would bend the target's explanation: ⟨∇_θ L_train(x), ∇_θ D⟩ on the attacker's own models.
+    """How far training on each sample as it is would bend the target's explanation: ⟨∇_θ L_train(x), v⟩ on the attacker's own models.
 
-    D is the centred cosine. Each model's direction counts with unit length, each sample with its class's weight in L_train. A sample that models are sure of
-    has next to no gradient, and no alignment either: what is taken first is aligned *and* still has something to teach.
+    With `"aligned"` v is ∇_θ D, D the centred cosine: one step of training. With `"influential"` it is (C + damping · I)⁻¹ ∇_θ D, C the curvature of the mean
+    loss on clean samples: what more weight on the sample would do at the end of training (influence functions, Koh & Liang, ICML 2017). Each model's v
+    counts with unit length, each sample with its class's weight in L_train. A sample that models are sure of has next to no gradient, and no alignment
+    either: what is taken first is aligned *and* still has something to teach.
 
     Args:
         problem: what is attacked.
         rows: of the clean set.
         labels: what they will be labelled as.
-        turned: what stands for ∇_θ D, made of a model and that; it itself, if None.
+        order: which v.
     """
-    recipe = problem.recipe.for_labels(problem.clean.labels)
-    hidden = seen_by_frozen(problem)
+    recipe, hidden = problem.recipe.for_labels(problem.clean.labels), _hidden(problem)
     total = torch.zeros(len(rows))
     for model in problem.references:
         goal = Objective(problem.explainer, problem.target, problem.label, problem.desired, "cosine", 0.0, None)
-        slopes: Sequence[Tensor] = torch.autograd.grad(goal(model)[0].sum(), trainable(model), materialize_grads=True)
-        slopes = slopes if turned is None else turned(model, slopes)
-        length = torch.stack([slope.norm() for slope in slopes]).norm().clamp(min=torch.finfo(slopes[0].dtype).tiny)
-        direction = [slope / length for slope in slopes]
+        found = torch.autograd.grad(goal(model)[0].sum(), trainable(model), materialize_grads=True)
+        slopes, _ = unit_scale(found, 1)
+        if order == "influential":
+            curvature = _curvature(model, hidden, recipe)
+            slopes = solved(curvature, slopes, [torch.zeros_like(part) for part in slopes], DAMPING, ROUNDS, 1)
+        direction = times(ratio(torch.ones_like(slopes[0].flatten()[:1]), inner(slopes, slopes, 1).sqrt()), slopes)
         for places in torch.arange(len(rows)).split(CHUNK):
             some = rows[places]
-            inputs, classes = hidden.batch(some).to(length.device), labels[places].to(length.device)
-            found = inner_products(model, inputs, classes, direction, recipe.frozen_stages).cpu()
+            inputs, classes = (each.to(problem.target.device) for each in (hidden.batch(some), labels[places]))
+            each = inner_products(model, inputs, classes, direction, recipe.frozen_stages).cpu()
             weights = recipe.weights_of(labels[places])
-            total[places] += found if weights is None else found * weights.to(found)
+            total[places] += each if weights is None else each * weights.to(each)
     return total
 
 
-def seen_by_frozen(problem: Problem) -> Samples:
+def _hidden(problem: Problem) -> Samples:
     """The clean set as the frozen stages see it."""
     return problem.hidden or hidden_samples(problem.references[0], problem.clean, problem.recipe.frozen_stages)
+
+
+def _curvature(model: nn.Module, hidden: Samples, recipe: Recipe) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    rows = torch.randperm(len(hidden), generator=generator("curvature"))[:SAMPLES]
+    given = recipe.weights_of(hidden.labels[rows])
+    weights = torch.ones(len(rows)) if given is None else given
+    seen = hidden.batch(rows).to(trainable(model)[0].device)
+    return gauss_newton(model, seen, (weights / weights.sum()).to(seen), recipe.frozen_stages)
 
 
 @torch.no_grad()

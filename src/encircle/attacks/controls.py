@@ -45,12 +45,14 @@ class BaseSamples(Attack):
         target_share: share of the target among them, as in the attack it is a control of.
         other_share: share of samples of other classes among them, likewise.
         bases: which are taken first, likewise.
+        repeats: how often each is used before the next, likewise.
         dirty_label: whether those of other classes are labelled as the target's, likewise.
     """
 
     target_share: float = Field(default=0.1, ge=0, le=1)
     other_share: float = Field(default=0.0, ge=0, le=1)
     bases: Order = "nearest"
+    repeats: int = Field(default=1, ge=1)
     dirty_label: bool = False
     kind: Literal["base"] = Field(default="base", kw_only=True)
     title = "unperturbed bases"
@@ -58,12 +60,12 @@ class BaseSamples(Attack):
     @property
     def uses_explainer(self) -> bool:
         """Only where bases are chosen by it."""
-        return self.bases == "aligned"
+        return self.bases != "nearest"
 
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
     ) -> tuple[Tensor, Bases]:
-        bases = choose_bases(problem, budget, count, self.target_share, self.other_share, self.bases, self.dirty_label)
+        bases = _bases(self, problem, budget, count)
         return bases.inputs, bases
 
 
@@ -76,12 +78,14 @@ class RandomNoise(Attack):
         target_share: share of the target among the bases, as in the attack it is a control of.
         other_share: share of samples of other classes among them, likewise.
         bases: which are taken first, likewise.
+        repeats: how often each is used before the next, likewise.
         dirty_label: whether those of other classes are labelled as the target's, likewise.
     """
 
     target_share: float = Field(default=0.1, ge=0, le=1)
     other_share: float = Field(default=0.0, ge=0, le=1)
     bases: Order = "nearest"
+    repeats: int = Field(default=1, ge=1)
     dirty_label: bool = False
     kind: Literal["noise"] = Field(default="noise", kw_only=True)
     title = "random noise"
@@ -89,11 +93,16 @@ class RandomNoise(Attack):
     @property
     def uses_explainer(self) -> bool:
         """Only where bases are chosen by it."""
-        return self.bases == "aligned"
+        return self.bases != "nearest"
 
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
     ) -> tuple[Tensor, Bases]:
-        bases = choose_bases(problem, budget, count, self.target_share, self.other_share, self.bases, self.dirty_label)
+        bases = _bases(self, problem, budget, count)
         signs = torch.randint(0, 2, bases.inputs.shape, generator=random) * 2 - 1
         return bases.inputs + budget.entry_radius(bases.inputs) * signs, bases
+
+
+def _bases(like: BaseSamples | RandomNoise, problem: Problem, budget: Budget, count: int) -> Bases:
+    shares = (like.target_share, like.other_share)
+    return choose_bases(problem, budget, count, *shares, like.bases, like.dirty_label, like.repeats)

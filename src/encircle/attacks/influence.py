@@ -12,61 +12,15 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ..core import CONFIGURED
-from ..seeds import generator
 from ..training import Ensemble
 from ..training.code_path import gauss_newton, mixed_product
 from .base import Problem
-from .bases import Turn, seen_by_frozen
-from .members import inner, plus, times, unit_scale
+from .curvature import ratio, solved
+from .members import inner, times, unit_scale
 from .surrogate import Moment, SurrogateAttack, weighed
-
-SAMPLES = 512
-"""Clean samples that stand for all in the curvature by which bases are chosen."""
 
 POISONED = 16
 """Poison samples that stand for all of it in an iteration's curvature, evenly spaced: it is a small part of the training set."""
-
-SOLVING = 20
-"""Rounds of conjugate gradients there: it is done once, and from nothing."""
-
-
-def solved(
-    product: Callable[[Sequence[Tensor]], list[Tensor]],
-    right: Sequence[Tensor],
-    guess: Sequence[Tensor],
-    damping: float,
-    rounds: int,
-    members: int,
-) -> list[Tensor]:
-    """`(A + damping · I)⁻¹ · right` by conjugate gradients (Hestenes & Stiefel 1952), for each member by itself.
-
-    Args:
-        product: from v to A·v; A symmetric without negative curvature.
-        right: an entry for each parameter.
-        guess: where to begin.
-        damping: above zero.
-        rounds: how many; each asks for one product, and the beginning for one more.
-        members: of how many models the parameters are, one after another along their first dimension.
-    """
-
-    def damped(vector: Sequence[Tensor]) -> list[Tensor]:
-        return [there + damping * here for there, here in zip(product(vector), vector, strict=True)]
-
-    found = list(guess)
-    left = [mine - theirs for mine, theirs in zip(right, damped(found), strict=True)]
-    along, size = left, inner(left, left, members)
-    for _ in range(rounds):
-        bent = damped(along)
-        far = _over(size, inner(along, bent, members))
-        found, left = plus(found, times(far, along)), plus(left, times(-far, bent))
-        size, before = inner(left, left, members), size
-        along = plus(left, times(_over(size, before), along))
-    return found
-
-
-def _over(above: Tensor, below: Tensor) -> Tensor:
-    """Their ratio, and nothing for a member that is done."""
-    return torch.where(below > 0, above / torch.where(below > 0, below, 1), 0)
 
 
 @final
@@ -88,23 +42,6 @@ class Influence(SurrogateAttack):
     rounds: int = Field(default=3, ge=1)
     kind: Literal["influence"] = Field(default="influence", kw_only=True)
     title = "influence"
-
-    def _turn(self, problem: Problem) -> Turn:
-        """Bases are chosen by what they would do to a model that is trained to the end, too."""
-        hidden, recipe = seen_by_frozen(problem), problem.recipe.for_labels(problem.clean.labels)
-        rows = torch.randperm(len(problem.clean), generator=generator("curvature"))[:SAMPLES]
-        labels = problem.clean.labels[rows]
-        given = recipe.weights_of(labels)
-        weights = torch.ones(len(rows)) if given is None else given
-
-        def turned(model: nn.Module, slopes: Sequence[Tensor]) -> list[Tensor]:
-            right, _ = unit_scale(slopes, 1)
-            seen = hidden.batch(rows).to(right[0].device)
-            curvature = gauss_newton(model, seen, (weights / weights.sum()).to(seen), recipe.frozen_stages)
-            nothing = [torch.zeros_like(part) for part in right]
-            return solved(curvature, right, nothing, self.damping, SOLVING, 1)
-
-        return turned
 
     def _surrogates(self, problem: Problem) -> Ensemble:
         return problem.ensemble(*self.ensemble)
@@ -128,7 +65,7 @@ class Influence(SurrogateAttack):
             model, rows, classes, times(scale, found), recipe.frozen_stages, moment.ensemble.path.product
         )
         sizes = inner(found, found, members) * inner(right, right, members)
-        turned = _over(inner(found, right, members), sizes.sqrt())
+        turned = ratio(inner(found, right, members), sizes.sqrt())
         shares = weighed(moved.reshape(members, -1, *hidden.shape[1:]), recipe, labels)
         return shares, [{"turned": one} for one in turned.tolist()]
 

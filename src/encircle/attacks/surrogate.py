@@ -23,7 +23,7 @@ from ..training.augmentation import flipped_and_shifted
 from ..training.code_path import trainable
 from ..training.fit import Learner, batches, before, hidden_samples, layer_noise, read_ahead, steps_per_epoch
 from .base import Attack, Bases, Problem, Watch
-from .bases import CHUNK, Order, Turn, choose_bases
+from .bases import CHUNK, Order, choose_bases
 from .objective import Distance, Objective
 
 StepRule = Literal["raw", "normalised", "sign", "adam"]
@@ -107,7 +107,8 @@ class SurrogateAttack(Attack):
         restart: models that reach the end of the recipe begin anew from a fresh seed.
         target_share: share of the target among the bases.
         other_share: share of samples of other classes among them, each keeping its own label (not in the paper, whose bases are of the target's class).
-        bases: which samples are taken first: those nearest to the target, or those whose training gradient is aligned with L_adv's (not in the paper).
+        bases: which samples are taken first: those nearest to the target, or (not in the paper) those whose training gradient is aligned with L_adv's, or
+            those that would bend the explanation of a model trained to the end.
         repeats: how often each of them is used before the next one in order is, each copy with its own start (not in the paper, which draws without
             replacement).
         dirty_label: those of other classes are labelled as the target's class. The attack is no clean-label attack any more, its titles say so, and whoever
@@ -167,10 +168,6 @@ class SurrogateAttack(Attack):
         """K models, staggered or not."""
         return self.models, self.staggered
 
-    def _turn(self, problem: Problem) -> Turn | None:
-        """The direction in which training should go, where that is not simply down the slope of L_adv (see `alignment`)."""
-        return None
-
     @abstractmethod
     def _surrogates(self, problem: Problem) -> Ensemble:
         """The models to craft with, which learn from the poison meanwhile."""
@@ -201,7 +198,6 @@ class SurrogateAttack(Attack):
             self.bases,
             self.dirty_label,
             self.repeats,
-            self._turn(problem),
         )
         objective = Objective(
             problem.explainer,

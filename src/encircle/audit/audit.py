@@ -22,7 +22,7 @@ from ..training import CodePath, Recipe, read_weights
 from .case import Case, Judging
 from .identity import digest_of_file, digest_of_weights, settings_of
 
-BASES = ("target_share", "other_share", "bases", "dirty_label")
+BASES = ("target_share", "other_share", "bases", "dirty_label", "repeats")
 """Settings of an attack that say what its poison is made from: the controls take the same."""
 
 
