@@ -19,6 +19,7 @@ from encircle.attacks import (
     BaseSamples,
     FeatureEncirclement,
     GradientMatching,
+    Influence,
     NoPoison,
     Problem,
     ProjectedWatermark,
@@ -45,10 +46,15 @@ ATTACKS: dict[str, Attack] = {
     "watermark": Watermark(),
     "watermark-projected": ProjectedWatermark(),
     "imf": IMF(models=2, epochs=1),
+    "influence": Influence(models=2, epochs=1),
     "matching": GradientMatching(models=2, epochs=1),
     "unrolled": Unrolled(models=2, epochs=1),
     "encirclement": FeatureEncirclement(models=2, epochs=1),
     "aligned bases": BaseSamples(bases="aligned"),
+    "influential bases, repeated": RandomNoise(bases="influential", repeats=2),
+    "influence by all means": Influence(
+        models=2, epochs=1, attempts=2, bases="influential", repeats=3, poison_batch="batch"
+    ),
     "matching, best of two": GradientMatching(models=2, epochs=1, attempts=2, softplus=5.0, bases="aligned"),
     "matching by adam": GradientMatching(models=2, epochs=1, step="adam", poison_batch="batch", distance="mixed"),
     "imf as printed": IMF(

@@ -89,7 +89,14 @@ def test_a_set_of_mixed_channels_is_refused() -> None:
 
 
 def test_controls_are_made_of_the_attack_s_own_bases_and_dirty_labels_are_named() -> None:
-    attack = {"kind": "matching", "target_share": 0.2, "other_share": 0.3, "bases": "aligned", "dirty_label": True}
+    attack = {
+        "kind": "matching",
+        "target_share": 0.2,
+        "other_share": 0.3,
+        "bases": "influential",
+        "repeats": 2,
+        "dirty_label": True,
+    }
     audit = Audit.from_case(case_of(TINY, attack=attack))
     by_kind = {arm.kind: arm for arm in audit.arms}
     for kind in ("base", "noise", "matching"):

@@ -38,7 +38,7 @@ HISTORY_COLUMNS: dict[str, Any] = {
     "epoch": pl.Float64,
     "member": pl.Int64,
     **dict.fromkeys(
-        ["upper", "distance", "label", "lower", "form_cosine", "alignment", "apart", "held_out"], pl.Float64
+        ["upper", "distance", "label", "lower", "form_cosine", "alignment", "turned", "apart", "held_out"], pl.Float64
     ),
     "attempt": pl.Int64,
 }

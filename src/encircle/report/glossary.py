@@ -24,6 +24,7 @@ _ARMS = {
     "watermark-projected": "The same blend, pulled back until every value is within the budget around the target.",
     "ceiling": "No attack: a clean model that was trained to give the desired map while keeping the prediction and its accuracy. "
     "An estimate of how far any attack could get.",
+    "influence": "Poison that is moved by what it will have done to the explanation at the end of training, crafted like the paper's.",
     "matching": "Poison whose pull on the model is turned into the direction that bends the explanation, crafted like the paper's.",
     "unrolled": "Poison that is moved by what it does to the explanation a few training steps later, crafted like the paper's.",
     "imf": "The paper's attack: poison samples encircle the target among the model's features and drag its "
