@@ -1,7 +1,7 @@
-"""Keep finished ablations and reaches, and write the page about strength: `python tools/strength.py studies/digits-cam-ablation studies/digits-cam-reach ...`.
+"""Keep finished ablations, reaches and budgets, and write the page about strength: `python tools/strength.py studies/digits-cam-reach ...`.
 
-Copies each folder's `ablation.json` or `reach.json` to `results/strength/`, and makes `docs/strength.md` from what is there. With no folder, the page is
-made again.
+Copies each folder's `ablation.json`, `reach.json` or `smallest.json` to `results/strength/`, and makes `docs/strength.md` from what is there. With no
+folder, the page is made again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from encircle.strength.page import page as text_of
 
 HERE = Path(__file__).resolve().parent.parent
 RESULTS = HERE / "results" / "strength"
+FILES = {"ablation": "ablation.json", "reach": "reach.json", "budget": "smallest.json"}
+"""What each command leaves for the page."""
 
 
 def page() -> str:
@@ -25,13 +27,13 @@ def page() -> str:
 def main() -> None:
     """Copy what is named, then write what is generated."""
     for folder in map(Path, sys.argv[1:]):
-        kind = next((kind for kind in ("ablation", "reach") if (folder / f"{kind}.json").is_file()), None)
+        kind = next((kind for kind, file in FILES.items() if (folder / file).is_file()), None)
         if kind is None:
             sys.exit(
-                f"{folder} holds neither ablation.json nor reach.json; name folders that `encircle ablate` or `encircle reach` finished."
+                f"{folder} holds none of {', '.join(FILES.values())}; name folders that `encircle ablate`, `reach` or `budget` finished."
             )
         (RESULTS / kind).mkdir(parents=True, exist_ok=True)
-        shutil.copy(folder / f"{kind}.json", RESULTS / kind / f"{folder.name.removesuffix(f'-{kind}')}.json")
+        shutil.copy(folder / FILES[kind], RESULTS / kind / f"{folder.name.removesuffix(f'-{kind}')}.json")
     write_text(HERE / "docs" / "strength.md", page())
 
 

@@ -97,7 +97,7 @@ class TestReach:
             reached(LITTLE, gain={"mean": 0.0, "low": -0.2, "high": 0.2}),
             reached(TRANSFERRED, shift={"mean": 0.12, "low": -0.1, "high": 0.3}),
         ]
-        found = {"title": "Digits", "explainer": explainer, "rows": rows}
+        found = {"title": "Digits", "explainer": explainer, "device": "a device", "rows": rows}
         kept(results, "reach", "digits").write_text(json.dumps(found))
         return page(results)
 
@@ -130,7 +130,7 @@ class TestReach:
         row_of = f"| {SELECTED} | +0.25 [+0.10, +0.40] | +0.25 [+0.10, +0.40] | 70 [60, 80] % | 0.10 → 0.35 | 0.50 → 0.40 | -23% | 100% | -1.2 |"
         assert row_of in text
         assert (
-            "6 targets x 2 victims an attack. Selected: kind influence, other_share 0.25. The other network: kind two-layer, hidden 64."
+            "6 targets x 2 victims an attack, on a device. Selected: kind influence, other_share 0.25. The other network: kind two-layer, hidden 64."
             in text
         )
 
@@ -154,3 +154,18 @@ class TestReach:
         path.write_text(json.dumps({key: value for key, value in found.items() if key != lost or lost == "rows"}))
         with pytest.raises(InputError, match=r"digits\.json is damaged"):
             page(tmp_path)
+
+
+def test_how_little_is_enough_has_its_table(tmp_path: Path) -> None:
+    doses = [{"share": share, **row("", "")} for share in (0.01, 0.05)]
+    found = {"title": "Digits", "sentence": "Poison of 5 % is enough.", "share": 0.05, "doses": doses}
+    kept(tmp_path, "budget", "digits").write_text(json.dumps(found))
+    text = page(tmp_path)
+    assert "6 targets x 2 victims. Poison of 5 % is enough." in text
+    assert "| 5.00% | +0.25 [+0.10, +0.40] | 0.10 → 0.35 | 0.50 → 0.40 | 100% | -1.2 |" in text
+
+
+def test_a_note_stands_last(tmp_path: Path) -> None:
+    assert page(tmp_path).count("\n") == 3
+    (tmp_path / "note.md").write_text("## What did not help\n\nThis.\n")
+    assert page(tmp_path).endswith("\n\n## What did not help\n\nThis.\n")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from encircle.core import EncircleError, InputError
 from encircle.strength import LADDER, Smallest, lowest, smallest, smallest_budget
+from encircle.strength.side_by_side import KEPT
 from encircle.study.folder import Conclusion
 from tests.audit.tiny_cases import TINY, case_of
 from tests.study.serial import Serial
@@ -48,6 +49,7 @@ class Pretended:
             verdict = self.verdicts.get(share, "FAIL" if share >= self.least else "PASS")
             lost = share in self.lost
             told = {"verdict": "WARN" if lost else verdict, "label_lost": lost, "sentence": "Nothing found."}
+            told |= {name: None for name in KEPT if name != "verdict"}
             cells.append({"at": [step], "missing": [{"why": "it broke."}], **told})
         return Conclusion(root, "FAIL", "", {"cells": cells})
 
@@ -66,7 +68,9 @@ class TestSearch:
         assert found.below == (LADDER[place - 1] if place else None)
         assert len(found.tried) == len(pretended.asked) <= 5
         assert f"{100 * least:g} % of the training data is enough" in found.sentence
-        assert json.loads((tmp_path / "smallest.json").read_text())["share"] == least
+        kept = json.loads((tmp_path / "smallest.json").read_text())
+        assert kept["share"] == least
+        assert [dose["share"] for dose in kept["doses"]] == sorted(found.tried)
 
     def test_none_is_an_answer_too(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         found = self.search(monkeypatch, tmp_path, Pretended(1.0))

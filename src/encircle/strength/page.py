@@ -38,7 +38,8 @@ def page(results: Path) -> str:
     """The page as Markdown.
 
     Args:
-        results: holds `reach/<case>.json` and `ablation/<case>.json`, as `encircle reach` and `encircle ablate` wrote them.
+        results: holds `reach/<case>.json`, `ablation/<case>.json` and `budget/<case>.json`, as `encircle reach`, `ablate` and `budget` wrote them, and what
+            there is to say of them in `note.md`.
 
     Raises:
         InputError: a file is damaged.
@@ -51,6 +52,7 @@ def page(results: Path) -> str:
         "change is beyond the seed drift. Intervals are of 95 % (hierarchical bootstrap).",
     ]
     ablated = _each(results / "ablation", "ablate", lambda found: (str(found["title"]), _ablation(found)))
+    doses = _each(results / "budget", "budget", _doses)
     reached = _each(results / "reach", "reach", lambda found: (_asked(found), _reach(found)))
     if reached:
         chosen = (
@@ -71,6 +73,13 @@ def page(results: Path) -> str:
             ASKED + "\n".join(line for line, _ in reached),
         ]
         parts += [part for _, tables in reached for part in tables]
+    if doses:
+        parts += [
+            "## How little is enough",
+            "The smallest share of poison that bends the explanation by 0.1 Jaccard or more beyond the seed drift with the label kept, claimed with Holm's "
+            "correction among what was tried. Shares of poison are of the training set; each was crafted anew.",
+        ]
+        parts += [part for tables in doses for part in tables]
     if ablated:
         parts += [
             "## What each choice buys",
@@ -78,6 +87,8 @@ def page(results: Path) -> str:
             "case is for, whose split, targets and victims were drawn anew.",
         ]
         parts += [part for _, tables in ablated for part in tables]
+    if (note := results / "note.md").is_file():
+        parts += [note.read_text("utf-8").strip()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -121,7 +132,7 @@ def _reach(found: Facts) -> list[str]:
     )
     return [
         f"### {found['title']}",
-        f"{some['targets']} targets x {some['victims']} victims an attack. Selected: {_besides(found)}.{on}",
+        f"{some['targets']} targets x {some['victims']} victims an attack, on {found['device']}. Selected: {_besides(found)}.{on}",
         head + "\n".join(lines),
     ]
 
@@ -177,6 +188,24 @@ def _above(gain: Facts) -> bool | None:
 def _below(row: Facts) -> float | None:
     mine, theirs = row["l1_attack"]["mean"], row["watermark_l1"]
     return None if mine is None or not theirs else mine / theirs - 1
+
+
+# -- budgets -------------------------------------------------------------------------------------------------------------
+
+
+def _doses(found: Facts) -> list[str]:
+    lines = [
+        f"| {dose['share']:.2%} | {plain_estimate(dose['shift'])} | {_way(dose['jaccard_clean'], dose['jaccard_attack'])} | "
+        f"{_way(dose['l1_clean'], dose['l1_attack'])} | {dose['label_kept']:.0%} | {_points(dose['accuracy_change'])} |"
+        for dose in found["doses"]
+    ]
+    head = "| poison | change | Jaccard, clean → attack | L1, clean → attack | label kept | accuracy, points |\n|---|---|---|---|---|---|\n"
+    some = found["doses"][0]
+    return [
+        f"### {found['title']}",
+        f"{some['targets']} targets x {some['victims']} victims. {found['sentence']}",
+        head + "\n".join(lines),
+    ]
 
 
 # -- ablations -----------------------------------------------------------------------------------------------------------

@@ -148,7 +148,8 @@ def reach(
         )
         for name, one in found.items()
     )
-    write_json(root / "reach.json", {"title": title, "explainer": case["explainer"]["kind"], "rows": as_facts(rows)})
+    facts = {"title": title, "explainer": case["explainer"]["kind"], "device": found[PUBLISHED].device}
+    write_json(root / "reach.json", facts | {"rows": as_facts(rows)})
     return rows
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from ..core import EncircleError
 from ..jobs.driver import Listener
 from ..jobs.task import Executor
 from ..scoring import Interval, facts_of, hierarchical_bootstrap
-from ..storage import read_arrays
+from ..storage import read_arrays, read_json
 from ..study.folder import begin
 from ..study.run import go_on
 from ..study.study_file import StudyFile
@@ -34,12 +33,14 @@ class Finished:
         cell: of the study, as in `study.json`.
         verdict: of its run, as in `verdict.json`.
         scores: the Jaccard scores of the audited attack's victims; columns `target`, `seed`, `jaccard`.
+        device: what its models were trained on.
         goals: what the scores are towards: the desired maps and masks of all targets, by name.
     """
 
     cell: Mapping[str, Any]
     verdict: Mapping[str, Any]
     scores: pl.DataFrame
+    device: str
     goals: Mapping[str, np.ndarray[Any, Any]]
 
     def gain_over(self, other: Finished) -> Interval:
@@ -92,12 +93,13 @@ class SideBySide:
                 why = cell["missing"][0]["why"] if cell["missing"] else "it did not finish."
                 raise EncircleError(f"the run {cell['title']!r} is needed: {why}")
             folder = place / "runs" / cell["runs"][0]["folder"]
-            verdict = json.loads((folder / "verdict.json").read_text("utf-8"))
+            verdict = read_json(folder / "verdict.json")
             scores = pl.read_parquet((folder / "scores.parquet").read_bytes())
             mine = scores.filter(pl.col("arm") == cell["attack"]).select("target", "seed", "jaccard")
             maps, _ = read_arrays(folder / "maps.safetensors")
             goals = {name: values for name, values in maps.items() if name.endswith(("/goal", "/mask"))}
-            found[cell["title"]] = Finished(cell, verdict, mine, goals)
+            device = str(read_json(folder / "environment.json")["device"])
+            found[cell["title"]] = Finished(cell, verdict, mine, device, goals)
         return {name: found[name] for name in variants}
 
 

@@ -15,6 +15,7 @@ from ..storage import write_json
 from ..study.folder import Conclusion, begin
 from ..study.run import go_on
 from ..study.study_file import StudyFile
+from .side_by_side import KEPT
 
 LADDER = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
 """Shares of the training set that are tried unless others are asked for."""
@@ -125,6 +126,14 @@ def smallest_budget(
     share = min((share for share, enough_of_it in bent.items() if enough_of_it), default=None)
     below = None if share is None else max((one for one in bent if one < share), default=None)
     answer = Smallest(share, below, tuple(sorted(bent)), last["one"])
-    facts = {"share": answer.share, "below": answer.below, "tried": list(answer.tried), "sentence": answer.sentence}
+    facts: dict[str, Any] = {
+        "share": answer.share,
+        "below": answer.below,
+        "tried": list(answer.tried),
+        "sentence": answer.sentence,
+    }
+    cells = sorted(last["one"].summary["cells"], key=lambda cell: cell["at"])
+    doses = [{"share": steps[cell["at"][0]]} | {name: cell[name] for name in KEPT} for cell in cells]
+    facts |= {"title": str(case.get("title", "Audit")), "doses": doses}
     write_json(root / "smallest.json", facts)
     return answer
