@@ -111,6 +111,7 @@ def problem_of(
         desired=DesiredMap(wish, None, "anything"),
         explainer=EXPLAINERS[explainer],
         ensemble=lambda members, staggered: ensemble_of(source, how, members, path),
+        recipe=how,
         references=[reference],
         legal=Legal(levels=255) if len(size.shape) == 3 else Legal(),
         hidden=hidden_samples(reference, samples, size.frozen),

@@ -165,6 +165,7 @@ def _one_target(audit: Audit, source: Source, row: int) -> Scores:
             desired=desired,
             explainer=audit.explainer,
             ensemble=_none,
+            recipe=audit.recipe,
             references=references,
             legal=audit.legal,
         )

@@ -51,10 +51,8 @@ ATTACKS: dict[str, Attack] = {
     "unrolled": Unrolled(models=2, epochs=1),
     "encirclement": FeatureEncirclement(models=2, epochs=1),
     "aligned bases": BaseSamples(bases="aligned"),
-    "influential bases, repeated": RandomNoise(bases="influential", repeats=2),
-    "influence by all means": Influence(
-        models=2, epochs=1, attempts=2, bases="influential", repeats=3, poison_batch="batch"
-    ),
+    "influential bases": RandomNoise(bases="influential"),
+    "influence by all means": Influence(models=2, epochs=1, attempts=2, bases="influential", poison_batch="batch"),
     "matching, best of two": GradientMatching(models=2, epochs=1, attempts=2, softplus=5.0, bases="aligned"),
     "matching by adam": GradientMatching(models=2, epochs=1, step="adam", poison_batch="batch", distance="mixed"),
     "imf as printed": IMF(

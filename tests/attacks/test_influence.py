@@ -140,8 +140,8 @@ def test_the_direction_is_that_of_dense_matrices(
     seen, classes = torch.cat([given["clean"][0], hidden.detach()]), torch.cat([given["clean"][1], labels])
     clean, count = given["sizes"]
     factors = torch.ones(3, dtype=torch.float64) if class_weights is None else torch.tensor(class_weights).double()
-    weights = torch.tensor([clean / 5] * 5 + [count / 6] * 6, dtype=torch.float64) * factors[classes]
-    weights /= weights.sum()
+    weights = torch.tensor([clean / 5] * 5 + [count / 6] * 6, dtype=torch.float64)
+    weights = weights / weights.sum() * factors[classes]  # as losses are averaged: a class's weight is no share
     expected = torch.zeros_like(hidden)
     for learner, note in zip(ensemble.learners, notes, strict=True):
         parameters = trainable(learner.model)
@@ -215,7 +215,7 @@ def test_bases_are_aligned_with_what_a_model_trained_to_the_end_would_learn(kind
     slope = flat(torch.autograd.grad(goal(model)[0], trainable(model), materialize_grads=True))
     factors = torch.tensor([1.0, 3.0, 0.5], dtype=torch.float64)[asked.clean.labels]
     hidden = before(model, asked.clean.batch(rows), frozen).detach()
-    matrix = dense_curvature(model, hidden, factors / factors.sum(), frozen)
+    matrix = dense_curvature(model, hidden, factors / len(factors), frozen)
     solution = torch.linalg.solve(matrix + DAMPING * torch.eye(len(matrix), dtype=torch.float64), slope)
     expected = []
     for row in rows.tolist():

@@ -130,15 +130,9 @@ class TestReach:
         row_of = f"| {SELECTED} | +0.25 [+0.10, +0.40] | +0.25 [+0.10, +0.40] | 70 [60, 80] % | 0.10 → 0.35 | 0.50 → 0.40 | -23% | 100% | -1.2 |"
         assert row_of in text
         assert (
-            "6 targets x 2 victims an attack, on a device. Selected: kind influence, other_share 0.25. The other network: kind two-layer, hidden 64."
+            "6 targets x 2 victims an attack, finished on a device. Selected: kind influence, other_share 0.25. The other network: kind two-layer, hidden 64."
             in text
         )
-
-    def test_says_which_ablations_chose(self, tmp_path: Path) -> None:
-        assert "It was chosen on" not in self.text(tmp_path)
-        rows = [row("as given", "choice")]
-        kept(tmp_path, "ablation", "a").write_text(json.dumps({"title": "Table", "chosen": "as given", "rows": rows}))
-        assert "It was chosen on other draws, such as those of the ablations below (Table)." in self.text(tmp_path)
 
     def test_of_a_change_that_is_none_half_is_nothing_to_ask_for(self, tmp_path: Path) -> None:
         lower = {"mean": -0.1, "low": -0.2, "high": 0.0}
@@ -158,10 +152,19 @@ class TestReach:
 
 def test_how_little_is_enough_has_its_table(tmp_path: Path) -> None:
     doses = [{"share": share, **row("", "")} for share in (0.01, 0.05)]
-    found = {"title": "Digits", "sentence": "Poison of 5 % is enough.", "share": 0.05, "doses": doses}
+    found = {
+        "title": "Digits",
+        "sentence": "Poison of 5 % is enough.",
+        "share": 0.05,
+        "doses": doses,
+        "epsilon": 0.1,
+        "threshold": 0.2,
+    }
+    found["attack"] = {"kind": "influence", "repeats": 2}
     kept(tmp_path, "budget", "digits").write_text(json.dumps(found))
     text = page(tmp_path)
-    assert "6 targets x 2 victims. Poison of 5 % is enough." in text
+    assert "6 targets x 2 victims, epsilon 0.1, threshold 0.2. Poison of 5 % is enough." in text
+    assert "Attack: kind influence, repeats 2." in text
     assert "| 5.00% | +0.25 [+0.10, +0.40] | 0.10 → 0.35 | 0.50 → 0.40 | 100% | -1.2 |" in text
 
 

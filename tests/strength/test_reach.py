@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from encircle.attacks import Influence
 from encircle.audit import Case
+from encircle.audit.identity import settings_of
 from encircle.core import InputError
 from encircle.strength import reach
-from encircle.strength.ablation import varied
 from encircle.strength.reach import BEST_IMF, FIFTH, LITTLE, PUBLISHED, SELECTED, TRANSFERRED, variants_of
 from tests.audit.tiny_cases import TINY, case_of
 from tests.study.serial import Serial
@@ -35,7 +36,7 @@ def test_variants_differ_in_what_their_names_say() -> None:
     assert attacks[PUBLISHED]["models"] == 2
     assert (attacks[BEST_IMF]["other_share"], attacks[BEST_IMF]["bases"]) == (0, "nearest")
     assert (attacks[BEST_IMF]["kind"], attacks[BEST_IMF]["momentum"]) == ("imf", 0.9)
-    assert attacks[SELECTED] == varied(attacks[BEST_IMF], {"kind": "influence", "other_share": 0.25})
+    assert attacks[SELECTED] == settings_of(Influence(models=2, momentum=0.9, other_share=0.25))
     assert (attacks[SELECTED]["kind"], attacks[SELECTED]["momentum"]) == ("influence", 0.9)
     assert not attacks[SELECTED]["dirty_label"]
     assert attacks[SELECTED] == attacks[LITTLE] == attacks[TRANSFERRED]
@@ -49,15 +50,24 @@ def test_variants_differ_in_what_their_names_say() -> None:
 def test_what_is_selected_can_be_named() -> None:
     case = case_of(TINY).model_dump(mode="json")
     attack = variants_of(case, {"kind": "matching", "bases": "aligned", "repeats": 4})[SELECTED]["attack"]
-    assert (attack["kind"], attack["bases"], attack["repeats"], attack["other_share"]) == ("matching", "aligned", 4, 0)
+    assert [attack[name] for name in ("kind", "bases", "repeats", "other_share")] == ["matching", "aligned", 4, 0.25]
+
+
+def test_what_a_case_says_of_influence_stands() -> None:
+    case = case_of({**TINY, "attack": {"kind": "influence", "damping": 1.0, "rounds": 7}}).model_dump(mode="json")
+    attack = variants_of(case, {"rounds": 2})[SELECTED]["attack"]
+    assert (attack["damping"], attack["rounds"], attack["other_share"]) == (1.0, 2, 0.25)
 
 
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
-        ({"kind": "influence", "dampng": 1.0}, r"dampng.*did you mean 'damping'"),
-        ({"kind": "watermark"}, "the attack watermark cannot be selected"),
-        ({"damping": 1.0}, "damping"),
+        ({"dampng": 1.0}, r"the selected attack: .*dampng"),
+        ({"kind": "watermark"}, "the attack watermark has no settings to select"),
+        ({"kind": "imf", "damping": 1.0}, "the selected attack: .*damping"),
+        ({"damping": -1}, "the selected attack: .*damping"),
+        ({"other_share": "half"}, "the selected attack: .*other_share"),
+        ({"dirty_label": True, "other_share": 0.0}, "the selected attack: .*dirty_label"),
     ],
 )
 def test_a_selection_of_nothing_that_there_is_is_refused(selection: Any, message: str, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ..training.code_path import gauss_newton, inner_products, trainable
 from ..training.fit import hidden_samples
 from .base import Bases, Problem
 from .curvature import ratio, solved
-from .members import inner, times, unit_scale
+from .members import inner, plus, times, unit_scale
 from .objective import Objective
 
 Order = Literal["nearest", "aligned", "influential"]
@@ -32,7 +32,7 @@ SAMPLES = 512
 """Clean samples that stand for all in the curvature by which influential bases are told."""
 
 DAMPING, ROUNDS = 0.01, 20
-"""Beside that curvature, and rounds of conjugate gradients with it: `Influence`'s own damping, and more rounds, as it is done once and from nothing."""
+"""Beside that curvature, and rounds of conjugate gradients with it. Both are fixed: the controls, which know no attack's damping, must find the same bases."""
 
 
 def choose_bases(
@@ -49,8 +49,8 @@ def choose_bases(
 
     They are drawn without replacement, then used again from the first on. Features are the mean-pooled last feature
     maps of the attacker's own models (logits, for models without a CAM head). Samples of other classes, which keep their own labels, are an
-    extension of the paper: they can teach a model that what lies outside the desired map does not speak for the class. So are repeats: few samples that
-    teach what is wanted, many times, teach it better than many that do not.
+    extension of the paper: they can teach a model that what lies outside the desired map does not speak for the class. So are repeats, which are
+    meant to teach what few samples teach well more often than what others do not.
 
     Args:
         problem: what is attacked.
@@ -61,37 +61,41 @@ def choose_bases(
         order: `"nearest"` is the paper's; `"aligned"` takes those first whose own training gradient bends the explanation most, `"influential"` those that
             would bend that of a model trained to the end (`alignment`).
         dirty_label: those of other classes are labelled as the target's class all the same.
-        repeats: how often each sample is used before the next one in order is; only where rows are not overwritten.
+        repeats: how often each sample is used before the next one in order is.
 
     Raises:
-        InputError: nothing to choose from, or too little to overwrite.
+        InputError: nothing to choose from, too little to overwrite, or a row that would be overwritten twice.
     """
-    same = problem.clean.labels == problem.label
+    if repeats > 1 and budget.mode == "replace":
+        raise InputError("replace mode overwrites each row once, so no base can be repeated; set repeats: 1 or inject.")
+    labels = problem.clean.labels
     copies, others = round(target_share * count), round(other_share * count)
-    labels = torch.full_like(problem.clean.labels, problem.label) if dirty_label else problem.clean.labels
+    pools = [
+        (labels == problem.label, max(count - copies - others, 0), f"of class {problem.label}"),
+        (labels != problem.label, others, "of other classes"),
+    ]
+    if dirty_label:
+        labels = torch.full_like(labels, problem.label)
+    for pool, many, what in pools:
+        _check_pool(budget, int(pool.sum()), many, what)
+    asked = torch.stack([pool for pool, many, _ in pools if many] or [torch.zeros_like(labels) > 0]).any(dim=0)
+    keys = torch.zeros(len(labels))
+    if bool(asked.any()):  # of all pools at once: what they are ranked by is the same
+        rows = asked.nonzero()[:, 0]
+        nearest = order == "nearest"
+        keys[rows] = _feature_distances(problem, rows) if nearest else -alignment(problem, rows, labels[rows], order)
     drawn = []
-    for pool, many, what in (
-        (same, max(count - copies - others, 0), f"of class {problem.label}"),
-        (~same, others, "of other classes"),
-    ):
+    for pool, many, _ in pools:
         rows = pool.nonzero()[:, 0]
-        if many:
-            _check_pool(budget, len(rows), many, what)
-            keys = (
-                _feature_distances(problem, rows)
-                if order == "nearest"
-                else -alignment(problem, rows, labels[rows], order)
-            )
-            rows = rows[keys.argsort(stable=True)]
-        different = many if budget.mode == "replace" else -(-many // repeats)
-        drawn.append(rows[torch.arange(many) % max(min(different, len(rows)), 1)])
+        ordered = rows[keys[rows].argsort(stable=True)]
+        drawn.append(ordered[torch.arange(many) // repeats % max(len(ordered), 1)])
     rows = torch.cat([*drawn, torch.full((copies,), -1)])[:count]
     given = torch.where(rows < 0, problem.label, labels[rows.clamp(min=0)])
     return Bases(rows, base_inputs(problem.clean, problem.target, problem.legal, rows), given)
 
 
 def _check_pool(budget: Budget, there: int, wanted: int, what: str) -> None:
-    if there == 0:
+    if wanted and not there:
         raise InputError(f"no training sample is {what}, so the base pool is empty; choose another target.")
     if budget.mode == "replace" and wanted > there:
         raise InputError(
@@ -151,11 +155,20 @@ def _hidden(problem: Problem) -> Samples:
 
 
 def _curvature(model: nn.Module, hidden: Samples, recipe: Recipe) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    """C of the mean training loss, over some clean samples; a chunk at a time, so that no graph of them all is kept."""
     rows = torch.randperm(len(hidden), generator=generator("curvature"))[:SAMPLES]
     given = recipe.weights_of(hidden.labels[rows])
-    weights = torch.ones(len(rows)) if given is None else given
-    seen = hidden.batch(rows).to(trainable(model)[0].device)
-    return gauss_newton(model, seen, (weights / weights.sum()).to(seen), recipe.frozen_stages)
+    weights = (torch.ones(len(rows)) if given is None else given) / len(rows)
+    device = trainable(model)[0].device
+
+    def product(vector: Sequence[Tensor]) -> list[Tensor]:
+        total = [torch.zeros_like(part) for part in vector]
+        for some, shares in zip(rows.split(CHUNK), weights.split(CHUNK), strict=True):
+            seen = hidden.batch(some).to(device)
+            total = plus(total, gauss_newton(model, seen, shares.to(seen), recipe.frozen_stages)(vector))
+        return total
+
+    return product
 
 
 @torch.no_grad()

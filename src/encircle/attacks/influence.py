@@ -76,10 +76,9 @@ class Influence(SurrogateAttack):
         seen = torch.cat([moment.clean.reshape(-1, *hidden.shape[1:]).to(hidden), hidden[some]])
         labels = [moment.classes, moment.labels[some]]
         each = zip(labels, moment.sizes, strict=True)
-        weights = torch.cat([seen.new_full((len(part),), count / max(len(part), 1)) for part, count in each])
-        given = recipe.weights_of(torch.cat(labels))
-        weights = weights if given is None else weights * given.to(weights)
-        weights = weights / weights.sum()
+        shares = torch.cat([seen.new_full((len(part),), count / max(len(part), 1)) for part, count in each])
+        shares, given = shares / shares.sum(), recipe.weights_of(torch.cat(labels))
+        weights = shares if given is None else shares * given.to(shares)
         rows = seen.repeat(members, *[1] * (seen.dim() - 1))
         return gauss_newton(model, rows, weights.repeat(members), recipe.frozen_stages)
 

@@ -98,7 +98,7 @@ def reach_command(
         list[str] | None,
         typer.Option(
             "--selected",
-            help="A setting of the selected attack, such as kind=influence or other_share=0.5; those given replace the default ones.",
+            help="A setting of the selected attack, such as kind=influence or other_share=0.5; what is not given is as in the default, or as the case has it.",
             show_default=", ".join(f"{key}={value}" for key, value in SELECTION.items()),
             metavar="KEY=VALUE",
         ),
@@ -127,7 +127,7 @@ def reach_command(
             content,
             place,
             lambda: executor_of(executor, address, cpus),
-            selection=selection or SELECTION,
+            selection=selection,
             listener=board.hear,
             device=device,
             gpus=gpus,

@@ -167,6 +167,8 @@ def ablate(
     idle = IDLE if given["kind"] == "encirclement" else set[str]()
     if audit.data.kind == "table" or audit.recipe.augmentation is not None:
         idle = idle | AUGMENTED
+    if audit.budget.mode == "replace":
+        factors = {name: changes for name, changes in factors.items() if "repeats" not in changes}
     factors = {name: changes for name, changes in factors.items() if set(changes) - idle}
     if not factors:
         raise InputError("none of these factors changes anything about the case's attack; name others.")

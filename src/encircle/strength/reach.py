@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any, final
 
 from ..attacks import Ceiling
 from ..audit import Audit, Case
-from ..audit.case import AnyAttack, options
+from ..audit.case_file import case_of
 from ..audit.identity import settings_of
-from ..core import InputError, unknown_name
+from ..core import InputError
 from ..jobs.driver import Listener
 from ..jobs.task import Executor
 from ..scoring import Interval
@@ -23,11 +22,12 @@ from .side_by_side import Settings, SideBySide, kept_of
 PUBLISHED, BEST_IMF, SELECTED = "IMF as published", "IMF at its best", "selected"
 LITTLE, TRANSFERRED = "selected, a fifth of the poison", "selected, crafted on another network"
 
-WITHIN_THE_PAPER: Settings = {"kind": "imf", "other_share": 0.0, "dirty_label": False, "bases": "nearest", "repeats": 1}
-"""IMF, and what bases the paper knows: samples of the target's class, and the target. All else is as the case has it."""
+WITHIN_THE_PAPER: Settings = {"other_share": 0.0, "dirty_label": False, "bases": "nearest", "repeats": 1}
+"""What bases the paper knows: samples of the target's class, and the target."""
 
 SELECTION: Settings = {"kind": "influence", "other_share": 0.25}
-"""What the selected attack has besides, unless another is named: it looks at the end of training, and a quarter of the bases are of other classes."""
+"""What the selected attack has besides the case's settings, unless said otherwise: it looks at the end of training, and a quarter of the bases are of other
+classes."""
 
 FIFTH = 5
 
@@ -54,16 +54,18 @@ class Reached:
     cell: Mapping[str, Any]
 
 
-def variants_of(case: Mapping[str, Any], selection: Settings = SELECTION) -> dict[str, Settings]:
+def variants_of(case: Mapping[str, Any], selection: Mapping[str, Any] = SELECTION) -> dict[str, Settings]:
     """What is compared, by name, as keys of the case.
 
     Args:
         case: a case's keys and values, all of them. If it has an attacker who crafts on another network, that is for the last variant alone.
-        selection: what the selected attack has besides the case's settings.
+        selection: what the selected attack has besides the case's settings, over `SELECTION`.
     """
     given: Settings = dict(case["attack"])
-    best = varied(given, WITHIN_THE_PAPER)
-    selected = varied(best, selection)
+    best = varied(given, {"kind": "imf"} | WITHIN_THE_PAPER)
+    selected = settings_of(
+        Case.model_validate({**case, "attack": varied(given | WITHIN_THE_PAPER, SELECTION | dict(selection))}).attack
+    )
     plain: Settings = {"attacker": None}
     found: dict[str, Settings] = {
         PUBLISHED: plain | {"attack": as_published(given)},
@@ -74,16 +76,6 @@ def variants_of(case: Mapping[str, Any], selection: Settings = SELECTION) -> dic
     if case["attacker"] is not None:
         found[TRANSFERRED] = {"attack": selected, "attacker": case["attacker"]}
     return found
-
-
-def _check(selection: Settings) -> None:
-    kind = selection.get("kind", "imf")
-    if kind not in MADE_FOR:
-        raise InputError(f"the attack {kind} cannot be selected; choose one of {', '.join(MADE_FOR)}.")
-    known = [field.name for field in dataclasses.fields(options(AnyAttack)[kind])]
-    for name in selection:
-        if name not in known:
-            raise unknown_name(f"setting of {kind}", name, known)
 
 
 def _a_fifth(budget: Mapping[str, Any]) -> Settings:
@@ -97,7 +89,7 @@ def reach(
     root: Path,
     executor: Callable[[], Executor],
     *,
-    selection: Settings = SELECTION,
+    selection: Mapping[str, Any] = SELECTION,
     listener: Listener | None = None,
     device: str = "cpu",
     gpus: float = 0.0,
@@ -110,7 +102,7 @@ def reach(
         case: a case's keys and values, all of them (`Case.model_dump`); with an `attacker`, the selected attack is also crafted as that one supposes.
         root: the study's folder; `reach.json` goes there too.
         executor: makes who does the work.
-        selection: what the selected attack has besides the case's settings; to be chosen on another draw (`ablate`).
+        selection: what the selected attack has besides the case's settings, over `SELECTION`; to be chosen on another draw (`ablate`).
         listener: told what happens.
         device: where models are trained.
         gpus: share of an accelerator that training and crafting need.
@@ -120,16 +112,16 @@ def reach(
             fifth of the poison is none, or the attacker has the victims' own network.
         EncircleError: a run did not finish.
     """
-    kind = case["attack"]["kind"]
-    if kind not in MADE_FOR:
-        raise InputError(
-            f"the attack {kind} has no settings to select; set attack.kind to one of {', '.join(MADE_FOR)}."
-        )
+    for attack in (case["attack"], SELECTION | dict(selection)):
+        if attack["kind"] not in MADE_FOR:
+            raise InputError(
+                f"the attack {attack['kind']} has no settings to select; set its kind to one of {', '.join(MADE_FOR)}."
+            )
     if case["attacker"] is not None and case["attacker"]["model"] in (None, case["model"]):
         raise InputError(
             "the attacker crafts on the victims' own network, so nothing would be transferred; set attacker.model to another, or leave the attacker out."
         )
-    _check(selection)
+    case_of({**case, "attack": SELECTION | dict(selection)}, "the selected attack")  # before anything is made of it
     content = {**case, "attacker": None, "ceiling": case["ceiling"] or settings_of(Ceiling())}
     variants = variants_of(case, selection)
     little = Audit.from_case(Case.model_validate({**content, **variants[LITTLE]}))
@@ -148,7 +140,11 @@ def reach(
         )
         for name, one in found.items()
     )
-    facts = {"title": title, "explainer": case["explainer"]["kind"], "device": found[PUBLISHED].device}
+    facts = {
+        "title": title,
+        "explainer": case["explainer"]["kind"],
+        "device": ", ".join(sorted({one.device for one in found.values()})),
+    }
     write_json(root / "reach.json", facts | {"rows": as_facts(rows)})
     return rows
 

@@ -126,14 +126,17 @@ def smallest_budget(
     share = min((share for share, enough_of_it in bent.items() if enough_of_it), default=None)
     below = None if share is None else max((one for one in bent if one < share), default=None)
     answer = Smallest(share, below, tuple(sorted(bent)), last["one"])
-    facts: dict[str, Any] = {
+    cells = sorted(last["one"].summary["cells"], key=lambda cell: cell["at"])
+    facts = {
+        "title": str(case.get("title", "Audit")),
+        "attack": content["attack"],
+        "epsilon": budget["epsilon"],
+        "threshold": content["judging"]["threshold"],
         "share": answer.share,
         "below": answer.below,
         "tried": list(answer.tried),
         "sentence": answer.sentence,
+        "doses": [{"share": steps[cell["at"][0]]} | {name: cell[name] for name in KEPT} for cell in cells],
     }
-    cells = sorted(last["one"].summary["cells"], key=lambda cell: cell["at"])
-    doses = [{"share": steps[cell["at"][0]]} | {name: cell[name] for name in KEPT} for cell in cells]
-    facts |= {"title": str(case.get("title", "Audit")), "doses": doses}
     write_json(root / "smallest.json", facts)
     return answer

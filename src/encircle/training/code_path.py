@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from ..core import CONFIGURED
+from ..core import CONFIGURED, InputError
 from ..models import Way, split, stacked
 
 Product = Literal["reverse", "forward"]
@@ -98,7 +98,7 @@ def inner_products(
     """
     late = _Late(model, frozen)
     with torch.no_grad(), torch.autograd.forward_ad.dual_level():
-        losses = F.cross_entropy(functional_call(late, _dual(late, direction), (hidden,)), labels, reduction="none")
+        losses = F.cross_entropy(_along(late, direction, hidden), labels, reduction="none")
         tangent = torch.autograd.forward_ad.unpack_dual(losses).tangent
     return torch.zeros_like(losses) if tangent is None else tangent.detach()
 
@@ -141,6 +141,24 @@ def loss_of(
     if weights is None:
         return F.cross_entropy(logits, labels, reduction="sum")
     return (F.cross_entropy(logits, labels, reduction="none") * weights.to(logits)).sum()
+
+
+def _along(late: _Late, vector: Sequence[Tensor], hidden: Tensor) -> Tensor:
+    """Logits with their tangent along a vector of parameters.
+
+    Raises:
+        InputError: a layer has no forward-mode derivative.
+    """
+    try:
+        out: Tensor = functional_call(late, _dual(late, vector), (hidden,))
+    except (NotImplementedError, RuntimeError) as error:
+        if "forward" not in str(error) and "jvp" not in str(error):
+            raise
+        raise InputError(
+            f"a layer of {type(late.model).__name__} has no forward-mode derivative, which influence and bases that are ranked by gradients need; "
+            "choose the attack imf and bases: nearest."
+        ) from None
+    return out
 
 
 def _dual(late: nn.Module, vector: Sequence[Tensor]) -> dict[str, Tensor]:
