@@ -111,3 +111,25 @@ def test_a_factor_that_is_none_is_refused_with_the_nearest(
 ) -> None:
     assert run(monkeypatch, "ablate", case, "--factor", "gradient machting") == 2
     assert "gradient matching" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("setting", ["damping=-1", "other_share=half", "kind=watermark", "nonsense", "dampng=1"])
+def test_a_selected_setting_that_is_none_is_refused(
+    setting: str, case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "reach", case, "--selected", setting) == 2
+    shown = capsys.readouterr().err
+    assert setting.partition("=")[0] in shown or "watermark" in shown
+    assert "internal" not in shown
+
+
+def test_what_is_selected_stands_over_the_default(case: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def pretended(*given: Any, selection: Any, **settings: Any) -> tuple[()]:
+        asked.append(selection)
+        return ()
+
+    monkeypatch.setattr(strength, "reach", pretended)
+    assert run(monkeypatch, "reach", case, "--selected", "damping=0.1", "--selected", "bases=influential") == 0
+    assert asked == [{"damping": 0.1, "bases": "influential"}]

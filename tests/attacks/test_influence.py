@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encircle.attacks import IMF, Influence, choose_bases
+from encircle.attacks import IMF, Influence, choose_bases, influence
 from encircle.attacks.bases import DAMPING, alignment
 from encircle.attacks.curvature import solved
 from encircle.attacks.members import inner
 from encircle.attacks.objective import Objective
+from encircle.attacks.surrogate import Moment
+from encircle.core import InputError
 from encircle.threat import Budget
 from encircle.training import CodePath
 from encircle.training.code_path import gauss_newton, mixed_product, trainable
@@ -182,9 +184,14 @@ def test_rounds_go_on_where_they_ended_and_begin_anew_with_new_surrogates(member
     gone = ensemble.learners[0]
     gone.taken = ensemble.total_steps
     ensemble.restart_finished()
+    other = flat(memory[ensemble.learners[1]])
     attack._direction(ensemble, objective, poison, labels, **given)
     assert gone not in memory
     assert set(memory) == set(ensemble.learners)
+    fresh = first_time() | {"clean": given["clean"]}  # the new one began from nothing, the other where it was
+    attack._direction(ensemble, objective, poison, labels, **fresh)
+    torch.testing.assert_close(flat(memory[ensemble.learners[0]]), flat(fresh["memory"][ensemble.learners[0]]))
+    assert not torch.allclose(other, flat(fresh["memory"][ensemble.learners[1]]), rtol=1e-3)
 
 
 def test_all_paths_remember_the_same() -> None:
@@ -233,3 +240,71 @@ def test_bases_are_aligned_with_what_a_model_trained_to_the_end_would_learn(kind
 def test_moves_the_attacker_s_own_explanation_towards_what_is_wanted(explainer: str) -> None:
     mine, still = (Influence(models=2, epochs=6, gamma=gamma, restart=False, staggered=False) for gamma in (0.1, 1e-9))
     assert distance_at_the_end(mine, explainer) < distance_at_the_end(still, explainer) - 0.02
+
+
+def test_of_much_poison_some_stands_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evenly spaced, and with the weight of all: as if each had been there as often as it stands for others."""
+    asked = problem("table", dtype=torch.float64)
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def spied(model: nn.Module, hidden: Tensor, weights: Tensor, frozen: int) -> Any:
+        seen.append((hidden, weights))
+        return gauss_newton(model, hidden, weights, frozen)
+
+    monkeypatch.setattr(influence, "gauss_newton", spied)
+    ensemble = asked.ensemble(1, True)
+    objective = Objective(asked.explainer, asked.target, 1, asked.desired, "cosine", 0.1, 0.1)
+    poison = asked.clean.batch(torch.arange(40) % 12)
+    clean = (asked.clean.batch(torch.arange(5)), asked.clean.labels[:5])
+    given = first_time() | {"sizes": (160, 40), "clean": clean}
+    Influence(models=1)._direction(ensemble, objective, poison, torch.ones(40, dtype=torch.int64), **given)
+    [(hidden, weights)] = seen
+    assert torch.equal(hidden[5:], poison[::3])
+    assert len(hidden) - 5 <= influence.POISONED
+    torch.testing.assert_close(weights, torch.tensor([0.8 / 5] * 5 + [0.2 / 14] * 14, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("mode", ["inject", "replace"])
+@pytest.mark.parametrize("models", [1, 2])
+def test_a_crafting_tells_how_large_the_set_is_and_keeps_one_memory(
+    mode: Any, models: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = problem("table", clean=21)
+    told: list[tuple[tuple[int, int], int]] = []
+    shares = Influence._shares
+
+    def spied(self: Influence, moment: Moment, *rest: Any) -> Any:
+        told.append((moment.sizes, id(moment.memory)))
+        return shares(self, moment, *rest)
+
+    monkeypatch.setattr(Influence, "_shares", spied)
+    poison = Influence(models=models, epochs=2, target_share=0.0)(
+        asked, Budget(count=4, mode=mode), torch.Generator().manual_seed(0)
+    )
+    assert len(poison) == 4
+    assert {sizes for sizes, _ in told} == {(21, 4) if mode == "inject" else (17, 4)}
+    assert len({memory for _, memory in told}) == 1
+
+
+def test_a_layer_without_forward_derivatives_is_named() -> None:
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            return 2 * grad
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(5, 3)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return Doubled.apply(self.linear(inputs))  # type: ignore[no-any-return, no-untyped-call]
+
+    model = Own().eval()
+    product = gauss_newton(model, torch.rand(4, 5), torch.ones(4), 0)
+    with pytest.raises(InputError, match=r"a layer of Own has no forward-mode derivative.*choose the attack imf"):
+        product([torch.ones_like(one) for one in model.parameters()])

@@ -41,9 +41,9 @@ def test_towards_other_desired_maps_no_gain_is_defined() -> None:
     scores = pl.DataFrame({"target": [1, 2], "seed": [0, 0], "jaccard": [0.1, 0.4]})
     goal = {"1/goal": np.ones(4), "1/mask": np.ones(4, bool)}
     first = Finished({}, {}, scores, "cpu", goal)
-    assert first.gain_over(Finished({}, {}, scores, dict(goal))).mean == 0
+    assert first.gain_over(Finished({}, {}, scores, "cpu", dict(goal))).mean == 0
     for other in ({**goal, "1/goal": np.zeros(4)}, {"1/goal": np.ones(4)}):
-        assert math.isnan(first.gain_over(Finished({}, {}, scores, other)).mean)
+        assert math.isnan(first.gain_over(Finished({}, {}, scores, "cpu", other)).mean)
 
 
 @pytest.mark.parametrize(("missing", "why"), [([{"why": "it hung."}], "it hung."), ([], "it did not finish.")])

@@ -126,7 +126,7 @@ def gauss_newton(
 
     def product(vector: Sequence[Tensor]) -> list[Tensor]:
         with torch.no_grad(), torch.autograd.forward_ad.dual_level():
-            moved = torch.autograd.forward_ad.unpack_dual(functional_call(late, _dual(late, vector), (hidden,))).tangent
+            moved = torch.autograd.forward_ad.unpack_dual(_along(late, vector, hidden)).tangent
         moved = torch.zeros_like(likely) if moved is None else likely * moved
         back = weights[:, None] * (moved - likely * moved.sum(dim=1, keepdim=True))
         return list(torch.autograd.grad(logits, parameters, back, retain_graph=True, materialize_grads=True))
