@@ -76,12 +76,12 @@ def choose_bases(
     ]
     if dirty_label:
         labels = torch.full_like(labels, problem.label)
+    asked = torch.zeros(len(labels), dtype=torch.bool)
     for pool, many, what in pools:
         _check_pool(budget, int(pool.sum()), many, what)
-    asked = torch.stack([pool for pool, many, _ in pools if many] or [torch.zeros_like(labels) > 0]).any(dim=0)
-    keys = torch.zeros(len(labels))
-    if bool(asked.any()):  # of all pools at once: what they are ranked by is the same
-        rows = asked.nonzero()[:, 0]
+        asked |= pool if many else False
+    keys, rows = torch.zeros(len(labels)), asked.nonzero()[:, 0]
+    if len(rows):  # of all pools at once: what they are ranked by is the same
         nearest = order == "nearest"
         keys[rows] = _feature_distances(problem, rows) if nearest else -alignment(problem, rows, labels[rows], order)
     drawn = []
@@ -139,7 +139,8 @@ def alignment(
         if order == "influential":
             curvature = _curvature(model, hidden, recipe)
             slopes = solved(curvature, slopes, [torch.zeros_like(part) for part in slopes], DAMPING, ROUNDS, 1)
-        direction = times(ratio(torch.ones_like(slopes[0].flatten()[:1]), inner(slopes, slopes, 1).sqrt()), slopes)
+        length = inner(slopes, slopes, 1).sqrt()
+        direction = times(ratio(torch.ones_like(length), length), slopes)
         for places in torch.arange(len(rows)).split(CHUNK):
             some = rows[places]
             inputs, classes = (each.to(problem.target.device) for each in (hidden.batch(some), labels[places]))

@@ -14,9 +14,7 @@ from torch.nn import functional as F
 
 from ..core import CONFIGURED, InputError
 from ..models import CamClassifier, split
-from ..training import Ensemble
 from ..training.fit import before
-from .base import Problem
 from .objective import Objective
 from .surrogate import Moment, SurrogateAttack
 
@@ -75,9 +73,6 @@ class FeatureEncirclement(SurrogateAttack):
 
     kind: Literal["encirclement"] = Field(default="encirclement", kw_only=True)
     title = "feature encirclement"
-
-    def _surrogates(self, problem: Problem) -> Ensemble:
-        return problem.ensemble(*self.ensemble)
 
     def _shares(
         self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]

@@ -12,9 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ..core import CONFIGURED
-from ..training import Ensemble
 from ..training.code_path import gauss_newton, mixed_product
-from .base import Problem
 from .curvature import ratio, solved
 from .members import inner, times, unit_scale
 from .surrogate import Moment, SurrogateAttack, weighed
@@ -42,9 +40,6 @@ class Influence(SurrogateAttack):
     rounds: int = Field(default=3, ge=1)
     kind: Literal["influence"] = Field(default="influence", kw_only=True)
     title = "influence"
-
-    def _surrogates(self, problem: Problem) -> Ensemble:
-        return problem.ensemble(*self.ensemble)
 
     def _shares(
         self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]

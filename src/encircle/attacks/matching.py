@@ -12,10 +12,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ..core import CONFIGURED
-from ..training import Ensemble
 from ..training.code_path import loss_of, mixed_product, trainable
 from ..training.fit import after
-from .base import Problem
 from .members import inner, plus, times, unit_scale
 from .surrogate import Moment, SurrogateAttack, weighed
 
@@ -50,9 +48,6 @@ class GradientMatching(SurrogateAttack):
 
     kind: Literal["matching"] = Field(default="matching", kw_only=True)
     title = "gradient matching"
-
-    def _surrogates(self, problem: Problem) -> Ensemble:
-        return problem.ensemble(*self.ensemble)
 
     def _shares(
         self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]

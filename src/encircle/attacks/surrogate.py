@@ -168,9 +168,9 @@ class SurrogateAttack(Attack):
         """K models, staggered or not."""
         return self.models, self.staggered
 
-    @abstractmethod
     def _surrogates(self, problem: Problem) -> Ensemble:
         """The models to craft with, which learn from the poison meanwhile."""
+        return problem.ensemble(*self.ensemble)
 
     @abstractmethod
     def _shares(

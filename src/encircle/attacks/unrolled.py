@@ -14,9 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from ..core import CONFIGURED
-from ..training import Ensemble
 from ..training.fit import after
-from .base import Problem
 from .surrogate import Moment, SurrogateAttack
 
 
@@ -37,9 +35,6 @@ class Unrolled(SurrogateAttack):
     rate: float = Field(default=0.05, gt=0)
     kind: Literal["unrolled"] = Field(default="unrolled", kw_only=True)
     title = "unrolled steps"
-
-    def _surrogates(self, problem: Problem) -> Ensemble:
-        return problem.ensemble(*self.ensemble)
 
     def _shares(
         self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]

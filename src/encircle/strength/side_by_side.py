@@ -33,7 +33,7 @@ class Finished:
         cell: of the study, as in `study.json`.
         verdict: of its run, as in `verdict.json`.
         scores: the Jaccard scores of the audited attack's victims; columns `target`, `seed`, `jaccard`.
-        device: what its models were trained on.
+        device: what its run was finished on.
         goals: what the scores are towards: the desired maps and masks of all targets, by name.
     """
 

@@ -95,6 +95,9 @@ def inner_products(
         labels: of them.
         direction: v, for each trainable parameter.
         frozen: number of frozen stages.
+
+    Raises:
+        InputError: a layer has no forward-mode derivative.
     """
     late = _Late(model, frozen)
     with torch.no_grad(), torch.autograd.forward_ad.dual_level():
@@ -118,7 +121,8 @@ def gauss_newton(
         frozen: number of frozen stages.
 
     Returns:
-        A function from a vector, with an entry for each trainable parameter, to the product.
+        A function from a vector, with an entry for each trainable parameter, to the product; it raises `InputError` where a layer has no forward-mode
+        derivative.
     """
     late, parameters = _Late(model, frozen), trainable(model)
     logits = late(hidden)
