@@ -38,7 +38,7 @@ def collect(runs: Path) -> None:
         audit = Audit.from_case(Case.model_validate(settings))
         if run_folder(audit, runs, audit.data.check()) != verdict.parent:
             continue
-        name = verdict.parent.name.rsplit("-imf-", 1)[0]
+        name = verdict.parent.name.rsplit(f"-{settings['attack']['kind']}-", 1)[0]
         if name in found:
             sys.exit(f"{verdict.parent} and {found[name]} are runs of the same case with other settings; delete one.")
         found[name] = verdict.parent
@@ -94,14 +94,14 @@ def table() -> str:
             ]
             cells += [f"{arm['label_kept']['mean']:.0%}", accuracy]
             rows.append("| " + " | ".join(f"{bold}{cell}{bold}" for cell in cells) + " |")
-        imf = next(arm for arm in verdict["arms"] if arm["arm"] == verdict["attack"])
+        attack = next(arm for arm in verdict["arms"] if arm["arm"] == verdict["attack"])
         best = strongest(verdict)
-        low, high = imf["jaccard_change"]["low"], best["jaccard_change"]["high"]
+        low, high = attack["jaccard_change"]["low"], best["jaccard_change"]["high"]
         apart = low > high
         closing = (
-            f"IMF's interval lies above that of every control (the highest reaches {high:+.2f}, {best['title']})."
+            f"The attack's interval lies above that of every control (the highest reaches {high:+.2f}, {best['title']})."
             if apart
-            else f"IMF's interval overlaps that of {best['title']} (up to {high:+.2f}): the attack is not shown to beat that control."
+            else f"The attack's interval overlaps that of {best['title']} (up to {high:+.2f}): it is not shown to beat that control."
         )
         parts.append(
             f"**{environment['title']}: {verdict['verdict']}.** {verdict['sentence']} {closing}\n\n"
@@ -128,24 +128,24 @@ def summary() -> str:
         verdict = json.loads((RESULTS / name / "verdict.json").read_text())
         title = json.loads((RESULTS / name / "environment.json").read_text())["title"]
         arms = {arm["arm"]: arm for arm in verdict["arms"]}
-        clean, imf = arms["clean"], arms[verdict["attack"]]
+        clean, attack = arms["clean"], arms[verdict["attack"]]
         best = strongest(verdict)
         cells = [
             f"{title}: **{verdict['verdict']}**",
-            f"{clean['jaccard']['mean']:.2f} → {imf['jaccard']['mean']:.2f}",
-            f"**{entry(imf['jaccard_change'], signed=True)}**",
+            f"{clean['jaccard']['mean']:.2f} → {attack['jaccard']['mean']:.2f}",
+            f"**{entry(attack['jaccard_change'], signed=True)}**",
             f"{entry(best['jaccard_change'], signed=True)} ({best['title']})",
             entry(clean["jaccard_change"], signed=True),
-            f"{clean['l1']['mean']:.2f} → {imf['l1']['mean']:.2f}",
-            f"{imf['label_kept']['mean']:.0%}",
+            f"{clean['l1']['mean']:.2f} → {attack['l1']['mean']:.2f}",
+            f"{attack['label_kept']['mean']:.0%}",
         ]
         rows.append("| " + " | ".join(cells) + " |")
     some = json.loads((RESULTS / ORDER[0] / "verdict.json").read_text())
     return "\n\n".join(
         [
             "![How far each arm moved each explanation](docs/pictures/evidence.png)",
-            "| case: verdict | Jaccard, clean → IMF | IMF's change beyond the seed drift | the best control's | seed drift alone "
-            "| L1, clean → IMF | label kept |\n|---|---|---|---|---|---|---|\n" + "\n".join(rows),
+            "| case: verdict | Jaccard, clean → poisoned | the attack's change beyond the seed drift | the best control's | seed drift alone "
+            "| L1, clean → poisoned | label kept |\n|---|---|---|---|---|---|---|\n" + "\n".join(rows),
             f"Poison is a tenth of the training set, epsilon is 0.1, {some['targets']} targets x {some['victims']} fresh-seed victims an arm, 95 % intervals; "
             "every arm and score is in [results/evidence.md](results/evidence.md). Where a row says PASS, the attack failed "
             f"to move the explanation. {selection()} ([choices](docs/choices.md))",

@@ -18,10 +18,9 @@ from encircle.attacks.curvature import solved
 from encircle.attacks.members import inner
 from encircle.attacks.objective import Objective
 from encircle.attacks.surrogate import Moment
-from encircle.core import InputError
 from encircle.threat import Budget
 from encircle.training import CodePath
-from encircle.training.code_path import gauss_newton, mixed_product, trainable
+from encircle.training.code_path import gauss_newton, inner_products, mixed_product, trainable
 from encircle.training.fit import after, before
 from tests.attacks.problems import distance_at_the_end, first_time, problem
 from tests.training.problems import recipe
@@ -289,7 +288,7 @@ def test_a_crafting_tells_how_large_the_set_is_and_keeps_one_memory(
     assert len({memory for _, memory in told}) == 1
 
 
-def test_a_layer_without_forward_derivatives_is_named() -> None:
+def test_a_layer_without_forward_derivatives_takes_reverse_ones() -> None:
     class Doubled(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -299,15 +298,45 @@ def test_a_layer_without_forward_derivatives_is_named() -> None:
         def backward(ctx: Any, grad: Tensor) -> Tensor:
             return 2 * grad
 
-    class Own(nn.Module):
+    class Model(nn.Module):
+        def __init__(self, own: bool) -> None:
+            super().__init__()
+            self.linear = nn.Linear(5, 3)
+            self.unused = nn.Parameter(torch.ones(2))
+            self._own = own
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            logits = self.linear(inputs)
+            return Doubled.apply(logits) if self._own else 2 * logits  # type: ignore[no-any-return, no-untyped-call]
+
+    own, plain = Model(True).eval(), Model(False).eval()
+    own.load_state_dict(plain.state_dict())
+    hidden, labels = torch.rand(4, 5), torch.tensor([0, 2, 1, 0])
+    vector = [torch.randn_like(one) for one in own.parameters()]
+    for found, expected in zip(
+        *(
+            gauss_newton(one, hidden, torch.rand(4, generator=torch.Generator().manual_seed(0)), 0)(vector)
+            for one in (own, plain)
+        ),
+        strict=True,
+    ):
+        assert torch.allclose(found, expected, atol=1e-6)
+    found, expected = (inner_products(one, hidden, labels, vector) for one in (own, plain))
+    assert found.abs().min() > 0
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert not found.requires_grad
+
+
+def test_a_layer_that_fails_fails() -> None:
+    class Broken(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.linear = nn.Linear(5, 3)
 
         def forward(self, inputs: Tensor) -> Tensor:
-            return Doubled.apply(self.linear(inputs))  # type: ignore[no-any-return, no-untyped-call]
+            if torch.is_grad_enabled():
+                return self.linear(inputs)  # type: ignore[no-any-return]
+            raise RuntimeError("out of order")
 
-    model = Own().eval()
-    product = gauss_newton(model, torch.rand(4, 5), torch.ones(4), 0)
-    with pytest.raises(InputError, match=r"a layer of Own has no forward-mode derivative.*choose the attack imf"):
-        product([torch.ones_like(one) for one in model.parameters()])
+    with pytest.raises(RuntimeError, match="out of order"):
+        gauss_newton(Broken().eval(), torch.rand(4, 5), torch.ones(4), 0)([torch.ones(3, 5), torch.ones(3)])

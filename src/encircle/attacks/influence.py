@@ -32,10 +32,13 @@ class Influence(SurrogateAttack):
     The larger the damping, the nearer to IMF. v is solved for by a few rounds of conjugate gradients an iteration, which begin where the last one ended.
 
     Args:
+        other_share: share of samples of other classes among the bases, each keeping its own label; more than nothing, as that bends the explanation about as
+            much again (docs/strength.md).
         damping: beside the curvature of the mean training loss; what weight decay, noise and an end to training amount to.
         rounds: of conjugate gradients, an iteration.
     """
 
+    other_share: float = Field(default=0.25, ge=0, le=1)
     damping: float = Field(default=0.01, gt=0)
     rounds: int = Field(default=3, ge=1)
     kind: Literal["influence"] = Field(default="influence", kw_only=True)

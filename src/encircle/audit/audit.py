@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ..attacks import IMF, Attack, BaseSamples, Ceiling, NoPoison, ProjectedWatermark, RandomNoise, Watermark
+from ..attacks import Attack, BaseSamples, Ceiling, Influence, NoPoison, ProjectedWatermark, RandomNoise, Watermark
 from ..core import InputError, digest, unknown_name
 from ..data import DataSet, DatasetSamples
 from ..explain import Explainer
@@ -89,7 +89,7 @@ class Audit:
         self.explainer = explainer
         self.goal = goal
         self.budget = budget
-        self.attack = attack if attack is not None else IMF()
+        self.attack = attack if attack is not None else Influence()
         self.attacker = attacker
         self.ceiling = ceiling
         weights = read_weights(Path(checkpoint)) if isinstance(checkpoint, Path | str) else checkpoint

@@ -162,7 +162,7 @@ class Case(BaseModel):
     checkpoint: Path | None = None
     explainer: AnyExplainer = Field(default_factory=Cam)
     goal: AnyGoal = Field(default_factory=Region)
-    attack: AnyAttack = Field(default_factory=IMF)
+    attack: AnyAttack = Field(default_factory=Influence)
     budget: Budget = Field(default_factory=lambda: Budget(fraction=0.1))
     attacker: Attacker | None = None
     ceiling: Ceiling | None = None

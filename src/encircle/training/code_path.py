@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from ..core import CONFIGURED, InputError
+from ..core import CONFIGURED
 from ..models import Way, split, stacked
 
 Product = Literal["reverse", "forward"]
@@ -95,15 +95,10 @@ def inner_products(
         labels: of them.
         direction: v, for each trainable parameter.
         frozen: number of frozen stages.
-
-    Raises:
-        InputError: a layer has no forward-mode derivative.
     """
-    late = _Late(model, frozen)
-    with torch.no_grad(), torch.autograd.forward_ad.dual_level():
-        losses = F.cross_entropy(_along(late, direction, hidden), labels, reduction="none")
-        tangent = torch.autograd.forward_ad.unpack_dual(losses).tangent
-    return torch.zeros_like(losses) if tangent is None else tangent.detach()
+    return _derivative(
+        _Late(model, frozen), direction, hidden, lambda logits: F.cross_entropy(logits, labels, reduction="none")
+    )
 
 
 def gauss_newton(
@@ -121,17 +116,14 @@ def gauss_newton(
         frozen: number of frozen stages.
 
     Returns:
-        A function from a vector, with an entry for each trainable parameter, to the product; it raises `InputError` where a layer has no forward-mode
-        derivative.
+        A function from a vector, with an entry for each trainable parameter, to the product.
     """
     late, parameters = _Late(model, frozen), trainable(model)
     logits = late(hidden)
     likely = logits.detach().softmax(dim=1)
 
     def product(vector: Sequence[Tensor]) -> list[Tensor]:
-        with torch.no_grad(), torch.autograd.forward_ad.dual_level():
-            moved = torch.autograd.forward_ad.unpack_dual(_along(late, vector, hidden)).tangent
-        moved = torch.zeros_like(likely) if moved is None else likely * moved
+        moved = likely * _derivative(late, vector, hidden, lambda logits: logits)
         back = weights[:, None] * (moved - likely * moved.sum(dim=1, keepdim=True))
         return list(torch.autograd.grad(logits, parameters, back, retain_graph=True, materialize_grads=True))
 
@@ -147,22 +139,25 @@ def loss_of(
     return (F.cross_entropy(logits, labels, reduction="none") * weights.to(logits)).sum()
 
 
-def _along(late: _Late, vector: Sequence[Tensor], hidden: Tensor) -> Tensor:
-    """Logits with their tangent along a vector of parameters.
-
-    Raises:
-        InputError: a layer has no forward-mode derivative.
-    """
+def _derivative(
+    late: _Late, vector: Sequence[Tensor], hidden: Tensor, measure: Callable[[Tensor], Tensor]
+) -> Float[Tensor, "b *measured"]:
+    """What a measure of the logits changes by along a vector of parameters: in forward mode, or in twice the reverse where a layer has no forward mode."""
     try:
-        out: Tensor = functional_call(late, _dual(late, vector), (hidden,))
+        with torch.no_grad(), torch.autograd.forward_ad.dual_level():
+            found = measure(functional_call(late, _dual(late, vector), (hidden,)))
+            tangent = torch.autograd.forward_ad.unpack_dual(found).tangent
+            return torch.zeros_like(found) if tangent is None else tangent.detach()
     except (NotImplementedError, RuntimeError) as error:
         if "forward" not in str(error) and "jvp" not in str(error):
             raise
-        raise InputError(
-            f"a layer of {type(late.model).__name__} has no forward-mode derivative, which influence and bases that are ranked by gradients need; "
-            "choose the attack imf and bases: nearest."
-        ) from None
-    return out
+    found = measure(late(hidden))
+    pulled = torch.zeros_like(
+        found, requires_grad=True
+    )  # Jᵀu is linear in u, so that its derivative by u along v is Jv
+    slopes = torch.autograd.grad(found, trainable(late.model), pulled, create_graph=True, materialize_grads=True)
+    inner = torch.stack([(mine * theirs).sum() for mine, theirs in zip(slopes, vector, strict=True)]).sum()
+    return torch.autograd.grad(inner, pulled, materialize_grads=True)[0]
 
 
 def _dual(late: nn.Module, vector: Sequence[Tensor]) -> dict[str, Tensor]:
