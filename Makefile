@@ -14,7 +14,7 @@ help:
 	@echo "make demo      a small fixed demonstration on embedded data, and its report (minutes)"
 	@echo "make test      linters, types, import floors and the whole test suite"
 	@echo "make evidence  the same cases with enough targets and victims for a claim; resumable"
-	@echo "make choices   the runs that the embedded cases' settings were chosen by"
+	@echo "make choices   the embedded cases' settings beside others, on a split of their own"
 	@echo "make study     three budgets x two explainers x two attacks, and the README's dose-response picture; resumable"
 	@echo "make kill      kill -9 a study's driver 50 times locally and 10 times on Ray, and check what is left"
 	@echo "make bench     what crafting, training, whole audits and scheduling cost, as ratios within one run, into docs/performance.md (most of an hour)"
@@ -40,7 +40,7 @@ evidence: $(READY)
 	  --title "Evidence: how far can poisoned training data bend an explanation?"
 	$(BIN)/python tools/evidence.py runs/evidence
 
-# Settings are chosen here, on another split (seed 3) and other targets than the evidence (seed 1).
+# Settings are compared here, on another split (seed 3) and other targets than the evidence (seed 1).
 choices: $(READY)
 	$(BIN)/python tools/choices.py --run runs/choices --jobs $(JOBS)
 

@@ -154,7 +154,7 @@ def summary() -> str:
 
 
 def selection() -> str:
-    """Which evidence targets the settings had been chosen on, and what is left without them; from the committed scores."""
+    """Which evidence targets the choices' runs have too, and what is left without them; from the committed scores."""
     chosen: dict[str, set[int]] = {}
     for row in json.loads((HERE / "results" / "choices.json").read_text()):
         chosen.setdefault(row["case"]["data.kind"], set()).update(samples(row["case"], row["test_rows"]))
@@ -185,8 +185,8 @@ def selection() -> str:
         )
         change = next(arm["jaccard_change"] for arm in again["arms"] if arm["arm"] == verdict["attack"])
         said.append(f"{name}: {len(seen)} of {len(rows)}, without which the change is {entry(change, signed=True)}")
-    shared = f" Targets that are in both: {'; '.join(said)}." if said else " No target is in both."
-    return "The attack's settings were chosen on another random split of the same data." + shared
+    shared = f" Targets that are in the choices' runs too: {'; '.join(said)}." if said else " No target is in the choices' runs too."
+    return "The attack's settings were chosen on other random splits of the same data." + shared
 
 
 def samples(case: dict[str, Any], rows: list[int]) -> list[int]:
