@@ -36,15 +36,20 @@ def test_variants_differ_in_what_their_names_say() -> None:
     assert attacks[PUBLISHED]["models"] == 2
     assert (attacks[BEST_IMF]["other_share"], attacks[BEST_IMF]["bases"]) == (0, "nearest")
     assert (attacks[BEST_IMF]["kind"], attacks[BEST_IMF]["momentum"]) == ("imf", 0.9)
-    assert attacks[SELECTED] == settings_of(Influence(models=2, momentum=0.9, other_share=0.25))
-    assert (attacks[SELECTED]["kind"], attacks[SELECTED]["momentum"]) == ("influence", 0.9)
-    assert not attacks[SELECTED]["dirty_label"]
+    assert attacks[SELECTED] == case["attack"]
     assert attacks[SELECTED] == attacks[LITTLE] == attacks[TRANSFERRED]
     assert found[LITTLE]["budget"]["fraction"] == pytest.approx(case["budget"]["fraction"] / FIFTH)
     assert [settings["attacker"] is None for settings in found.values()] == [True] * 4 + [False]
     for settings in found.values():
         Case.model_validate({**case, **settings})
     assert TRANSFERRED not in variants_of({**case, "attacker": None})
+
+
+def test_in_the_place_of_imf_something_stronger_is_selected() -> None:
+    attack = {"kind": "imf", "momentum": 0.9, "models": 2, "bases": "aligned", "other_share": 0.5, "dirty_label": True}
+    case = case_of({**TINY, "attack": attack}).model_dump(mode="json")
+    found = variants_of(case)[SELECTED]["attack"]
+    assert found == settings_of(Influence(models=2, momentum=0.9, other_share=0.25))
 
 
 def test_what_is_selected_can_be_named() -> None:
@@ -54,9 +59,11 @@ def test_what_is_selected_can_be_named() -> None:
 
 
 def test_what_a_case_says_of_influence_stands() -> None:
-    case = case_of({**TINY, "attack": {"kind": "influence", "damping": 1.0, "rounds": 7}}).model_dump(mode="json")
+    case = case_of(
+        {**TINY, "attack": {"kind": "influence", "damping": 1.0, "rounds": 7, "other_share": 0.5}}
+    ).model_dump(mode="json")
     attack = variants_of(case, {"rounds": 2})[SELECTED]["attack"]
-    assert (attack["damping"], attack["rounds"], attack["other_share"]) == (1.0, 2, 0.25)
+    assert (attack["damping"], attack["rounds"], attack["other_share"]) == (1.0, 2, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -98,8 +98,8 @@ def reach_command(
         list[str] | None,
         typer.Option(
             "--selected",
-            help="A setting of the selected attack, such as kind=influence or other_share=0.5; what is not given is as in the default, or as the case has it.",
-            show_default=", ".join(f"{key}={value}" for key, value in SELECTION.items()),
+            help="A setting of the selected attack, such as kind=influence or other_share=0.5; what is not given is as the case has it, or, where that is "
+            "IMF, " + ", ".join(f"{key}={value}" for key, value in SELECTION.items()) + ".",
             metavar="KEY=VALUE",
         ),
     ] = None,

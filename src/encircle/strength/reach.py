@@ -26,8 +26,8 @@ WITHIN_THE_PAPER: Settings = {"other_share": 0.0, "dirty_label": False, "bases":
 """What bases the paper knows: samples of the target's class, and the target."""
 
 SELECTION: Settings = {"kind": "influence", "other_share": 0.25}
-"""What the selected attack has besides the case's settings, unless said otherwise: it looks at the end of training, and a quarter of the bases are of other
-classes."""
+"""What the selected attack has besides the settings of a case whose own is IMF, unless said otherwise: it looks at the end of training, and a quarter of the
+bases are of other classes."""
 
 FIFTH = 5
 
@@ -54,18 +54,23 @@ class Reached:
     cell: Mapping[str, Any]
 
 
-def variants_of(case: Mapping[str, Any], selection: Mapping[str, Any] = SELECTION) -> dict[str, Settings]:
+def selected_of(attack: Settings, selection: Settings) -> Settings:
+    """The selected attack: a case's own, or what stands in for IMF (`SELECTION`), with a selection over it."""
+    if attack["kind"] == "imf":
+        attack, selection = attack | WITHIN_THE_PAPER, SELECTION | selection
+    return varied(attack, selection)
+
+
+def variants_of(case: Mapping[str, Any], selection: Mapping[str, Any] | None = None) -> dict[str, Settings]:
     """What is compared, by name, as keys of the case.
 
     Args:
         case: a case's keys and values, all of them. If it has an attacker who crafts on another network, that is for the last variant alone.
-        selection: what the selected attack has besides the case's settings, over `SELECTION`.
+        selection: what the selected attack has besides (`selected_of`).
     """
     given: Settings = dict(case["attack"])
     best = varied(given, {"kind": "imf"} | WITHIN_THE_PAPER)
-    selected = settings_of(
-        Case.model_validate({**case, "attack": varied(given | WITHIN_THE_PAPER, SELECTION | dict(selection))}).attack
-    )
+    selected = settings_of(Case.model_validate({**case, "attack": selected_of(given, dict(selection or {}))}).attack)
     plain: Settings = {"attacker": None}
     found: dict[str, Settings] = {
         PUBLISHED: plain | {"attack": as_published(given)},
@@ -89,7 +94,7 @@ def reach(
     root: Path,
     executor: Callable[[], Executor],
     *,
-    selection: Mapping[str, Any] = SELECTION,
+    selection: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
     device: str = "cpu",
     gpus: float = 0.0,
@@ -102,7 +107,7 @@ def reach(
         case: a case's keys and values, all of them (`Case.model_dump`); with an `attacker`, the selected attack is also crafted as that one supposes.
         root: the study's folder; `reach.json` goes there too.
         executor: makes who does the work.
-        selection: what the selected attack has besides the case's settings, over `SELECTION`; to be chosen on another draw (`ablate`).
+        selection: what the selected attack has besides (`selected_of`); to be chosen on another draw (`ablate`).
         listener: told what happens.
         device: where models are trained.
         gpus: share of an accelerator that training and crafting need.
@@ -112,16 +117,18 @@ def reach(
             fifth of the poison is none, or the attacker has the victims' own network.
         EncircleError: a run did not finish.
     """
-    for attack in (case["attack"], SELECTION | dict(selection)):
-        if attack["kind"] not in MADE_FOR:
+    own = SELECTION if case["attack"]["kind"] == "imf" else dict(case["attack"])
+    for kind in (own["kind"], (selection or {}).get("kind", own["kind"])):
+        if kind not in MADE_FOR:
             raise InputError(
-                f"the attack {attack['kind']} has no settings to select; set its kind to one of {', '.join(MADE_FOR)}."
+                f"the attack {kind} has no settings to select; set its kind to one of {', '.join(MADE_FOR)}."
             )
     if case["attacker"] is not None and case["attacker"]["model"] in (None, case["model"]):
         raise InputError(
             "the attacker crafts on the victims' own network, so nothing would be transferred; set attacker.model to another, or leave the attacker out."
         )
-    case_of({**case, "attack": SELECTION | dict(selection)}, "the selected attack")  # before anything is made of it
+    asked = {name: own[name] for name in ("kind", "other_share")} | dict(selection or {})
+    case_of({**case, "attack": asked}, "the selected attack")  # before anything is made of it
     content = {**case, "attacker": None, "ceiling": case["ceiling"] or settings_of(Ceiling())}
     variants = variants_of(case, selection)
     little = Audit.from_case(Case.model_validate({**content, **variants[LITTLE]}))
