@@ -54,6 +54,7 @@ kill: $(READY)
 # One process at a time: figures are ratios within one process, but a busy machine spreads them.
 bench: $(READY)
 	$(BIN)/python -m benchmarks.crafting
+	$(BIN)/python -m benchmarks.attacks
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.growth

@@ -185,7 +185,11 @@ def selection() -> str:
         )
         change = next(arm["jaccard_change"] for arm in again["arms"] if arm["arm"] == verdict["attack"])
         said.append(f"{name}: {len(seen)} of {len(rows)}, without which the change is {entry(change, signed=True)}")
-    shared = f" Targets that are in the choices' runs too: {'; '.join(said)}." if said else " No target is in the choices' runs too."
+    shared = (
+        f" Targets that are in the choices' runs too: {'; '.join(said)}."
+        if said
+        else " No target is in the choices' runs too."
+    )
     return "The attack's settings were chosen on other random splits of the same data." + shared
 
 

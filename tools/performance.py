@@ -73,6 +73,22 @@ def crafting() -> list[str]:
     return lines
 
 
+def attacks() -> list[str]:
+    """Attacks over IMF."""
+    rows = load("attacks")["figures"]
+    kinds = list(rows[0]["over IMF"])
+    return [
+        "## Attacks beside IMF",
+        "",
+        f"A whole crafting over IMF's in its exact form, with the same {rows[0]['K']} surrogates, poison and iterations (`benchmarks/attacks.py`).",
+        "",
+        *table(
+            ["network", "explainer", *kinds],
+            [[row["title"], row["explainer"], *(spread(row["over IMF"][kind]) for kind in kinds)] for row in rows],
+        ),
+    ]
+
+
 def members() -> list[str]:
     """Models at once, and victims."""
     found = load("training")["figures"]
@@ -312,6 +328,7 @@ def page() -> str:
         f"{machine['torch']}, Python {machine['python']}. No accelerator was at hand: there is no column of one.",
         "",
         *crafting(),
+        *attacks(),
         *members(),
         *audits(),
         *memory(),
