@@ -147,8 +147,7 @@ def summary() -> str:
             "| case: verdict | Jaccard, clean → poisoned | the attack's change beyond the seed drift | the best control's | seed drift alone "
             "| L1, clean → poisoned | label kept |\n|---|---|---|---|---|---|---|\n" + "\n".join(rows),
             f"Poison is a tenth of the training set, epsilon is 0.1, {some['targets']} targets x {some['victims']} fresh-seed victims an arm, 95 % intervals; "
-            "every arm and score is in [results/evidence.md](results/evidence.md). Where a row says PASS, the attack failed "
-            f"to move the explanation. {selection()} ([choices](docs/choices.md))",
+            f"every arm and score is in [results/evidence.md](results/evidence.md). {selection()} ([choices](docs/choices.md))",
         ]
     )
 
