@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from encircle.attacks import IMF
+from encircle.attacks import IMF, Influence
 from encircle.audit import Audit, run_audit
 from encircle.audit.case import AnyAttack, options
 from encircle.audit.identity import settings_of
@@ -32,13 +32,18 @@ from tests.study.serial import Serial
 IMF_SETTINGS: dict[str, Any] = settings_of(IMF())
 
 
+STRONG_SETTINGS: dict[str, Any] = settings_of(Influence(distance="mixed", bases="influential", target_share=0.25))
+
+
 @pytest.mark.parametrize("name", FACTORS)
-def test_every_factor_is_a_valid_attack_that_differs_from_the_default(name: str) -> None:
-    settings = varied(IMF_SETTINGS, FACTORS[name])
-    attack = options(AnyAttack)[settings["kind"]](**settings)
-    assert all(getattr(attack, key) == value for key, value in FACTORS[name].items())
-    if name != "distance: cosine":  # which is the default, for cases that take another
-        assert settings != IMF_SETTINGS
+def test_every_factor_is_a_valid_attack_that_changes_the_papers_or_a_stronger_one(name: str) -> None:
+    for given in (IMF_SETTINGS, STRONG_SETTINGS):
+        settings = varied(given, FACTORS[name])
+        attack = options(AnyAttack)[settings["kind"]](**settings)
+        assert all(getattr(attack, key) == value for key, value in FACTORS[name].items())
+    assert (
+        varied(IMF_SETTINGS, FACTORS[name]) != IMF_SETTINGS or varied(STRONG_SETTINGS, FACTORS[name]) != STRONG_SETTINGS
+    )
 
 
 def test_another_kind_keeps_what_the_two_share_and_drops_the_rest() -> None:
