@@ -41,10 +41,8 @@ VARIANTS: dict[str, list[list[str]]] = {
         [],
         [PAPER.format(10)],
         ["attack.other_share=0.0"],
-        ["attack.other_share=0.5"],
-        ["attack.bases=influential"],
     ],
-    "digits-grad": [[], [PAPER.format(10)], ["attack.other_share=0.0"]],
+    "digits-grad": [[], [PAPER.format(10)]],
     "breast-cancer-grad": [
         [],
         [PAPER.format(30)],

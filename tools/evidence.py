@@ -220,7 +220,9 @@ def picture(path: Path) -> None:
         )
         axes.axvline(0, color="#9ca3af", lw=1)
         axes.axvline(verdict["threshold"], color="#b3361b", lw=1, ls="--")
-        axes.set_title(f"{verdict['verdict']}: {title}", fontsize=10, loc="left", x=-0.4)  # above the names of the arms: titles are long
+        axes.set_title(
+            f"{verdict['verdict']}: {title}", fontsize=10, loc="left", x=-0.4
+        )  # above the names of the arms: titles are long
         axes.spines[["top", "right"]].set_visible(False)
     figure.supxlabel(
         "change of the Jaccard score towards the attacker's map, beyond what another seed does (95 % interval)",
