@@ -14,7 +14,9 @@ from typing import Any
 
 import polars as pl
 
+from encircle.attacks import IMF
 from encircle.audit import Audit, Case, Judgement, embedded_cases, read_case
+from encircle.audit.identity import settings_of
 from encircle.audit.many import run_cases
 from encircle.audit.progress import Silent
 from encircle.audit.run import run_folder
@@ -131,7 +133,7 @@ def page() -> str:
         "are beyond the seed drift, of the Jaccard score, with 95 % intervals where there are enough targets.",
     ]
     for title, rows in groups.items():
-        embedded, lines = rows[0]["case"], []
+        embedded, lines = flat({"attack": settings_of(IMF())}) | rows[0]["case"], []
         for row in rows:
             changed = {key: value for key, value in row["case"].items() if value != embedded.get(key)}
             own = ", ".join(f"`{key}: {value}`" for key, value in sorted(changed.items())) or "**as embedded**"
