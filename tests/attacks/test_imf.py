@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from encircle.attacks import IMF, Problem, Watch, choose_bases
 from encircle.attacks.imf import exact, finite_difference
 from encircle.attacks.objective import Objective
-from encircle.attacks.surrogate import stepped
+from encircle.attacks.optimised import stepped
 from encircle.threat import Budget, Column, Legal
 from encircle.training import CodePath, Ensemble, Learner
 from encircle.training.code_path import loss_of, trainable

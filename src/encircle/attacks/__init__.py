@@ -1,5 +1,6 @@
 """Attacks on explanations through the training data, and the controls they are judged against."""
 
+from .back_gradient import BackGradient
 from .base import Attack, Bases, Problem, Watch
 from .bases import choose_bases
 from .ceiling import Ceiling
@@ -8,6 +9,7 @@ from .encirclement import FeatureEncirclement
 from .imf import IMF
 from .influence import Influence
 from .matching import GradientMatching
+from .optimised import OptimisedAttack
 from .surrogate import SurrogateAttack
 from .unrolled import Unrolled
 from .watermark import ProjectedWatermark, Watermark
@@ -15,6 +17,7 @@ from .watermark import ProjectedWatermark, Watermark
 __all__ = [
     "IMF",
     "Attack",
+    "BackGradient",
     "BaseSamples",
     "Bases",
     "Ceiling",
@@ -22,6 +25,7 @@ __all__ = [
     "GradientMatching",
     "Influence",
     "NoPoison",
+    "OptimisedAttack",
     "Problem",
     "ProjectedWatermark",
     "RandomNoise",

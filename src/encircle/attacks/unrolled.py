@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, final
+from collections.abc import Sequence
+from typing import Literal, final
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from ..core import CONFIGURED
+from ..training.differentiable import Held
 from ..training.fit import after
 from .surrogate import Moment, SurrogateAttack
 
@@ -43,11 +44,11 @@ class Unrolled(SurrogateAttack):
         return torch.stack([self._pulled(moment, one) for one in models]), [{} for _ in models]
 
     def _pulled(self, moment: Moment, model: nn.Module) -> Float[Tensor, "p *hidden"]:
-        recipe, held, leaf = moment.ensemble.recipe, _Held(model), moment.hidden.detach().requires_grad_()
+        recipe, held, leaf = moment.ensemble.recipe, Held(model), moment.hidden.detach().requires_grad_()
         clean = moment.clean.reshape(-1, *leaf.shape[1:]).to(leaf)
         labels = torch.cat([moment.classes, moment.labels])
         weights = recipe.weights_of(labels)
-        theta: dict[str, Tensor] = {name: value for name, value in held.named_parameters() if value.requires_grad}
+        theta = held.trainable()
 
         def training_loss(here: nn.Module) -> Tensor:
             losses = F.cross_entropy(
@@ -63,15 +64,3 @@ class Unrolled(SurrogateAttack):
             }
         ahead = functional_call(held, theta, (lambda here: moment.objective(here)[0].sum(),))
         return -torch.autograd.grad(ahead, leaf)[0]
-
-
-@final
-class _Held(nn.Module):
-    """A model about which anything can be asked with other parameters in place of its own."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, ask: Callable[[nn.Module], Any]) -> Any:
-        return ask(self.model)

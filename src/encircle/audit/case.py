@@ -11,6 +11,7 @@ from torch import nn
 
 from ..attacks import (
     IMF,
+    BackGradient,
     Ceiling,
     FeatureEncirclement,
     GradientMatching,
@@ -33,7 +34,7 @@ AnyGoal = Annotated[
     Region | DrawnRegion | Box | Away | Features | Units | Like | OfClass | FromFile, Field(discriminator="kind")
 ]
 AnyAttack = Annotated[
-    IMF | Influence | GradientMatching | Unrolled | FeatureEncirclement | Watermark | ProjectedWatermark,
+    IMF | Influence | BackGradient | GradientMatching | Unrolled | FeatureEncirclement | Watermark | ProjectedWatermark,
     Field(discriminator="kind"),
 ]
 

@@ -26,6 +26,7 @@ _ARMS = {
     "An estimate of how far any attack could get.",
     "influence": "Poison that is moved by what it will have done to the explanation at the end of training, crafted like the paper's.",
     "matching": "Poison whose pull on the model is turned into the direction that bends the explanation, crafted like the paper's.",
+    "back-gradient": "Poison that is moved by what it does to the explanation at the end of whole trainings on it.",
     "unrolled": "Poison that is moved by what it does to the explanation a few training steps later, crafted like the paper's.",
     "imf": "The paper's attack: poison samples encircle the target among the model's features and drag its "
     "explanation towards the desired map. They are crafted while several models learn from them.",

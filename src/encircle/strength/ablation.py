@@ -44,6 +44,7 @@ FACTORS: dict[str, Settings] = {
     "influence": {"kind": "influence"},
     "gradient matching": {"kind": "matching"},
     "unrolled steps": {"kind": "unrolled"},
+    "back-gradient": {"kind": "back-gradient"},
     "feature encirclement": {"kind": "encirclement"},
 }
 """One choice each, in place of the case's own."""
@@ -79,7 +80,7 @@ WORTH = 0.01
 CHOICE = 1_000_003
 """Added to the case's seed for the split, targets and victims that settings are chosen on."""
 
-MADE_FOR = ("imf", "influence", "matching", "unrolled", "encirclement")
+MADE_FOR = ("imf", "influence", "matching", "unrolled", "back-gradient", "encirclement")
 
 
 @final

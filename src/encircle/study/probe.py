@@ -10,8 +10,8 @@ from typing import final
 
 import torch
 
-from ..attacks import Attack, BaseSamples, NoPoison, Problem, RandomNoise, Watch
-from ..attacks.surrogate import JUDGES
+from ..attacks import Attack, BackGradient, BaseSamples, NoPoison, Problem, RandomNoise, Watch
+from ..attacks.optimised import JUDGES
 from ..audit import Audit, Case
 from ..audit.goal_context import goal_context
 from ..audit.run import cpu_threads
@@ -168,6 +168,7 @@ class _Probe:
         short(problem, case.budget, generator("probe"), watch)
         steps = len(started)
         if steps < 2:
-            return time.monotonic() - begun
+            whole = epochs * attempts * case.recipe.epochs if isinstance(attack, BackGradient) else 1
+            return whole * (time.monotonic() - begun)
         judging = (attempts > 1) * attempts * JUDGES * self.epoch * case.recipe.epochs
         return attempts * epochs * (started[-1] - started[0]) * steps / (steps - 1) + judging

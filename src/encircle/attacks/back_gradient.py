@@ -1,0 +1,131 @@
+"""Back-gradient: poison moves along the gradient of L_adv through the last steps of whole trainings on it."""
+
+from __future__ import annotations
+
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+from torch.func import functional_call
+
+from ..core import CONFIGURED
+from ..data.base import PoisonedSamples
+from ..seeds import generator
+from ..threat import Budget
+from ..training import Ensemble
+from ..training.differentiable import continued
+from ..training.fit import Learner, batches, before, hidden_samples, in_training, layer_noise, steps_per_epoch
+from .base import Bases, Problem, Watch
+from .objective import Objective
+from .optimised import Motion, OptimisedAttack
+
+ROLE = "back-gradient"
+"""What its models are trained as: seeds of their own."""
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class BackGradient(OptimisedAttack):
+    """Poison that lowers L_adv of models trained on it to the end (Muñoz-González et al., AISec 2017; truncated: Shaban et al., AISTATS 2019).
+
+    `δ = −∇_X L_adv(θ_end(X))`, by differentiating through the last steps of the recipe, its own optimiser included; what came before them counts as
+    given. For every single move of the poison, models are trained from their start and from fresh seeds: exact where the others guess, and affordable for
+    small networks alone.
+
+    Args:
+        models: K, how many models are trained for each move.
+        epochs: E, how often all poison moves.
+        other_share: share of samples of other classes among the bases, each keeping its own label.
+        steps: S, how many of a training's last steps are differentiated through; memory grows with it.
+    """
+
+    models: int = Field(default=2, ge=1)
+    epochs: int = Field(default=60, ge=1)
+    other_share: float = Field(default=0.25, ge=0, le=1)
+    steps: int = Field(default=30, ge=1)
+    kind: Literal["back-gradient"] = Field(default="back-gradient", kw_only=True)
+    title = "back-gradient"
+
+    @property
+    def ensemble(self) -> tuple[int, bool]:
+        """One model that has not learnt yet: all are trained here."""
+        return 1, True
+
+    def _iterate(
+        self,
+        problem: Problem,
+        budget: Budget,
+        bases: Bases,
+        objective: Objective,
+        poison: Tensor,
+        random: torch.Generator,
+        watch: Watch,
+    ) -> Tensor:
+        ensemble, device = problem.ensemble(*self.ensemble), problem.target.device
+        trunk, frozen = ensemble.learners[0].model, ensemble.recipe.frozen_stages
+        overwritten = bases.rows if budget.mode == "replace" else torch.full_like(bases.rows, -1)
+        clean = problem.hidden or hidden_samples(trunk, problem.clean, frozen)
+        poison, labels = poison.to(device), bases.labels
+        motion = Motion(self, budget, bases.inputs.to(device), problem.target, problem.legal.relaxed())
+        first = int(torch.randint(2**40, (1,), generator=random))
+        for move in range(self.epochs):
+            leaf = poison.detach().requires_grad_(frozen > 0)
+            hidden = before(trunk, leaf, frozen)
+            total = torch.zeros_like(hidden)
+            for member in range(self.models):
+                seen = hidden.detach().requires_grad_()
+                slope, note = self._slope(
+                    ensemble,
+                    objective,
+                    seen,
+                    clean.with_poison(hidden.detach(), labels, overwritten),
+                    first + move * self.models + member,
+                )
+                # Trainings differ in how steep they end; each says where to go, and none more loudly than another.
+                total -= slope / slope.abs().amax().clamp(min=torch.finfo(slope.dtype).tiny)
+                watch.history.append({"iteration": move, "epoch": float(move), "member": member, **note})
+            delta = torch.autograd.grad(hidden, leaf, total)[0] if frozen else total
+            motion.move(poison, torch.arange(len(poison)), delta, move / self.epochs)
+            watch.progress(move + 1, self.epochs)
+        return poison
+
+    def _slope(
+        self,
+        ensemble: Ensemble,
+        objective: Objective,
+        poison: Float[Tensor, "p *hidden"],
+        mixed: PoisonedSamples,
+        seed: int,
+    ) -> tuple[Float[Tensor, "p *hidden"], dict[str, float]]:
+        """∇_X L_adv of one model trained on everything, and what there is to note of it."""
+        recipe = ensemble.recipe.for_labels(mixed.labels)
+        steps = recipe.epochs * steps_per_epoch(len(mixed), recipe.batch_size)
+        learner = Learner(ensemble.source.model(recipe, ROLE, seed), recipe, steps)
+        shuffle = generator(ROLE, "order", seed)
+        order = [rows for _ in range(recipe.epochs) for rows in batches(len(mixed), recipe.batch_size, shuffle)]
+        early, last = order[: -self.steps], order[-self.steps :]
+        with layer_noise(ROLE, seed):
+            with in_training(learner.model, recipe):
+                lower = [
+                    learner.advance(mixed.batch(rows).to(poison), mixed.labels[rows].to(poison.device))
+                    for rows in early
+                ]
+            held, parameters = continued(learner, [self._with_graph(mixed, rows, poison) for rows in last])
+        upper, far, entropy = functional_call(held, parameters, (lambda model: torch.cat(objective(model)),))
+        slope = torch.autograd.grad(upper, poison)[0]
+        note = dict(zip(("upper", "distance", "label"), torch.stack([upper, far, entropy]).tolist(), strict=True))
+        return slope, note | ({"lower": lower[-1]} if lower else {})
+
+    @staticmethod
+    def _with_graph(
+        mixed: PoisonedSamples, rows: Int[Tensor, "b"], poison: Float[Tensor, "p *hidden"]
+    ) -> tuple[Float[Tensor, "b *hidden"], Int[Tensor, "b"]]:
+        """A mini-batch in which the poison is poison, not a copy."""
+        source = mixed.source[rows]
+        batch = mixed.batch(rows).to(poison)
+        return batch.index_put((torch.nonzero(source >= 0)[:, 0],), poison[source[source >= 0]]), mixed.labels[rows].to(
+            poison.device
+        )

@@ -1,0 +1,104 @@
+"""Steps of training as a function of what is learnt from: parameters with a graph to the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from .fit import Learner, in_training, losses_of
+
+Parameters = dict[str, Tensor]
+"""Trainable parameters by name."""
+
+
+@final
+class Held(nn.Module):
+    """A model about which anything can be asked with other parameters in place of its own: `functional_call(held, parameters, (ask,))`.
+
+    Args:
+        model: it stays as it is.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ask: Callable[[nn.Module], Any]) -> Any:
+        """What is asked, of the model."""
+        return ask(self.model)
+
+    def trainable(self) -> Parameters:
+        """The parameters that training moves, as they are."""
+        return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
+
+def continued(learner: Learner, batches: Sequence[tuple[Tensor, Tensor]]) -> tuple[Held, Parameters]:
+    """What `Learner.advance` would make of the parameters, batch after batch, with the graph that in-place steps of an optimiser have not.
+
+    Batch normalisation's running statistics move as they would, and have no graph.
+
+    Args:
+        learner: of one model, wherever it is in its training; its parameters and optimiser stay as they are.
+        batches: hidden samples `(b, *hidden)`, with a graph or without, and their labels `(b,)`.
+
+    Returns:
+        The model, in eval mode, and the parameters that it would have.
+    """
+    held, recipe, taken = Held(learner.model), learner.recipe, learner.taken
+    parameters = held.trainable()
+    state = {name: _remembered(learner, value) for name, value in parameters.items()}
+    with in_training(learner.model, recipe):
+        for hidden, labels in batches:
+            if len(labels) < 2:
+                continue  # as Learner.advance does
+
+            def loss(model: nn.Module, hidden: Tensor = hidden, labels: Tensor = labels) -> Tensor:
+                return losses_of(model, hidden, labels, recipe).sum()
+
+            slopes = torch.autograd.grad(
+                functional_call(held, parameters, (loss,)),
+                list(parameters.values()),
+                create_graph=True,
+                materialize_grads=True,
+            )
+            rate = recipe.rate(taken / learner.steps)
+            taken += 1
+            for (name, value), slope in zip(list(parameters.items()), slopes, strict=True):
+                pulled = slope + recipe.weight_decay * value
+                if recipe.optimiser == "adam":
+                    move, state[name] = _adam(state[name], pulled)
+                else:
+                    move, state[name] = _sgd(state[name], pulled, recipe.momentum)
+                parameters[name] = value - rate * move
+    return held, parameters
+
+
+_Memory = tuple[Tensor, Tensor, float]
+"""What an optimiser remembers of a parameter: SGD its velocity, Adam both moments and how many steps it took."""
+
+
+def _remembered(learner: Learner, parameter: Tensor) -> _Memory:
+    kept = learner.optimiser.state.get(parameter, {})
+
+    def moment(name: str) -> Tensor:
+        return torch.zeros_like(parameter) if kept.get(name) is None else kept[name].clone()
+
+    if learner.recipe.optimiser == "adam":
+        return moment("exp_avg"), moment("exp_avg_sq"), float(kept.get("step", 0))
+    return moment("momentum_buffer"), torch.zeros(()), 0.0
+
+
+def _sgd(memory: _Memory, slope: Tensor, momentum: float) -> tuple[Tensor, _Memory]:
+    velocity = momentum * memory[0] + slope
+    return velocity, (velocity, *memory[1:])
+
+
+def _adam(memory: _Memory, slope: Tensor) -> tuple[Tensor, _Memory]:
+    first, second, step = 0.9 * memory[0] + 0.1 * slope, 0.999 * memory[1] + 0.001 * slope**2, memory[2] + 1
+    size = second / (1 - 0.999**step)
+    root = size.clamp(min=torch.finfo(size.dtype).tiny).sqrt()  # at 0 the slope of a root is infinite
+    return first / (1 - 0.9**step) / (root + 1e-8), (first, second, step)
