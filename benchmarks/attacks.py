@@ -13,7 +13,7 @@ from benchmarks.networks import SIZES, path_of, problem_of
 from encircle.attacks import IMF, FeatureEncirclement, GradientMatching, Influence, Unrolled, Watch
 from encircle.threat import Budget
 
-REPEATS = 5
+REPEATS = 3
 MODELS = 4
 NETWORKS = ("table", "small-32", "small-32-frozen", "resnet13-64-frozen")
 ATTACKS = (IMF, Influence, GradientMatching, Unrolled, FeatureEncirclement)
@@ -28,7 +28,7 @@ def costs(name: str, explainer: str) -> dict[str, Any]:
     def crafting(attack: Any) -> Callable[[], Any]:
         return lambda: attack(problem, budget, torch.Generator().manual_seed(0), Watch())
 
-    settings = {"models": MODELS, "epochs": 2, "restart": False, "staggered": False, "target_share": 0.0}
+    settings = {"models": MODELS, "epochs": 1, "restart": False, "staggered": False, "target_share": 0.0}
     spent = in_turn([crafting(kind(**settings, other_share=0.25)) for kind in ATTACKS], REPEATS)
     found = {kind.title: ratios(own, spent[0]) for kind, own in zip(ATTACKS[1:], spent[1:], strict=True)}
     say(f"{size.title}, {explainer}: {found}")
