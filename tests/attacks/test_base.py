@@ -52,7 +52,7 @@ ATTACKS: dict[str, Attack] = {
     "unrolled": Unrolled(models=2, epochs=1),
     "back-gradient": BackGradient(models=1, epochs=2, steps=2),
     "back-gradient by all means": BackGradient(
-        models=1, epochs=1, attempts=2, bases="influential", step="adam", momentum=0.5, repeats=2
+        models=1, epochs=1, attempts=2, bases="influential", step="adam", momentum=0.5
     ),
     "encirclement": FeatureEncirclement(models=2, epochs=1),
     "aligned bases": BaseSamples(bases="aligned"),

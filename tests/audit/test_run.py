@@ -215,7 +215,7 @@ def test_an_own_network_and_data_set(tmp_path: Path) -> None:
     judgement = run_audit(own_audit(), tmp_path)
     assert judgement.verdict == "WARN"
     assert (judgement.folder / "verdict.json").is_file()
-    assert len(list(judgement.folder.glob("poison/*/imf/*.png"))) == 4
+    assert len(list(judgement.folder.glob("poison/*/influence/*.png"))) == 4
 
 
 def test_an_own_network_without_cam_head_is_refused_cam(tmp_path: Path) -> None:

@@ -365,6 +365,8 @@ READINGS: dict[str, dict[str, Any]] = {
 def _readings(preset: PresetName) -> StudyFile:
     """One reading changed at a time, where runs are cheap."""
     cases = {name: read_yaml(embedded_cases()[name], name) for name in ("digits-cam", "breast-cancer-grad")}
+    for case in cases.values():
+        case["attack"] |= {"kind": "imf"}
     cases["digits-cam"]["attack"] |= {"models": 2, "epochs": 6}  # a third of the embedded case's crafting
     few = preset == "smoke"
     return StudyFile(
