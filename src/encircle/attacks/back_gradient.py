@@ -74,16 +74,10 @@ class BackGradient(OptimisedAttack):
         for move in range(self.epochs):
             leaf = poison.detach().requires_grad_(frozen > 0)
             hidden = before(trunk, leaf, frozen)
-            total = torch.zeros_like(hidden)
+            total, mixed = torch.zeros_like(hidden), clean.with_poison(hidden.detach(), labels, overwritten)
             for member in range(self.models):
                 seen = hidden.detach().requires_grad_()
-                slope, note = self._slope(
-                    ensemble,
-                    objective,
-                    seen,
-                    clean.with_poison(hidden.detach(), labels, overwritten),
-                    first + move * self.models + member,
-                )
+                slope, note = self._slope(ensemble, objective, seen, mixed, first + move * self.models + member)
                 # Trainings differ in how steep they end; each says where to go, and none more loudly than another.
                 total -= slope / slope.abs().amax().clamp(min=torch.finfo(slope.dtype).tiny)
                 watch.history.append({"iteration": move, "epoch": float(move), "member": member, **note})

@@ -152,9 +152,8 @@ def _derivative(
         if "forward" not in str(error) and "jvp" not in str(error):
             raise
     found = measure(late(hidden))
-    pulled = torch.zeros_like(
-        found, requires_grad=True
-    )  # Jᵀu is linear in u, so that its derivative by u along v is Jv
+    # Jᵀu is linear in u, so that its derivative by u along v is Jv.
+    pulled = torch.zeros_like(found, requires_grad=True)
     slopes = torch.autograd.grad(found, trainable(late.model), pulled, create_graph=True, materialize_grads=True)
     inner = torch.stack([(mine * theirs).sum() for mine, theirs in zip(slopes, vector, strict=True)]).sum()
     return torch.autograd.grad(inner, pulled, materialize_grads=True)[0]
