@@ -66,9 +66,8 @@ class BackGradient(OptimisedAttack):
     ) -> Tensor:
         ensemble, device = problem.ensemble(*self.ensemble), problem.target.device
         trunk, frozen = ensemble.learners[0].model, ensemble.recipe.frozen_stages
-        overwritten = bases.rows if budget.mode == "replace" else torch.full_like(bases.rows, -1)
         clean = problem.hidden or hidden_samples(trunk, problem.clean, frozen)
-        poison, labels = poison.to(device), bases.labels
+        poison, labels, overwritten = poison.to(device), bases.labels, bases.overwritten(budget)
         motion = Motion(self, budget, bases.inputs.to(device), problem.target, problem.legal.relaxed())
         first = int(torch.randint(2**40, (1,), generator=random))
         for move in range(self.epochs):

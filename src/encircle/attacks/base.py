@@ -74,6 +74,10 @@ class Bases:
     inputs: Float[Tensor, "p *shape"]
     labels: Int[Tensor, "p"]
 
+    def overwritten(self, budget: Budget) -> Int[Tensor, "p"]:
+        """Which row of the clean set each poison sample takes the place of; -1 where it is added."""
+        return self.rows.clone() if budget.mode == "replace" else torch.full_like(self.rows, -1)
+
 
 class Attack(ABC):
     """A way to make poison. Settings in the constructor, data in the call.
@@ -136,7 +140,7 @@ class Attack(ABC):
                 )
         else:
             samples = problem.legal.towards_base(samples.clamp(0, 1), bases.inputs)
-        return Poison(samples, bases.labels, bases.rows, bases.inputs, _overwritten(bases.rows, budget))
+        return Poison(samples, bases.labels, bases.rows, bases.inputs, bases.overwritten(budget))
 
     @final
     def _undamaged(self, samples: Tensor, bases: Bases, count: int) -> Tensor:
@@ -154,7 +158,3 @@ class Attack(ABC):
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
     ) -> tuple[Float[Tensor, "p *shape"], Bases]:
         """`count` samples and their bases; projection and checks are the caller's."""
-
-
-def _overwritten(rows: Tensor, budget: Budget) -> Tensor:
-    return rows.clone() if budget.mode == "replace" else torch.full_like(rows, -1)

@@ -18,7 +18,7 @@ from ..training import Ensemble
 from ..training.code_path import Product, loss_of, mixed_product, trainable
 from ..training.fit import after
 from .base import Problem
-from .surrogate import Moment, SurrogateAttack, weighed
+from .surrogate import Moment, SurrogateAttack
 
 Form = Literal["finite-difference", "exact"]
 
@@ -113,31 +113,24 @@ class IMF(SurrogateAttack):
     def _shares(
         self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "members p *hidden"], list[dict[str, float]]]:
-        given, hidden, labels = (moment.ensemble, model, members, attack_gradient), moment.hidden, moment.labels
-        found = self._in_form(self.form, *given, hidden, labels)
+        found = self._in_form(self.form, moment, model, members, attack_gradient)
         if not moment.compare:
             return found, [{} for _ in range(members)]
         # How far the two forms agree is worth knowing, and cheap once an epoch on a few samples.
         other: Form = "exact" if self.form == "finite-difference" else "finite-difference"
-        few = max(min(COMPARED, len(labels) // 4), 1)
-        theirs = self._in_form(other, *given, hidden[:few], labels[:few])
+        few = max(min(COMPARED, len(moment.labels) // 4), 1)
+        some = replace(moment, hidden=moment.hidden[:few], labels=moment.labels[:few])
+        theirs = self._in_form(other, some, model, members, attack_gradient)
         cosines = F.cosine_similarity(found[:, :few].flatten(1), theirs.flatten(1), eps=1e-30)
         return found, [{"form_cosine": cosine} for cosine in cosines.tolist()]
 
     def _in_form(
-        self,
-        form: Form,
-        ensemble: Ensemble,
-        model: nn.Module,
-        members: int,
-        attack_gradient: Sequence[Tensor],
-        hidden: Tensor,
-        labels: Tensor,
+        self, form: Form, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> Float[Tensor, "members p *hidden"]:
-        rows, classes = hidden.repeat(members, *[1] * (hidden.dim() - 1)), labels.repeat(members)
-        frozen, product = ensemble.recipe.frozen_stages, ensemble.path.product
+        rows, classes = moment.for_each(members)
+        frozen, product = moment.ensemble.recipe.frozen_stages, moment.ensemble.path.product
         if form == "exact":
             found = exact(model, rows, classes, attack_gradient, self.alpha, frozen, product)
         else:
             found = finite_difference(model, rows, classes, attack_gradient, self.alpha, frozen)
-        return weighed(found.reshape(members, -1, *hidden.shape[1:]), ensemble.recipe, labels)
+        return moment.weighed(found, members)

@@ -15,7 +15,7 @@ from ..core import CONFIGURED
 from ..training.code_path import gauss_newton, mixed_product
 from .curvature import ratio, solved
 from .members import inner, times, unit_scale
-from .surrogate import Moment, SurrogateAttack, weighed
+from .surrogate import Moment, SurrogateAttack
 
 POISONED = 16
 """Poison samples that stand for all of it in an iteration's curvature, evenly spaced: it is a small part of the training set."""
@@ -47,7 +47,7 @@ class Influence(SurrogateAttack):
     def _shares(
         self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "members p *hidden"], list[dict[str, float]]]:
-        recipe, hidden, labels = moment.ensemble.recipe, moment.hidden, moment.labels
+        frozen, product = moment.ensemble.recipe.frozen_stages, moment.ensemble.path.product
         right, scale = unit_scale(attack_gradient, members)
         found = solved(
             self._curvature(moment, model, members),
@@ -58,14 +58,11 @@ class Influence(SurrogateAttack):
             members,
         )
         self._remember(moment, model, members, found)
-        rows, classes = hidden.repeat(members, *[1] * (hidden.dim() - 1)), labels.repeat(members)
-        moved = mixed_product(
-            model, rows, classes, times(scale, found), recipe.frozen_stages, moment.ensemble.path.product
-        )
+        rows, classes = moment.for_each(members)
+        moved = mixed_product(model, rows, classes, times(scale, found), frozen, product)
         sizes = inner(found, found, members) * inner(right, right, members)
         turned = ratio(inner(found, right, members), sizes.sqrt())
-        shares = weighed(moved.reshape(members, -1, *hidden.shape[1:]), recipe, labels)
-        return shares, [{"turned": one} for one in turned.tolist()]
+        return moment.weighed(moved, members), [{"turned": one} for one in turned.tolist()]
 
     def _curvature(self, moment: Moment, model: nn.Module, members: int) -> Callable[[Sequence[Tensor]], list[Tensor]]:
         """C of each member, of the mean loss over the training set as far as it is at hand."""

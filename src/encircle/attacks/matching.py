@@ -15,7 +15,7 @@ from ..core import CONFIGURED
 from ..training.code_path import loss_of, mixed_product, trainable
 from ..training.fit import after
 from .members import inner, plus, times, unit_scale
-from .surrogate import Moment, SurrogateAttack, weighed
+from .surrogate import Moment, SurrogateAttack
 
 
 def towards(
@@ -52,12 +52,11 @@ class GradientMatching(SurrogateAttack):
     def _shares(
         self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "members p *hidden"], list[dict[str, float]]]:
-        hidden, recipe = moment.hidden, moment.ensemble.recipe
-        rows, classes = hidden.repeat(members, *[1] * (hidden.dim() - 1)), moment.labels.repeat(members)
+        recipe = moment.ensemble.recipe
+        rows, classes = moment.for_each(members)
         frozen, weights = recipe.frozen_stages, recipe.weights_of(classes)
         loss = loss_of(after(model, rows, frozen), classes, weights)
         pulled = torch.autograd.grad(loss, trainable(model), materialize_grads=True)
         direction, cosines = towards(pulled, attack_gradient, members)
         found = mixed_product(model, rows, classes, direction, frozen, moment.ensemble.path.product)
-        shares = weighed(found.reshape(members, -1, *hidden.shape[1:]), recipe, moment.labels)
-        return shares, [{"alignment": one} for one in cosines.tolist()]
+        return moment.weighed(found, members), [{"alignment": one} for one in cosines.tolist()]

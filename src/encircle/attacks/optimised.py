@@ -166,11 +166,10 @@ class OptimisedAttack(Attack):
         ensemble = problem.ensemble(*self.ensemble)  # by the victims' recipe, whatever the crafting followed
         device, frozen, trunk = problem.target.device, ensemble.recipe.frozen_stages, ensemble.learners[0].model
         handed = budget.project(poison.cpu(), bases.inputs, problem.legal)
-        overwritten = bases.rows if budget.mode == "replace" else torch.full_like(bases.rows, -1)
         hidden = problem.hidden or hidden_samples(trunk, problem.clean, frozen)
         with torch.no_grad():
             seen = torch.cat([before(trunk, rows.to(device), frozen) for rows in handed.split(CHUNK)])
-        judges = ensemble.held_out(hidden.with_poison(seen, bases.labels, overwritten), JUDGES)
+        judges = ensemble.held_out(hidden.with_poison(seen, bases.labels, bases.overwritten(budget)), JUDGES)
         plain = replace(objective, softplus=None)
         return sum(float(plain(judge)[0].detach()) for judge in judges) / len(judges)
 

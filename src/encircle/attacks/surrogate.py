@@ -16,21 +16,13 @@ from torch import Tensor, nn
 
 from ..core import CONFIGURED
 from ..threat import Budget
-from ..training import Ensemble, Recipe
+from ..training import Ensemble
 from ..training.augmentation import flipped_and_shifted
 from ..training.code_path import trainable
 from ..training.fit import Learner, batches, before, hidden_samples, read_ahead, steps_per_epoch
 from .base import Bases, Problem, Watch
 from .objective import Objective
 from .optimised import Motion, OptimisedAttack
-
-
-def weighed(
-    shares: Float[Tensor, "members p *hidden"], recipe: Recipe, labels: Int[Tensor, "p"]
-) -> Float[Tensor, "members p *hidden"]:
-    """Gradients at samples, each times its class's weight in L_train."""
-    weights = recipe.weights_of(labels)
-    return shares if weights is None else shares * weights.reshape(-1, *[1] * (shares.dim() - 2)).to(shares)
 
 
 @final
@@ -64,6 +56,16 @@ class Moment:
         """The surrogates that a group of the ensemble consists of."""
         learners = self.ensemble.learners
         return learners if members == len(learners) else [one for one in learners if one.model is model]
+
+    def for_each(self, members: int) -> tuple[Float[Tensor, "rows *hidden"], Int[Tensor, "rows"]]:
+        """The poison and its labels, once for each member of a group, one after another."""
+        return self.hidden.repeat(members, *[1] * (self.hidden.dim() - 1)), self.labels.repeat(members)
+
+    def weighed(self, found: Float[Tensor, "rows *hidden"], members: int) -> Float[Tensor, "members p *hidden"]:
+        """Gradients of losses of so repeated poison, each times its class's weight in L_train."""
+        shares = found.reshape(members, *self.hidden.shape)
+        weights = self.ensemble.recipe.weights_of(self.labels)
+        return shares if weights is None else shares * weights.reshape(-1, *[1] * (shares.dim() - 2)).to(shares)
 
 
 @dataclass(frozen=True, config=CONFIGURED)
@@ -126,8 +128,7 @@ class SurrogateAttack(OptimisedAttack):
         ensemble = self._surrogates(problem)
         device, frozen = problem.target.device, ensemble.recipe.frozen_stages
         trunk = ensemble.learners[0].model  # with frozen stages, all members share it
-        overwritten = bases.rows if budget.mode == "replace" else torch.full_like(bases.rows, -1)
-        mixed = problem.clean.with_poison(poison, bases.labels, overwritten)
+        mixed = problem.clean.with_poison(poison, bases.labels, bases.overwritten(budget))
         ensemble.learn_from(mixed.labels)
         clean = problem.hidden or hidden_samples(trunk, problem.clean, frozen)
         poison, wanted = poison.to(device), bases.labels.to(device)

@@ -51,6 +51,7 @@ def continued(learner: Learner, batches: Sequence[tuple[Tensor, Tensor]]) -> tup
     held, recipe, taken = Held(learner.model), learner.recipe, learner.taken
     parameters = held.trainable()
     state = {name: _remembered(learner, value) for name, value in parameters.items()}
+    constants = learner.optimiser.param_groups[0]
     with in_training(learner.model, recipe):
         for hidden, labels in batches:
             if len(labels) < 2:
@@ -70,7 +71,7 @@ def continued(learner: Learner, batches: Sequence[tuple[Tensor, Tensor]]) -> tup
             for (name, value), slope in zip(list(parameters.items()), slopes, strict=True):
                 pulled = slope + recipe.weight_decay * value
                 if recipe.optimiser == "adam":
-                    move, state[name] = _adam(state[name], pulled)
+                    move, state[name] = _adam(state[name], pulled, (*constants["betas"], constants["eps"]))
                 else:
                     move, state[name] = _sgd(state[name], pulled, recipe.momentum)
                 parameters[name] = value - rate * move
@@ -97,8 +98,9 @@ def _sgd(memory: _Memory, slope: Tensor, momentum: float) -> tuple[Tensor, _Memo
     return velocity, (velocity, *memory[1:])
 
 
-def _adam(memory: _Memory, slope: Tensor) -> tuple[Tensor, _Memory]:
-    first, second, step = 0.9 * memory[0] + 0.1 * slope, 0.999 * memory[1] + 0.001 * slope**2, memory[2] + 1
-    size = second / (1 - 0.999**step)
+def _adam(memory: _Memory, slope: Tensor, constants: tuple[float, float, float]) -> tuple[Tensor, _Memory]:
+    kept, also, least = constants
+    first, second, step = memory[0] * kept + slope * (1 - kept), memory[1] * also + slope**2 * (1 - also), memory[2] + 1
+    size = second / (1 - also**step)
     root = size.clamp(min=torch.finfo(size.dtype).tiny).sqrt()  # at 0 the slope of a root is infinite
-    return first / (1 - 0.9**step) / (root + 1e-8), (first, second, step)
+    return first / (1 - kept**step) / (root + least), (first, second, step)
