@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float, Int
@@ -48,6 +48,7 @@ class BackGradient(OptimisedAttack):
     steps: int = Field(default=30, ge=1)
     kind: Literal["back-gradient"] = Field(default="back-gradient", kw_only=True)
     title = "back-gradient"
+    retrains: ClassVar[bool] = True
 
     @property
     def ensemble(self) -> tuple[int, bool]:

@@ -86,12 +86,14 @@ class Attack(ABC):
         kind: its name in cases, files and reports.
         title: its name for people.
         needs_gradient: whether it differentiates through the explainer.
+        retrains: whether models are trained by the whole recipe for every move of its poison.
         bounded: whether the budget's ball holds for it; WM as the paper has it is the one exception.
     """
 
     kind: str
     title: ClassVar[str]
     needs_gradient: ClassVar[bool] = False
+    retrains: ClassVar[bool] = False
     bounded: ClassVar[bool] = True
 
     @property

@@ -10,7 +10,7 @@ from typing import final
 
 import torch
 
-from ..attacks import Attack, BackGradient, BaseSamples, NoPoison, Problem, RandomNoise, Watch
+from ..attacks import Attack, BaseSamples, NoPoison, Problem, RandomNoise, Watch
 from ..attacks.optimised import JUDGES
 from ..audit import Audit, Case
 from ..audit.goal_context import goal_context
@@ -160,15 +160,14 @@ class _Probe:
             hidden=self.hidden,
         )
         attempts = int(getattr(attack, "attempts", 1))
-        fewer = {"epochs": 1} | ({"attempts": 1} if attempts > 1 else {})
+        few = min(1 + attack.retrains, epochs)  # moves are timed from one to the next, without what is done once
+        fewer = {"epochs": few} | ({"attempts": 1} if attempts > 1 else {})
         short = replace(attack, **fewer) if epochs * attempts > 1 else attack  # type: ignore[type-var]
         started: list[float] = []
         watch = Watch(progress=lambda done, planned: started.append(time.monotonic()))
         begun = time.monotonic()
         short(problem, case.budget, generator("probe"), watch)
         steps = len(started)
-        if steps < 2:
-            whole = epochs * attempts * case.recipe.epochs if isinstance(attack, BackGradient) else 1
-            return whole * (time.monotonic() - begun)
+        timed = time.monotonic() - begun if steps < 2 else (started[-1] - started[0]) * steps / (steps - 1)
         judging = (attempts > 1) * attempts * JUDGES * self.epoch * case.recipe.epochs
-        return attempts * epochs * (started[-1] - started[0]) * steps / (steps - 1) + judging
+        return attempts * epochs * timed / few * (case.recipe.epochs if attack.retrains else 1) + judging
