@@ -112,7 +112,24 @@ class TestReach:
             "+0.00 [-0.20, +0.20]: yes",
             "+0.12 [-0.10, +0.30]: **no**",
             "100%: yes",
+            "-1.2",
         ]
+
+    @pytest.mark.parametrize(
+        ("interval", "told"),
+        [
+            ((-0.009, 0.01), "-0.5 [-0.9, +1.0]: yes"),
+            ((-0.02, 0.01), "-0.5 [-2.0, +1.0]"),
+            ((-0.02, -0.01), "-0.5 [-2.0, -1.0]"),
+            ((-0.02, -0.011), "-0.5 [-2.0, -1.1]: **no**"),
+        ],
+    )
+    def test_accuracy_is_judged_where_the_interval_lets_it(
+        self, interval: tuple[float, float], told: str, tmp_path: Path
+    ) -> None:
+        change = dict(zip(("mean", "low", "high"), (-0.005, *interval), strict=True))
+        [line] = [line for line in self.text(tmp_path, accuracy_change=change).splitlines() if "| Digits |" in line]
+        assert line.split("|")[-2].strip() == told
 
     def test_less_is_asked_for_gradients(self, tmp_path: Path) -> None:
         some = {"share_of_way": {"mean": 0.5, "low": None, "high": None}}

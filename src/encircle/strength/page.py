@@ -30,6 +30,9 @@ SURVIVES = 0.5
 LABEL_KEPT = 0.9
 """What share of victims is asked to keep the target's label."""
 
+ACCURACY_LOSS = 0.01
+"""How much accuracy it is asked not to lose: a fall by more, or by no more, must be beyond the interval to be told."""
+
 Facts = Mapping[str, Any]
 Made = TypeVar("Made")
 
@@ -66,7 +69,8 @@ def page(results: Path) -> str:
             f"What is asked of the selected attack: {LEAST_WAY['cam']:.0%} of the way to the ceiling for CAM and {LEAST_WAY['grad']:.0%} for GRAD (the mean); "
             f"a gain over IMF as published whose interval lies above zero; L1 at least {BELOW_WM:.0%} below WM's; with a fifth of the poison a mean gain of at "
             f"least nothing over IMF as published with all of it; {SURVIVES:.0%} of its change on a network it was not crafted on (the mean); the label "
-            f"kept by {LABEL_KEPT:.0%} of victims.",
+            f"kept by {LABEL_KEPT:.0%} of victims; accuracy no more than {100 * ACCURACY_LOSS:g} point lower, which is neither yes nor no where the interval "
+            "holds both.",
             ASKED + "\n".join(line for line, _ in reached),
         ]
         parts += [part for _, tables in reached for part in tables]
@@ -147,7 +151,7 @@ def _told(attack: Facts, other: Facts) -> str:
 
 ASKED = (
     "| case | of the way to the ceiling | gain over the published | IMF at its best, likewise | L1 against WM's | with a fifth of the poison | change on "
-    "another network | label kept |\n|---|---|---|---|---|---|---|---|\n"
+    "another network | label kept | accuracy, points |\n|---|---|---|---|---|---|---|---|---|\n"
 )
 
 
@@ -167,6 +171,7 @@ def _asked(found: Facts) -> str:
         _mark(None if little_more is None else little_more >= 0, plain_estimate(little["gain"])),
         "–" if moved is None else _mark(transfer, plain_estimate(moved["shift"])),
         _mark(selected["label_kept"] >= LABEL_KEPT, f"{selected['label_kept']:.0%}"),
+        _mark(_keeps(selected["accuracy_change"]), plain_estimate(selected["accuracy_change"], "+.1f", scale=100)),
     ]
     return f"| {' | '.join(entries)} |"
 
@@ -182,6 +187,13 @@ def _mark(holds: bool | None, text: str) -> str:
 
 def _above(gain: Facts) -> bool | None:
     return None if gain["low"] is None else bool(gain["low"] > 0)
+
+
+def _keeps(change: Facts) -> bool | None:
+    """Whether accuracy is kept; None where the interval holds both."""
+    if change["low"] is None or change["low"] < -ACCURACY_LOSS <= change["high"]:
+        return None
+    return bool(change["low"] >= -ACCURACY_LOSS)
 
 
 def _below(row: Facts) -> float | None:
