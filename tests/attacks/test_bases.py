@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encircle.attacks import IMF, Problem, choose_bases
-from encircle.attacks.bases import alignment
+from encircle.attacks.bases import _apportioned, alignment
 from encircle.attacks.objective import Objective
 from encircle.core import InputError
 from encircle.data import TensorSamples
@@ -133,6 +135,38 @@ class TestChooseBases:
         assert clean.labels.tolist() != dirty.labels.tolist()
         poison = IMF(models=1, epochs=1, other_share=0.5, dirty_label=True)(asked, Budget(count=8), seeded())
         assert poison.labels.tolist() == [asked.label] * 8
+
+    @pytest.mark.parametrize("copies", [0.0, 0.1, 0.5, 1.0])
+    @pytest.mark.parametrize("count", [1, 4, 9, 30])
+    def test_balanced_bases_have_the_classes_of_the_clean_set(self, asked: Problem, count: int, copies: float) -> None:
+        bases = choose_bases(asked, Budget(count=count), count, copies, "balanced")
+        labels = asked.clean.labels
+        assert len(bases.rows) == count
+        assert int((bases.rows < 0).sum()) == round(copies * count)
+        others = bases.labels != asked.label
+        mine = max(round(copies * count), round(count * float((labels == asked.label).float().mean())))
+        assert int(others.sum()) == count - mine
+        rest = labels[labels != asked.label]
+        distances = slow_distances(asked)
+        for label in rest.unique().tolist():
+            drawn = bases.rows[bases.labels == label].tolist()
+            assert abs(len(drawn) - (count - mine) * float((rest == label).float().mean())) < 1
+            nearest = sorted((labels == label).nonzero()[:, 0].tolist(), key=lambda row: distances[row])
+            assert drawn == [nearest[place % len(nearest)] for place in range(len(drawn))]
+
+    def test_balanced_bases_of_a_single_class_are_of_it(self, asked: Problem) -> None:
+        alone = replace(asked, clean=TensorSamples(asked.clean.batch(torch.arange(3)), torch.full((3,), asked.label)))
+        assert choose_bases(alone, Budget(count=5), 5, 0.2, "balanced").labels.tolist() == [asked.label] * 5
+
+    def test_dirty_labels_that_should_be_balanced_are_refused(self) -> None:
+        with pytest.raises(ValidationError, match="nothing is balanced"):
+            IMF(other_share="balanced", dirty_label=True)
+
+    @given(st.integers(0, 40), st.lists(st.integers(0, 9), min_size=1, max_size=6))
+    def test_seats_are_in_proportion(self, count: int, sizes: list[int]) -> None:
+        parts = _apportioned(count, sizes)
+        assert sum(parts) == (count if any(sizes) else 0)
+        assert all(abs(part - count * size / max(sum(sizes), 1)) < 1 for part, size in zip(parts, sizes, strict=True))
 
     def test_dirty_labels_of_nothing_are_refused(self) -> None:
         with pytest.raises(ValidationError, match="set other_share too"):

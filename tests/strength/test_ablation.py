@@ -78,6 +78,13 @@ def test_shares_that_no_longer_fit_are_lowered(given: dict[str, float], changes:
     IMF(**found)
 
 
+def test_balanced_shares_fit_any_share_of_the_target() -> None:
+    found = varied(IMF_SETTINGS | {"target_share": 0.9}, {"other_share": "balanced"})
+    assert (found["target_share"], found["other_share"]) == (0.9, "balanced")
+    assert varied(found, {"target_share": 0.5})["other_share"] == "balanced"
+    IMF(**found)
+
+
 def test_attacks_that_craft_with_surrogates_are_those_that_can_be_varied() -> None:
     assert set(MADE_FOR) == {
         kind
@@ -121,13 +128,16 @@ def test_what_changes_nothing_about_an_attack_is_not_tried(tmp_path: Path, monke
         raise InputError("enough.")
 
     monkeypatch.setattr("encircle.strength.ablation._Phases.run", run)
-    for tiny, attack in ((TINY, "encirclement"), (TINY_IMAGES, "imf")):
-        case = case_of({**tiny, "attack": {"kind": attack}}).model_dump(mode="json")
+    dirty = {"kind": "imf", "other_share": 0.5, "dirty_label": True}
+    for tiny, attack in ((TINY, {"kind": "encirclement"}), (TINY_IMAGES, {"kind": "imf"}), (TINY, dirty)):
+        case = case_of({**tiny, "attack": attack}).model_dump(mode="json")
         with pytest.raises(InputError, match="enough"):
             ablate(case, tmp_path, Serial)
     with pytest.raises(InputError, match="none of these factors changes anything"):
         ablate(case_of(TINY).model_dump(mode="json"), tmp_path, Serial, factors={"moved": {"augmented": True}})
     assert "augmented poison" not in asked[0]
+    assert "as many of each class as there are" in asked[1]
+    assert not {"none of other classes", "as many of each class as there are"} & set(asked[2])
     assert "augmented poison" in asked[1]
     assert "softplus surrogates" not in asked[0]
     assert "distance: mixed" not in asked[0]

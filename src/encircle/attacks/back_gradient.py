@@ -19,6 +19,7 @@ from ..training import Ensemble
 from ..training.differentiable import continued
 from ..training.fit import Learner, batches, before, hidden_samples, in_training, layer_noise, steps_per_epoch
 from .base import Bases, Problem, Watch
+from .bases import OtherShare
 from .objective import Objective
 from .optimised import Motion, OptimisedAttack
 
@@ -38,13 +39,14 @@ class BackGradient(OptimisedAttack):
     Args:
         models: K, how many models are trained for each move.
         epochs: E, how often all poison moves.
-        other_share: share of samples of other classes among the bases, each keeping its own label.
+        other_share: share of samples of other classes among the bases, each keeping its own label; `"balanced"`: as many of each class as the clean set
+            has.
         steps: S, how many of a training's last steps are differentiated through; memory grows with it.
     """
 
     models: int = Field(default=2, ge=1)
     epochs: int = Field(default=60, ge=1)
-    other_share: float = Field(default=0.25, ge=0, le=1)
+    other_share: OtherShare = 0.25
     steps: int = Field(default=30, ge=1)
     kind: Literal["back-gradient"] = Field(default="back-gradient", kw_only=True)
     title = "back-gradient"

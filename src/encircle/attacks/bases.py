@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..core import InputError
@@ -25,6 +26,9 @@ from .objective import Objective
 Order = Literal["nearest", "aligned", "influential"]
 """Which samples are taken first."""
 
+OtherShare = Annotated[float, Field(ge=0, le=1)] | Literal["balanced"]
+"""What share of the samples are of other classes; or as many of each class as the clean set has, so that poison makes no class more frequent."""
+
 CHUNK = 256
 """Samples that pass through a model at once."""
 
@@ -40,7 +44,7 @@ def choose_bases(
     budget: Budget,
     count: int,
     target_share: float,
-    other_share: float = 0.0,
+    other_share: OtherShare = 0.0,
     order: Order = "nearest",
     dirty_label: bool = False,
     repeats: int = 1,
@@ -57,7 +61,8 @@ def choose_bases(
         budget: in `replace` mode a row can be overwritten once.
         count: how many.
         target_share: share of them that are the target itself.
-        other_share: share of them that are of other classes, whichever come first.
+        other_share: share of them that are of other classes, whichever come first; `"balanced"` takes of each class, first come first, what its share of
+            the clean set is, and copies of the target count as its class's.
         order: `"nearest"` is the paper's; `"aligned"` takes those first whose own training gradient bends the explanation most, `"influential"` those that
             would bend that of a model trained to the end (`alignment`).
         dirty_label: those of other classes are labelled as the target's class all the same.
@@ -69,11 +74,8 @@ def choose_bases(
     if repeats > 1 and budget.mode == "replace":
         raise InputError("replace mode overwrites each row once, so no base can be repeated; set repeats: 1 or inject.")
     labels = problem.clean.labels
-    copies, others = round(target_share * count), round(other_share * count)
-    pools = [
-        (labels == problem.label, max(count - copies - others, 0), f"of class {problem.label}"),
-        (labels != problem.label, others, "of other classes"),
-    ]
+    copies = round(target_share * count)
+    pools = _pools(labels, problem.label, count, copies, other_share)
     if dirty_label:
         labels = torch.full_like(labels, problem.label)
     asked = torch.zeros(len(labels), dtype=torch.bool)
@@ -92,6 +94,35 @@ def choose_bases(
     rows = torch.cat([*drawn, torch.full((copies,), -1)])[:count]
     given = torch.where(rows < 0, problem.label, labels[rows.clamp(min=0)])
     return Bases(rows, base_inputs(problem.clean, problem.target, problem.legal, rows), given)
+
+
+def _pools(
+    labels: Int[Tensor, "n"], label: int, count: int, copies: int, other_share: OtherShare
+) -> list[tuple[Tensor, int, str]]:
+    """What bases are drawn from: which samples, how many, and what they are called."""
+    if other_share != "balanced":
+        others = round(other_share * count)
+        shared = [(labels != label, others, "of other classes")]
+    else:
+        there = torch.bincount(labels, minlength=label + 1)
+        others = count - max(copies, round(count * int(there[label]) / len(labels)))
+        there[label] = 0
+        drawn = _apportioned(others, there.tolist())
+        others = sum(drawn)
+        shared = [(labels == other, many, f"of class {other}") for other, many in enumerate(drawn) if many]
+    return [(labels == label, max(count - copies - others, 0), f"of class {label}"), *shared]
+
+
+def _apportioned(count: int, sizes: Sequence[int]) -> list[int]:
+    """`count` in proportion to sizes, by largest remainders; nothing where all sizes are nothing."""
+    whole = sum(sizes)
+    if not whole:
+        return [0] * len(sizes)
+    parts = [count * size // whole for size in sizes]
+    by_remainder = sorted(range(len(sizes)), key=lambda place: -(count * sizes[place] % whole))
+    for place in by_remainder[: count - sum(parts)]:
+        parts[place] += 1
+    return parts
 
 
 def _check_pool(budget: Budget, there: int, wanted: int, what: str) -> None:

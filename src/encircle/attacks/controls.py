@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core import CONFIGURED
 from ..threat import Budget
 from .base import Attack, Bases, Problem, Watch
-from .bases import Order, choose_bases
+from .bases import Order, OtherShare, choose_bases
 
 
 @final
@@ -50,7 +50,7 @@ class BaseSamples(Attack):
     """
 
     target_share: float = Field(default=0.1, ge=0, le=1)
-    other_share: float = Field(default=0.0, ge=0, le=1)
+    other_share: OtherShare = 0.0
     bases: Order = "nearest"
     repeats: int = Field(default=1, ge=1)
     dirty_label: bool = False
@@ -83,7 +83,7 @@ class RandomNoise(Attack):
     """
 
     target_share: float = Field(default=0.1, ge=0, le=1)
-    other_share: float = Field(default=0.0, ge=0, le=1)
+    other_share: OtherShare = 0.0
     bases: Order = "nearest"
     repeats: int = Field(default=1, ge=1)
     dirty_label: bool = False

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..core import CONFIGURED
 from ..training.code_path import gauss_newton, mixed_product
+from .bases import OtherShare
 from .curvature import ratio, solved
 from .members import inner, times, unit_scale
 from .surrogate import Moment, SurrogateAttack
@@ -33,12 +34,12 @@ class Influence(SurrogateAttack):
 
     Args:
         other_share: share of samples of other classes among the bases, each keeping its own label; more than nothing, as that bends the explanation about as
-            much again (docs/strength.md).
+            much again (docs/strength.md). `"balanced"`: as many of each class as the clean set has.
         damping: beside the curvature of the mean training loss; what weight decay, noise and an end to training amount to.
         rounds: of conjugate gradients, an iteration.
     """
 
-    other_share: float = Field(default=0.25, ge=0, le=1)
+    other_share: OtherShare = 0.25
     damping: float = Field(default=0.01, gt=0)
     rounds: int = Field(default=3, ge=1)
     kind: Literal["influence"] = Field(default="influence", kw_only=True)

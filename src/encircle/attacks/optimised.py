@@ -17,7 +17,7 @@ from ..core import CONFIGURED
 from ..threat import Budget, Legal
 from ..training.fit import before, hidden_samples, layer_noise
 from .base import Attack, Bases, Problem, Watch
-from .bases import CHUNK, Order, choose_bases
+from .bases import CHUNK, Order, OtherShare, choose_bases
 from .objective import Distance, Objective
 
 StepRule = Literal["raw", "normalised", "sign", "adam"]
@@ -56,6 +56,7 @@ class OptimisedAttack(Attack):
         hinge: cross-entropy at the target up to here costs nothing; None is the paper's plain label term.
         target_share: share of the target among the bases.
         other_share: share of samples of other classes among them, each keeping its own label (not in the paper, whose bases are of the target's class).
+            `"balanced"` takes as many of each class as the clean set has: poison of one class makes that class more frequent, which alone can cost accuracy.
         bases: which samples are taken first: those nearest to the target, or (not in the paper) those whose training gradient is aligned with L_adv's, or
             those that would bend the explanation of a model trained to the end.
         repeats: how often each of them is used before the next one in order is, each copy with its own start (not in the paper, which draws without
@@ -78,7 +79,7 @@ class OptimisedAttack(Attack):
     label_weight: float = Field(default=0.1, ge=0)
     hinge: float | None = Field(default=0.1, ge=0)
     target_share: float = Field(default=0.1, ge=0, le=1)
-    other_share: float = Field(default=0.0, ge=0, le=1)
+    other_share: OtherShare = 0.0
     bases: Order = "nearest"
     repeats: int = Field(default=1, ge=1)
     dirty_label: bool = False
@@ -88,7 +89,7 @@ class OptimisedAttack(Attack):
 
     @model_validator(mode="after")
     def _shares_of_a_whole(self) -> OptimisedAttack:
-        if self.target_share + self.other_share > 1:
+        if self.other_share != "balanced" and self.target_share + self.other_share > 1:
             raise ValueError(
                 "target_share and other_share are shares of the same bases; together they must not exceed 1"
             )
@@ -98,6 +99,10 @@ class OptimisedAttack(Attack):
     def _something_is_dirty(self) -> OptimisedAttack:
         if self.dirty_label and not self.other_share:
             raise ValueError("dirty_label is about samples of other classes; set other_share too")
+        if self.dirty_label and self.other_share == "balanced":
+            raise ValueError(
+                "with dirty_label all poison is of one class, and nothing is balanced; set other_share to a number"
+            )
         return self
 
     @property

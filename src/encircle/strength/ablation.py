@@ -34,6 +34,7 @@ FACTORS: dict[str, Settings] = {
     "none of other classes": {"other_share": 0.0},
     "a quarter of other classes": {"other_share": 0.25},
     "half of other classes": {"other_share": 0.5},
+    "as many of each class as there are": {"other_share": "balanced"},
     "nearest bases": {"bases": "nearest"},
     "influential bases": {"bases": "influential"},
     "influential bases, each eight times": {"bases": "influential", "repeats": 8},
@@ -71,6 +72,9 @@ IDLE = {"distance", "softplus"}
 
 AUGMENTED = {"augmented"}
 """What rows of a table do not know, and a recipe that augments makes so anyway."""
+
+UNFIT = (0.0, "balanced")
+"""Shares of other classes that cannot be had with dirty labels."""
 
 GIVEN, AS_PUBLISHED, JOINT = "as given", "IMF to the letter", "together"
 
@@ -122,7 +126,7 @@ class Ablation:
 def varied(attack: Settings, changes: Settings) -> Settings:
     """The settings of an attack with some of them changed; what another kind does not know is dropped, shares that no longer fit are lowered."""
     whole = attack | changes
-    if whole["target_share"] + whole["other_share"] > 1:
+    if whole["other_share"] != "balanced" and whole["target_share"] + whole["other_share"] > 1:
         kept, lowered = ("other_share", "target_share") if "other_share" in changes else ("target_share", "other_share")
         whole[lowered] = 1 - whole[kept]
     known = {field.name for field in dataclasses.fields(options(AnyAttack)[whole["kind"]])}
@@ -174,6 +178,8 @@ def ablate(
         idle = idle | AUGMENTED
     if audit.budget.mode == "replace":
         factors = {name: changes for name, changes in factors.items() if "repeats" not in changes}
+    if given["dirty_label"]:  # needs others, and makes them all of one class
+        factors = {name: changes for name, changes in factors.items() if changes.get("other_share") not in UNFIT}
     factors = {name: changes for name, changes in factors.items() if set(changes) - idle}
     if not factors:
         raise InputError("none of these factors changes anything about the case's attack; name others.")
