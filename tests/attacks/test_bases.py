@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encircle.attacks import IMF, Problem, choose_bases
+from encircle.attacks import IMF, BaseSamples, Problem, choose_bases
 from encircle.attacks.bases import _apportioned, alignment
 from encircle.attacks.objective import Objective
 from encircle.core import InputError
@@ -140,19 +140,31 @@ class TestChooseBases:
     @pytest.mark.parametrize("count", [1, 4, 9, 30])
     def test_balanced_bases_have_the_classes_of_the_clean_set(self, asked: Problem, count: int, copies: float) -> None:
         bases = choose_bases(asked, Budget(count=count), count, copies, "balanced")
-        labels = asked.clean.labels
+        labels, own = asked.clean.labels, round(copies * count)
         assert len(bases.rows) == count
-        assert int((bases.rows < 0).sum()) == round(copies * count)
-        others = bases.labels != asked.label
-        mine = max(round(copies * count), round(count * float((labels == asked.label).float().mean())))
-        assert int(others.sum()) == count - mine
-        rest = labels[labels != asked.label]
+        assert int((bases.rows < 0).sum()) == own
+        shares = {label: float((labels == label).float().mean()) for label in labels.unique().tolist()}
+        crowded = own > count * shares[asked.label] + 1  # T alone is more than its class is to have
         distances = slow_distances(asked)
-        for label in rest.unique().tolist():
-            drawn = bases.rows[bases.labels == label].tolist()
-            assert abs(len(drawn) - (count - mine) * float((rest == label).float().mean())) < 1
+        for label, share in shares.items():
+            wanted = count * share
+            if crowded:
+                wanted = own if label == asked.label else (count - own) * share / (1 - shares[asked.label])
+            assert abs(int((bases.labels == label).sum()) - wanted) < 1 + (own > count * shares[asked.label])
+            drawn = bases.rows[(bases.labels == label) & (bases.rows >= 0)].tolist()
             nearest = sorted((labels == label).nonzero()[:, 0].tolist(), key=lambda row: distances[row])
             assert drawn == [nearest[place % len(nearest)] for place in range(len(drawn))]
+
+    @pytest.mark.parametrize("mode", ["inject", "replace"])
+    def test_balanced_poison_makes_no_class_more_frequent(self, asked: Problem, mode: Any) -> None:
+        attack, budget = IMF(models=1, epochs=1, target_share=0.0, other_share="balanced"), Budget(count=9, mode=mode)
+        poison = attack(asked, budget, seeded())
+        mixed = asked.clean.with_poison(poison.inputs, poison.labels, poison.overwritten).labels
+        for label in asked.clean.labels.unique():
+            before, after = ((labels == label).float().mean() for labels in (asked.clean.labels, mixed))
+            assert abs(float(after - before)) < 1 / len(mixed)
+        control = BaseSamples(target_share=0.0, other_share="balanced")(asked, budget, seeded())
+        assert torch.equal(control.bases, poison.bases)
 
     def test_balanced_bases_of_a_single_class_are_of_it(self, asked: Problem) -> None:
         alone = replace(asked, clean=TensorSamples(asked.clean.batch(torch.arange(3)), torch.full((3,), asked.label)))

@@ -5,23 +5,18 @@ from __future__ import annotations
 from typing import ClassVar, Literal, final
 
 import torch
-from jaxtyping import Float, Int
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torch.func import functional_call
 
 from ..core import CONFIGURED
-from ..data.base import PoisonedSamples
-from ..seeds import generator
 from ..threat import Budget
-from ..training import Ensemble
-from ..training.differentiable import continued
-from ..training.fit import Learner, batches, before, hidden_samples, in_training, layer_noise, steps_per_epoch
+from ..training.fit import before, hidden_samples
 from .base import Bases, Problem, Watch
 from .bases import OtherShare
 from .objective import Objective
 from .optimised import Motion, OptimisedAttack
+from .through_training import LAST_STEPS, at_the_end
 
 ROLE = "back-gradient"
 """What its models are trained as: seeds of their own."""
@@ -41,13 +36,13 @@ class BackGradient(OptimisedAttack):
         epochs: E, how often all poison moves.
         other_share: share of samples of other classes among the bases, each keeping its own label; `"balanced"`: as many of each class as the clean set
             has.
-        steps: S, how many of a training's last steps are differentiated through; memory grows with it.
+        last_steps: S, how many of a training's last steps are differentiated through; memory grows with it.
     """
 
     models: int = Field(default=2, ge=1)
     epochs: int = Field(default=60, ge=1)
     other_share: OtherShare = 0.25
-    steps: int = Field(default=30, ge=1)
+    last_steps: int = Field(default=LAST_STEPS, ge=1)
     kind: Literal["back-gradient"] = Field(default="back-gradient", kw_only=True)
     title = "back-gradient"
     retrains: ClassVar[bool] = True
@@ -78,8 +73,9 @@ class BackGradient(OptimisedAttack):
             hidden = before(trunk, leaf, frozen)
             total, mixed = torch.zeros_like(hidden), clean.with_poison(hidden.detach(), labels, overwritten)
             for member in range(self.models):
-                seen = hidden.detach().requires_grad_()
-                slope, note = self._slope(ensemble, objective, seen, mixed, first + move * self.models + member)
+                seen, seed = hidden.detach().requires_grad_(), first + move * self.models + member
+                upper, note = at_the_end(ensemble, objective, seen, mixed, ROLE, seed, last_steps=self.last_steps)
+                slope = torch.autograd.grad(upper, seen)[0]
                 # Trainings differ in how steep they end; each says where to go, and none more loudly than another.
                 total -= slope / slope.abs().amax().clamp(min=torch.finfo(slope.dtype).tiny)
                 watch.history.append({"iteration": move, "epoch": float(move), "member": member, **note})
@@ -87,41 +83,3 @@ class BackGradient(OptimisedAttack):
             motion.move(poison, torch.arange(len(poison)), delta, move / self.epochs)
             watch.progress(move + 1, self.epochs)
         return poison
-
-    def _slope(
-        self,
-        ensemble: Ensemble,
-        objective: Objective,
-        poison: Float[Tensor, "p *hidden"],
-        mixed: PoisonedSamples,
-        seed: int,
-    ) -> tuple[Float[Tensor, "p *hidden"], dict[str, float]]:
-        """∇_X L_adv of one model trained on everything, and what there is to note of it."""
-        recipe = ensemble.recipe.for_labels(mixed.labels)
-        steps = recipe.epochs * steps_per_epoch(len(mixed), recipe.batch_size)
-        learner = Learner(ensemble.source.model(recipe, ROLE, seed), recipe, steps)
-        shuffle = generator(ROLE, "order", seed)
-        order = [rows for _ in range(recipe.epochs) for rows in batches(len(mixed), recipe.batch_size, shuffle)]
-        early, last = order[: -self.steps], order[-self.steps :]
-        with layer_noise(ROLE, seed):
-            with in_training(learner.model, recipe):
-                lower = [
-                    learner.advance(mixed.batch(rows).to(poison), mixed.labels[rows].to(poison.device))
-                    for rows in early
-                ]
-            held, parameters = continued(learner, [self._with_graph(mixed, rows, poison) for rows in last])
-        upper, far, entropy = functional_call(held, parameters, (lambda model: torch.cat(objective(model)),))
-        slope = torch.autograd.grad(upper, poison)[0]
-        note = dict(zip(("upper", "distance", "label"), torch.stack([upper, far, entropy]).tolist(), strict=True))
-        return slope, note | ({"lower": lower[-1]} if lower else {})
-
-    @staticmethod
-    def _with_graph(
-        mixed: PoisonedSamples, rows: Int[Tensor, "b"], poison: Float[Tensor, "p *hidden"]
-    ) -> tuple[Float[Tensor, "b *hidden"], Int[Tensor, "b"]]:
-        """A mini-batch in which the poison is poison, not a copy."""
-        source = mixed.source[rows]
-        batch = mixed.batch(rows).to(poison)
-        return batch.index_put((torch.nonzero(source >= 0)[:, 0],), poison[source[source >= 0]]), mixed.labels[rows].to(
-            poison.device
-        )

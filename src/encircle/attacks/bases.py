@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -21,9 +22,10 @@ from ..training.fit import hidden_samples
 from .base import Bases, Problem
 from .curvature import ratio, solved
 from .members import inner, plus, times, unit_scale
+from .metagradient import exchanged
 from .objective import Objective
 
-Order = Literal["nearest", "aligned", "influential"]
+Order = Literal["nearest", "aligned", "influential", "metagradient"]
 """Which samples are taken first."""
 
 OtherShare = Annotated[float, Field(ge=0, le=1)] | Literal["balanced"]
@@ -62,17 +64,19 @@ def choose_bases(
         count: how many.
         target_share: share of them that are the target itself.
         other_share: share of them that are of other classes, whichever come first; `"balanced"` takes of each class, first come first, what its share of
-            the clean set is, and copies of the target count as its class's.
+            the clean set is; copies of the target count as its class's, and where they are more than that, the others share what is left.
         order: `"nearest"` is the paper's; `"aligned"` takes those first whose own training gradient bends the explanation most, `"influential"` those that
-            would bend that of a model trained to the end (`alignment`).
+            would bend that of a model trained to the end (`alignment`), and `"metagradient"` begins there and exchanges them by retraining (`exchanged`).
         dirty_label: those of other classes are labelled as the target's class all the same.
         repeats: how often each sample is used before the next one in order is.
 
     Raises:
         InputError: nothing to choose from, too little to overwrite, or a row that would be overwritten twice.
     """
-    if repeats > 1 and budget.mode == "replace":
-        raise InputError("replace mode overwrites each row once, so no base can be repeated; set repeats: 1 or inject.")
+    if budget.mode == "replace" and (repeats > 1 or order == "metagradient"):
+        raise InputError(
+            "replace mode overwrites each row once, so no base can be repeated; set repeats: 1 and bases: influential, or mode: inject."
+        )
     labels = problem.clean.labels
     copies = round(target_share * count)
     pools = _pools(labels, problem.label, count, copies, other_share)
@@ -84,8 +88,9 @@ def choose_bases(
         asked |= pool if many else False
     keys, rows = torch.zeros(len(labels)), asked.nonzero()[:, 0]
     if len(rows):  # of all pools at once: what they are ranked by is the same
-        nearest = order == "nearest"
-        keys[rows] = _feature_distances(problem, rows) if nearest else -alignment(problem, rows, labels[rows], order)
+        keys[rows] = (
+            _feature_distances(problem, rows) if order == "nearest" else -alignment(problem, rows, labels[rows], order)
+        )
     drawn = []
     for pool, many, _ in pools:
         rows = pool.nonzero()[:, 0]
@@ -93,7 +98,13 @@ def choose_bases(
         drawn.append(ordered[torch.arange(many) // repeats % max(len(ordered), 1)])
     rows = torch.cat([*drawn, torch.full((copies,), -1)])[:count]
     given = torch.where(rows < 0, problem.label, labels[rows.clamp(min=0)])
-    return Bases(rows, base_inputs(problem.clean, problem.target, problem.legal, rows), given)
+    inputs = base_inputs(problem.clean, problem.target, problem.legal, rows)
+    if order == "metagradient":
+        ends = torch.tensor([0, *(len(part) for part in drawn)]).cumsum(0).clamp(max=count).tolist()
+        exchangeable = [torch.arange(first, last) for first, last in pairwise(ends)]
+        places = exchanged(problem, inputs, given, exchangeable)
+        rows, inputs, given = rows[places], inputs[places], given[places]
+    return Bases(rows, inputs, given)
 
 
 def _pools(
@@ -104,10 +115,11 @@ def _pools(
         others = round(other_share * count)
         shared = [(labels != label, others, "of other classes")]
     else:
-        there = torch.bincount(labels, minlength=label + 1)
-        others = count - max(copies, round(count * int(there[label]) / len(labels)))
-        there[label] = 0
-        drawn = _apportioned(others, there.tolist())
+        there = torch.bincount(labels, minlength=label + 1).tolist()
+        drawn = _apportioned(count, there)
+        if copies > drawn[label]:  # more of the target than its class is to have
+            drawn = _apportioned(count - copies, [0 if place == label else size for place, size in enumerate(there)])
+        drawn[label] = 0
         others = sum(drawn)
         shared = [(labels == other, many, f"of class {other}") for other, many in enumerate(drawn) if many]
     return [(labels == label, max(count - copies - others, 0), f"of class {label}"), *shared]
@@ -150,7 +162,7 @@ def alignment(
 ) -> Float[Tensor, "rows"]:
     """How far training on each sample as it is would bend the target's explanation: ⟨∇_θ L_train(x), v⟩ on the attacker's own models.
 
-    With `"aligned"` v is ∇_θ D, D the centred cosine: one step of training. With `"influential"` it is (C + damping · I)⁻¹ ∇_θ D, C the curvature of the mean
+    With `"aligned"` v is ∇_θ D, D the centred cosine: one step of training. Otherwise it is (C + damping · I)⁻¹ ∇_θ D, C the curvature of the mean
     loss on clean samples: what more weight on the sample would do at the end of training (influence functions, Koh & Liang, ICML 2017). Each model's v
     counts with unit length, each sample with its class's weight in L_train. A sample that models are sure of has next to no gradient, and no alignment
     either: what is taken first is aligned *and* still has something to teach.
@@ -167,7 +179,7 @@ def alignment(
         goal = Objective(problem.explainer, problem.target, problem.label, problem.desired, "cosine", 0.0, None)
         found = torch.autograd.grad(goal(model)[0].sum(), trainable(model), materialize_grads=True)
         slopes, _ = unit_scale(found, 1)
-        if order == "influential":
+        if order != "aligned":
             curvature = _curvature(model, hidden, recipe)
             slopes = solved(curvature, slopes, [torch.zeros_like(part) for part in slopes], DAMPING, ROUNDS, 1)
         length = inner(slopes, slopes, 1).sqrt()

@@ -84,8 +84,8 @@ class IMF(SurrogateAttack):
     """Interpretation Manipulation Framework (Zhang, Gao & Su, KDD 2021, Algorithm 1).
 
     The defaults are our choice of what the paper leaves open, made on targets that are not reported on; the paper's own
-    letter is `distance="none", hinge=None, step="raw", form="finite-difference", lower="plain", staggered=False,
-    restart=False, poison_batch="batch"`.
+    letter is `distance="none", hinge=None, step="raw", gamma=1.0, decay=False, form="finite-difference", lower="plain",
+    staggered=False, restart=False, poison_batch="batch"`.
 
     Args:
         alpha: α of the look-ahead (paper: 0.001); in the exact form the sign and normalised steps do not depend on it

@@ -58,7 +58,8 @@ class OptimisedAttack(Attack):
         other_share: share of samples of other classes among them, each keeping its own label (not in the paper, whose bases are of the target's class).
             `"balanced"` takes as many of each class as the clean set has: poison of one class makes that class more frequent, which alone can cost accuracy.
         bases: which samples are taken first: those nearest to the target, or (not in the paper) those whose training gradient is aligned with L_adv's, or
-            those that would bend the explanation of a model trained to the end.
+            those that would bend the explanation of a model trained to the end, or (`"metagradient"`) those that whole trainings show to, some of them many
+            times: 70 trainings, and as many for each control made of the same bases.
         repeats: how often each of them is used before the next one in order is, each copy with its own start (not in the paper, which draws without
             replacement).
         dirty_label: those of other classes are labelled as the target's class. The attack is no clean-label attack any more, its titles say so, and whoever

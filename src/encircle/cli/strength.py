@@ -18,7 +18,7 @@ from ..report.formats import plain_estimate
 from ..scoring import facts_of
 from ..strength import LADDER, Ablation, Reached, ablate, reach, smallest_budget
 from ..strength.ablation import FACTORS
-from ..strength.reach import SELECTION
+from ..strength.reach import SELECTION, WITHIN_THE_PAPER
 from ..study.run import executor_of
 from .app import answers, app
 from .audits import load_case
@@ -44,7 +44,11 @@ def ablate_command(
     overrides: _Set = None,
     only: Annotated[
         list[str] | None,
-        typer.Option("--factor", help="Only this factor; may be given several times.", show_default="all"),
+        typer.Option(
+            "--factor",
+            help=f"Only this factor; may be given several times. One of: {', '.join(FACTORS)}.",
+            show_default="all",
+        ),
     ] = None,
     folder: Annotated[
         Path | None, typer.Option(help="Where everything goes; default: studies/<case>-ablation.")
@@ -99,7 +103,7 @@ def reach_command(
         typer.Option(
             "--selected",
             help="A setting of the selected attack, such as kind=influence or other_share=0.5; what is not given is as the case has it, or, where that is "
-            "IMF, " + ", ".join(f"{key}={value}" for key, value in SELECTION.items()) + ".",
+            "IMF, " + ", ".join(f"{key}={value}" for key, value in (WITHIN_THE_PAPER | SELECTION).items()) + ".",
             metavar="KEY=VALUE",
         ),
     ] = None,
@@ -149,7 +153,7 @@ def budget_command(
         list[float] | None,
         typer.Option(
             "--share",
-            help="A share of the training set to try; may be given several times.",
+            help="A share of the training set to try; may be given several times. Less than one sample is left out.",
             show_default=", ".join(map(str, LADDER)),
         ),
     ] = None,
@@ -204,11 +208,12 @@ def _rows(found: Ablation) -> Table:
     table = Table(
         title=escape(found.title),
         title_justify="left",
-        caption="Gain: of Jaccard over the attack as given, paired by target and seed; change: beyond the seed drift; 95 % intervals. "
+        caption="Gain: of Jaccard over the attack as given, paired by target and seed; change: beyond the seed drift; accuracy: its change in points; "
+        "95 % intervals. "
         "Rows of `report` are of the case's own split, targets and seeds, all others of a draw that served to choose.",
         caption_justify="left",
     )
-    for heading in ("", "attack", "gain", "change", "L1", "label kept"):
+    for heading in ("", "attack", "gain", "change", "L1", "label kept", "accuracy"):
         table.add_column(heading, no_wrap=heading == "attack")
     before = ""
     for row in found.rows:
@@ -222,6 +227,7 @@ def _rows(found: Ablation) -> Table:
             _shown(row.cell["shift"]),
             " → ".join(_plain(row.cell[name]) for name in ("l1_clean", "l1_attack")),
             "" if kept is None else f"{kept:.0%}",
+            _points(row.cell["accuracy_change"]),
         )
         before = row.phase
     return table
@@ -232,10 +238,10 @@ def _reached(rows: tuple[Reached, ...]) -> Table:
         title="How far it reaches",
         title_justify="left",
         caption="Gain: of Jaccard over IMF as published, paired by target and seed; change: beyond the seed drift; of the way: from clean to the ceiling, "
-        "which bends the model itself; 95 % intervals.",
+        "which bends the model itself; accuracy: its change in points; 95 % intervals.",
         caption_justify="left",
     )
-    for heading in ("attack", "gain", "change", "of the way", "L1", "WM's", "label kept"):
+    for heading in ("attack", "gain", "change", "of the way", "L1", "WM's", "label kept", "accuracy"):
         table.add_column(heading)
     for row in rows:
         kept, way = row.cell["label_kept"], row.share["mean"]
@@ -247,18 +253,25 @@ def _reached(rows: tuple[Reached, ...]) -> Table:
             " → ".join(_plain(row.cell[name]) for name in ("l1_clean", "l1_attack")),
             "undefined" if row.watermark_l1 is None else f"{row.watermark_l1:.2f}",
             "" if kept is None else f"{kept:.0%}",
+            _points(row.cell["accuracy_change"]),
         )
     return table
 
 
 def _doses(summary: Mapping[str, Any]) -> Table:
     table = Table(title=escape(summary["title"]), title_justify="left")
-    for heading in ("poisoned", "verdict", "change", "label kept"):
+    for heading in ("poisoned", "verdict", "change", "label kept", "accuracy"):
         table.add_column(heading)
     for cell in summary["cells"]:
         kept = "" if cell["label_kept"] is None else f"{cell['label_kept']:.0%}"
-        table.add_row(escape(cell["title"]), cell["verdict"], _shown(cell["shift"]), kept)
+        table.add_row(
+            escape(cell["title"]), cell["verdict"], _shown(cell["shift"]), kept, _points(cell["accuracy_change"])
+        )
     return table
+
+
+def _points(value: Mapping[str, float | None]) -> str:
+    return escape(plain_estimate(value, "+.1f", scale=100))
 
 
 def _shown(value: Mapping[str, float | None]) -> str:

@@ -56,6 +56,7 @@ PUBLISHED: Settings = {
     "hinge": None,
     "step": "raw",
     "gamma": 1.0,
+    "decay": False,
     "form": "finite-difference",
     "lower": "plain",
     "staggered": False,
@@ -181,10 +182,10 @@ def ablate(
     if given["dirty_label"]:  # needs others, and makes them all of one class
         factors = {name: changes for name, changes in factors.items() if changes.get("other_share") not in UNFIT}
     factors = {name: changes for name, changes in factors.items() if set(changes) - idle}
-    if not factors:
+    tried = {name: varied(given, changes) for name, changes in factors.items()}
+    tried = {GIVEN: given} | {name: attack for name, attack in tried.items() if attack != given}
+    if len(tried) == 1:
         raise InputError("none of these factors changes anything about the case's attack; name others.")
-    tried = {GIVEN: given} | {name: varied(given, changes) for name, changes in factors.items()}
-    tried = {name: attack for name, attack in tried.items() if name == GIVEN or attack != given}
     work = _Phases(case, root, SideBySide(executor, listener, device, gpus))
     rows = work.run("choice", tried)
     helped = {row.name: row for row in rows if row.name != GIVEN and row.gain.mean >= WORTH}

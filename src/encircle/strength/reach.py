@@ -117,18 +117,19 @@ def reach(
             fifth of the poison is none, or the attacker has the victims' own network.
         EncircleError: a run did not finish.
     """
-    own = SELECTION if case["attack"]["kind"] == "imf" else dict(case["attack"])
-    for kind in (own["kind"], (selection or {}).get("kind", own["kind"])):
+    asked = dict(selection or {})
+    for kind in (case["attack"]["kind"], asked.get("kind", case["attack"]["kind"])):
         if kind not in MADE_FOR:
             raise InputError(
                 f"the attack {kind} has no settings to select; set its kind to one of {', '.join(MADE_FOR)}."
             )
+    selected = selected_of(case["attack"], asked)
+    # With what another kind does not know, which was left out, so that a slip of the pen is told.
+    case_of({**case, "attack": selected | asked}, "the selected attack")
     if case["attacker"] is not None and case["attacker"]["model"] in (None, case["model"]):
         raise InputError(
             "the attacker crafts on the victims' own network, so nothing would be transferred; set attacker.model to another, or leave the attacker out."
         )
-    asked = {name: own[name] for name in ("kind", "other_share")} | dict(selection or {})
-    case_of({**case, "attack": asked}, "the selected attack")  # before anything is made of it
     content = {**case, "attacker": None, "ceiling": case["ceiling"] or settings_of(Ceiling())}
     variants = variants_of(case, selection)
     little = Audit.from_case(Case.model_validate({**content, **variants[LITTLE]}))

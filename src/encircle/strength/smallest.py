@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from ..audit import Audit, Case
 from ..core import EncircleError, InputError
 from ..jobs.driver import Listener
 from ..jobs.task import Executor
@@ -15,6 +16,7 @@ from ..storage import write_json
 from ..study.folder import Conclusion, begin
 from ..study.run import go_on
 from ..study.study_file import StudyFile
+from ..threat import Budget
 from .side_by_side import KEPT
 
 LADDER = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
@@ -82,7 +84,7 @@ def smallest_budget(
 
     Args:
         case: a case's keys and values, all of them (`Case.model_dump`); its budget's size is left aside.
-        shares: of the training set, any order.
+        shares: of the training set, any order; those that are less than a sample are left out.
         root: the study's folder.
         executor: makes who does the work, anew for each step.
         listener: told what happens.
@@ -90,11 +92,11 @@ def smallest_budget(
         gpus: share of an accelerator that training and crafting need.
 
     Raises:
-        InputError: no shares, too few targets for a claim, or the case cannot be audited.
+        InputError: no shares, none that is a sample, too few targets for a claim, or the case cannot be audited.
         EncircleError: a run that the search needs did not finish.
     """
-    steps = sorted(set(shares))
-    if not steps or not 0 < steps[0] <= steps[-1] < 1:
+    asked = sorted(set(shares))
+    if not asked or not 0 < asked[0] <= asked[-1] < 1:
         raise InputError("shares of the training set lie between 0 and 1; name at least one, such as --share 0.05.")
     content = copy.deepcopy(dict(case))
     targets, least = content["targets"], content["judging"]["minimum_targets"]
@@ -102,7 +104,11 @@ def smallest_budget(
         raise InputError(f"with fewer than {least} targets no share can be shown to be enough; raise targets.")
     budget = dict(content.get("budget", {}))
     budget.pop("count", None)
-    content["budget"] = budget | {"fraction": steps[-1]}
+    content["budget"] = budget | {"fraction": asked[-1]}
+    whole = len(Audit.from_case(Case.model_validate(content)).data.train)
+    steps = [share for share in asked if Budget(fraction=share).size(whole)]
+    if not steps:
+        raise InputError(f"{100 * asked[-1]:g} % of {whole} training samples is none at all; ask for larger shares.")
     title = f"Smallest budget: {content.get('title', 'audit')}"
     begin(StudyFile(title=title, case=content, grid={"budget.fraction": steps}), root)
     last: dict[str, Conclusion] = {}

@@ -116,7 +116,7 @@ class _Probe:
         if task.kind == "ceiling" and case.ceiling is not None:  # a step of L_adv costs less than one of training
             return 1.5 * self.epoch * case.ceiling.epochs * len(case.ceiling.weights) * case.victims
         # Controls of bases that an explainer chose serve no other explainer.
-        own = getattr(case.attack, "bases", "nearest") == "aligned"
+        own = getattr(case.attack, "bases", "nearest") != "nearest"
         if task.kind == "control" and (own or task.spec["arm"] not in _SHARED_ARMS):
             return victim * case.victims
         crafting = self.crafting(case, say) if task.kind == "attack" else 0.0
@@ -142,9 +142,11 @@ class _Probe:
         own = Audit.from_case(case, data=data)
         desired = case.goal.resolve(goal_context(own, 0, tuple(explain(target, label).shape), explain, None))
 
+        recipe = case.recipe if attack.retrains else self.one
+
         def ensemble(members: int, staggered: bool) -> Ensemble:
             return Ensemble.pretrained(
-                self.source, self.one, data.train, members=members, staggered=False, seed=0, hidden=self.hidden
+                self.source, recipe, data.train, members=members, staggered=False, seed=0, hidden=self.hidden
             )
 
         problem = Problem(
@@ -154,7 +156,7 @@ class _Probe:
             desired=desired,
             explainer=case.explainer,
             ensemble=ensemble,
-            recipe=self.one,
+            recipe=recipe,
             references=[self.model],
             legal=audit.legal,
             hidden=self.hidden,
@@ -170,4 +172,4 @@ class _Probe:
         steps = len(started)
         timed = time.monotonic() - begun if steps < 2 else (started[-1] - started[0]) * steps / (steps - 1)
         judging = (attempts > 1) * attempts * JUDGES * self.epoch * case.recipe.epochs
-        return attempts * epochs * timed / few * (case.recipe.epochs if attack.retrains else 1) + judging
+        return attempts * epochs * timed / few + judging

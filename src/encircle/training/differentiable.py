@@ -36,14 +36,14 @@ class Held(nn.Module):
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
 
 
-def continued(learner: Learner, batches: Sequence[tuple[Tensor, Tensor]]) -> tuple[Held, Parameters]:
+def continued(learner: Learner, batches: Sequence[tuple[Tensor, ...]]) -> tuple[Held, Parameters]:
     """What `Learner.advance` would make of the parameters, batch after batch, with the graph that in-place steps of an optimiser have not.
 
     Batch normalisation's running statistics move as they would, and have no graph.
 
     Args:
         learner: of one model, wherever it is in its training; its parameters and optimiser stay as they are.
-        batches: hidden samples `(b, *hidden)`, with a graph or without, and their labels `(b,)`.
+        batches: hidden samples `(b, *hidden)`, with a graph or without, their labels `(b,)`, and perhaps what each sample's loss counts `(b,)`.
 
     Returns:
         The model, in eval mode, and the parameters that it would have.
@@ -53,12 +53,12 @@ def continued(learner: Learner, batches: Sequence[tuple[Tensor, Tensor]]) -> tup
     state = {name: _remembered(learner, value) for name, value in parameters.items()}
     constants = learner.optimiser.param_groups[0]
     with in_training(learner.model, recipe):
-        for hidden, labels in batches:
+        for hidden, labels, *counts in batches:
             if len(labels) < 2:
                 continue  # as Learner.advance does
 
-            def loss(model: nn.Module, hidden: Tensor = hidden, labels: Tensor = labels) -> Tensor:
-                return losses_of(model, hidden, labels, recipe).sum()
+            def loss(model: nn.Module, batch: Any = (hidden, labels, recipe, 1, *counts)) -> Tensor:
+                return losses_of(model, *batch).sum()
 
             slopes = torch.autograd.grad(
                 functional_call(held, parameters, (loss,)),

@@ -137,9 +137,17 @@ class Learner:
 
 
 def losses_of(
-    model: nn.Module, hidden: Float[Tensor, "b *hidden"], labels: Int[Tensor, "b"], recipe: Recipe, members: int = 1
+    model: nn.Module,
+    hidden: Float[Tensor, "b *hidden"],
+    labels: Int[Tensor, "b"],
+    recipe: Recipe,
+    members: int = 1,
+    counts: Float[Tensor, "b"] | None = None,
 ) -> Float[Tensor, "members"]:
-    """Each member's mean cross-entropy, with its graph; the model is in training mode. Augmentation draws from torch's global generator."""
+    """Each member's mean cross-entropy, with its graph; the model is in training mode. Augmentation draws from torch's global generator.
+
+    A sample's loss counts what its class does, times what it counts itself where that is said.
+    """
     if recipe.augmentation is not None:
         hidden = flipped_and_shifted(hidden)
     if recipe.precision == "bfloat16":
@@ -150,6 +158,8 @@ def losses_of(
     losses = F.cross_entropy(logits.to(hidden.dtype), labels, reduction="none")
     if (weights := recipe.weights_of(labels)) is not None:
         losses = losses * weights.to(losses)
+    if counts is not None:
+        losses = losses * counts
     means: Tensor = losses.unflatten(0, (members, -1)).mean(dim=1)
     return means
 

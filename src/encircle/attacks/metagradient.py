@@ -1,0 +1,88 @@
+"""Bases by retraining: what bends the explanation through whole trainings is taken more often, in place of what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..training.fit import before, hidden_samples
+from .base import Problem
+from .objective import Objective
+from .through_training import at_the_end
+
+ROLE = "metagradient"
+"""What its models are trained as: seeds of their own, the same for an attack and its controls, which must find the same bases."""
+
+ROUNDS, TRAININGS, PART = 6, 10, 0.25
+"""How often bases are exchanged, by how many trainings each time, and what part of them; fixed, as the controls know no attack's settings."""
+
+LABEL_WEIGHT, HINGE = 0.1, 0.1
+"""Bases that cost the target's label are no good: L_adv has the label term that attacks have by default."""
+
+CHUNK = 256
+
+
+@final
+@dataclass(frozen=True)
+class _Found:
+    """Bases, how far models that were trained on them are from the desired map, and what each base adds to that."""
+
+    upper: float
+    places: Int[Tensor, "p"]
+    slopes: Float[Tensor, "p"]
+
+
+def exchanged(
+    problem: Problem, inputs: Float[Tensor, "p *shape"], labels: Int[Tensor, "p"], pools: Sequence[Int[Tensor, "_"]]
+) -> Int[Tensor, "p"]:
+    """Which of some bases stands in each one's place, after those that bend the explanation have taken the places of those that do not.
+
+    In each round models are trained from fresh seeds on the clean set and the bases as they are, unperturbed, and L_adv is differentiated through their last
+    steps in what each base's loss counts (metagradients: Engstrom et al., 2025; bilevel choice of samples: Borsos et al., NeurIPS 2020). The part whose
+    further weight would lower L_adv least gives way to copies of the part that would lower it most. A round that made it worse is taken back, and the next
+    one is half as bold.
+
+    Args:
+        problem: what is attacked.
+        inputs: the bases to begin with.
+        labels: theirs.
+        pools: places that may be exchanged among each other; a place in none of them stays.
+    """
+    ensemble, device = problem.ensemble(1, True), problem.target.device
+    trunk, frozen = ensemble.learners[0].model, ensemble.recipe.frozen_stages
+    clean = problem.hidden or hidden_samples(trunk, problem.clean, frozen)
+    given = (problem.explainer, problem.target, problem.label, problem.desired)
+    objective = Objective(*given, "cosine", LABEL_WEIGHT, HINGE)
+    with torch.no_grad():
+        seen = torch.cat([before(trunk, rows.to(device), frozen) for rows in inputs.split(CHUNK)])
+
+    def measured(places: Tensor, first: int) -> _Found:
+        upper, slopes = 0.0, torch.zeros(len(places))
+        hidden, added = seen[places], torch.full_like(places, -1)
+        mixed = clean.with_poison(hidden, labels[places], added)
+        for seed in range(first, first + TRAININGS):
+            counts = torch.ones(len(places)).to(hidden).requires_grad_()
+            end, _ = at_the_end(ensemble, objective, hidden, mixed, ROLE, seed, weights=counts)
+            slope = torch.autograd.grad(end, counts)[0].cpu()
+            slopes += slope / slope.abs().amax().clamp(min=torch.finfo(slope.dtype).tiny)
+            upper += float(end.detach()) / TRAININGS
+        return _Found(upper, places, slopes)
+
+    best, part = measured(torch.arange(len(inputs)), 0), PART
+    for round_ in range(1, ROUNDS + 1):
+        places = best.places.clone()
+        for pool in pools:
+            order = pool[best.slopes[pool].argsort(stable=True)]
+            many = min(int(part * len(order)), len(order) // 2)
+            places[order[len(order) - many :]] = best.places[order[:many]]
+        found = measured(places, round_ * TRAININGS)
+        if found.upper < best.upper:
+            best = found
+        else:
+            part /= 2
+    return best.places

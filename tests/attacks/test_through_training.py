@@ -1,0 +1,131 @@
+"""Through whole trainings: what poison and its weights change at their end is what two trainings show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from encircle.attacks.objective import Objective
+from encircle.attacks.through_training import at_the_end
+from encircle.data import Samples
+from encircle.seeds import generator
+from encircle.training.code_path import trainable
+from encircle.training.fit import Learner, batches, before, in_training, losses_of, steps_per_epoch
+from tests.attacks.problems import problem
+from tests.training.problems import recipe
+
+ROLE = "a role"
+WAYS: dict[str, dict[str, Any]] = {
+    "momentum": {},
+    "adam": {"optimiser": "adam", "lr": 0.01},
+    "balanced": {"class_weights": "balanced"},
+    "cosine": {"schedule": "cosine", "weight_decay": 0.01},
+}
+
+
+def trained(asked: Any, early: Samples, late: Any, steps: int, seed: int, counts: Tensor | None = None) -> Any:
+    """A model that learns from one set, and in its last steps from another, whose poison may count more or less: the obvious way."""
+    source = asked.ensemble(1, True).source
+    how = asked.recipe.for_labels(early.labels)
+    each = steps_per_epoch(len(early), how.batch_size)
+    learner = Learner(source.model(how, ROLE, seed), how, how.epochs * each)
+    shuffle = generator(ROLE, "order", seed)
+    order = [rows for _ in range(how.epochs) for rows in batches(len(early), how.batch_size, shuffle)]
+    with in_training(learner.model, how):
+        for place, rows in enumerate(order):
+            if place < len(order) - steps:
+                learner.advance(early.batch(rows), early.labels[rows])
+                continue
+            batch, source_rows = (late.batch(rows), late.labels[rows]), late.source[rows]
+            count = torch.ones(len(rows), dtype=batch[0].dtype)
+            if counts is not None:
+                count[source_rows >= 0] = counts[source_rows[source_rows >= 0]]
+            losses = losses_of(learner.model, *batch, how, 1, count)
+            learner.follow(torch.autograd.grad(losses.sum(), trainable(learner.model)))
+    return learner.model
+
+
+def setting(kind: Any, explainer: str, mode: Any = "inject", **changes: Any) -> tuple[Any, ...]:
+    """A problem, its objective, and poison with how it is mixed in; the image's statistics are frozen, as they have no graph."""
+    fixed = {"batch_norm": "frozen"} if kind == "image" else {}
+    how = recipe(start="checkpoint", epochs=2, **fixed, **changes)
+    asked = problem(kind, explainer, dtype=torch.float64, how=how)
+    objective = Objective(asked.explainer, asked.target, 1, asked.desired, "cosine", 0.2, 0.1)
+    trunk = asked.ensemble(1, True).learners[0].model
+    with torch.no_grad():
+        poison = before(trunk, asked.clean.batch(torch.arange(4)), how.frozen_stages)
+        clean = before(trunk, asked.clean.inputs, how.frozen_stages)
+    labels = torch.arange(4) % 3
+    rows = torch.arange(4, 8) if mode == "replace" else torch.full((4,), -1)
+
+    def mixed(samples: Tensor) -> Samples:
+        return type(asked.clean)(clean, asked.clean.labels).with_poison(samples, labels, rows)
+
+    return asked, objective, poison, mixed
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("kind", "explainer", "mode"),
+    [("table", "grad", "inject"), ("table", "cam", "replace"), ("image", "cam", "inject")],
+)
+@pytest.mark.parametrize("steps", [3, 1000])
+def test_equals_central_differences_through_trainings(
+    kind: Any, explainer: str, mode: Any, steps: int, way: str
+) -> None:
+    asked, objective, poison, mixed = setting(kind, explainer, mode, **WAYS[way])
+    ensemble = asked.ensemble(1, True)
+    leaf = poison.clone().requires_grad_()
+    counts = torch.ones(len(poison), dtype=poison.dtype, requires_grad=True)
+    upper, note = at_the_end(ensemble, objective, leaf, mixed(poison), ROLE, 7, last_steps=steps, weights=counts)
+    found, weighed = torch.autograd.grad(upper, [leaf, counts])
+    unweighed, _ = at_the_end(ensemble, objective, leaf, mixed(poison), ROLE, 7, last_steps=steps)
+    assert torch.allclose(torch.autograd.grad(unweighed, leaf)[0], found)
+    plain = objective(trained(asked, mixed(poison), mixed(poison), steps, 7))
+    assert [note[name] for name in ("upper", "distance", "label")] == pytest.approx(
+        [float(one.detach()) for one in plain]
+    )
+    random, size = torch.Generator().manual_seed(0), 1e-5
+    for _ in range(2):
+        along = torch.randn(poison.shape, generator=random, dtype=poison.dtype)
+        ends = [
+            float(objective(trained(asked, mixed(poison), mixed(poison + sign * size * along), steps, 7))[0].detach())
+            for sign in (1, -1)
+        ]
+        assert float((found * along).sum()) == pytest.approx((ends[0] - ends[1]) / (2 * size), rel=1e-4, abs=1e-8)
+        along = torch.randn(len(poison), generator=random, dtype=poison.dtype)
+        ends = [
+            float(
+                objective(trained(asked, mixed(poison), mixed(poison), steps, 7, 1 + sign * size * along))[0].detach()
+            )
+            for sign in (1, -1)
+        ]
+        assert float((weighed * along).sum()) == pytest.approx((ends[0] - ends[1]) / (2 * size), rel=1e-4, abs=1e-8)
+
+
+def test_with_frozen_stages_poison_moves_as_without_knowing_of_them() -> None:
+    asked, objective, _, _ = setting("image", "cam", frozen_stages=1)
+    trunk = asked.ensemble(1, True).learners[0].model
+    samples = asked.clean.batch(torch.arange(4))
+    labels, rows = torch.arange(4) % 3, torch.full((4,), -1)
+    with torch.no_grad():
+        clean = type(asked.clean)(before(trunk, asked.clean.inputs, 1), asked.clean.labels)
+
+    def end_of(poison: Tensor) -> float:
+        with torch.no_grad():
+            mixed = clean.with_poison(before(trunk, poison, 1), labels, rows)
+        return float(objective(trained(asked, mixed, mixed, 1000, 7))[0].detach())
+
+    leaf = samples.clone().requires_grad_()
+    hidden = before(trunk, leaf, 1)
+    seen = hidden.detach().requires_grad_()
+    mixed = clean.with_poison(seen.detach(), labels, rows)
+    upper, _ = at_the_end(asked.ensemble(1, True), objective, seen, mixed, ROLE, 7, last_steps=1000)
+    found = torch.autograd.grad(hidden, leaf, torch.autograd.grad(upper, seen)[0])[0]
+    along = torch.randn(samples.shape, generator=torch.Generator().manual_seed(0), dtype=samples.dtype)
+    size = 1e-5
+    expected = (end_of(samples + size * along) - end_of(samples - size * along)) / (2 * size)
+    assert float((found * along).sum()) == pytest.approx(expected, rel=1e-4, abs=1e-8)
