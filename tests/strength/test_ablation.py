@@ -46,6 +46,18 @@ def test_every_factor_is_a_valid_attack_that_changes_the_papers_or_a_stronger_on
     )
 
 
+@pytest.mark.parametrize("name", FACTORS)
+@pytest.mark.parametrize("kind", MADE_FOR)
+def test_every_factor_fits_every_attack(kind: str, name: str) -> None:
+    settings = varied(settings_of(options(AnyAttack)[kind]()), FACTORS[name])
+    attack = options(AnyAttack)[settings["kind"]](**settings)
+    if "kind" in FACTORS[name] and settings["kind"] != kind:  # what the kinds do not share is as it is by default
+        plain, given = settings_of(options(AnyAttack)[settings["kind"]]()), settings_of(options(AnyAttack)[kind]())
+        assert {key: settings_of(attack)[key] for key in set(plain) - set(given)} == {
+            key: plain[key] for key in set(plain) - set(given)
+        }
+
+
 def test_another_kind_keeps_what_the_two_share_and_drops_the_rest() -> None:
     settings = varied(settings_of(IMF(models=7, alpha=0.5)), {"kind": "matching"})
     assert settings["models"] == 7
@@ -133,8 +145,9 @@ def test_what_changes_nothing_about_an_attack_is_not_tried(tmp_path: Path, monke
         case = case_of({**tiny, "attack": attack}).model_dump(mode="json")
         with pytest.raises(InputError, match="enough"):
             ablate(case, tmp_path, Serial)
-    with pytest.raises(InputError, match="none of these factors changes anything"):
-        ablate(case_of(TINY).model_dump(mode="json"), tmp_path, Serial, factors={"moved": {"augmented": True}})
+    for factor in ({"augmented": True}, {"kind": "imf"}):
+        with pytest.raises(InputError, match="none of these factors changes anything"):
+            ablate(case_of(TINY).model_dump(mode="json"), tmp_path, Serial, factors={"moved": factor})
     assert "augmented poison" not in asked[0]
     assert "as many of each class as there are" in asked[1]
     assert not {"none of other classes", "as many of each class as there are"} & set(asked[2])

@@ -10,7 +10,7 @@ import pytest
 
 from encircle.core import InputError
 from encircle.strength.page import page
-from encircle.strength.reach import BEST_IMF, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
+from encircle.strength.reached import BEST_IMF, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
 
 NOTHING = {"mean": None, "low": None, "high": None}
 
@@ -105,7 +105,7 @@ class TestReach:
         [line] = [line for line in self.text(tmp_path).splitlines() if line.startswith("| Digits |")]
         asked = [entry.strip() for entry in line.split("|")[2:-1]]
         assert asked == [
-            "70 [60, 80] %: yes",
+            "70.0 [60.0, 80.0] %: yes",
             "+0.25 [+0.10, +0.40]: yes",
             "-0.10 [-0.20, +0.10]: **no**",
             "-23%: yes",
@@ -128,13 +128,22 @@ class TestReach:
         self, interval: tuple[float, float], told: str, tmp_path: Path
     ) -> None:
         change = dict(zip(("mean", "low", "high"), (-0.005, *interval), strict=True))
-        [line] = [line for line in self.text(tmp_path, accuracy_change=change).splitlines() if "| Digits |" in line]
+        some = {"accuracy_change": change, "accuracy_resolvable": True}
+        [line] = [line for line in self.text(tmp_path, **some).splitlines() if "| Digits |" in line]
         assert line.split("|")[-2].strip() == told
+
+    @pytest.mark.parametrize("known", [{}, {"accuracy_resolvable": False}])
+    def test_few_rows_do_not_show_that_accuracy_is_kept(self, known: dict[str, bool], tmp_path: Path) -> None:
+        change = {"mean": 0.0, "low": -0.001, "high": 0.001}
+        [line] = [
+            line for line in self.text(tmp_path, accuracy_change=change, **known).splitlines() if "| Digits |" in line
+        ]
+        assert line.split("|")[-2].strip() == "+0.0 [-0.1, +0.1]"
 
     def test_less_is_asked_for_gradients(self, tmp_path: Path) -> None:
         some = {"share_of_way": {"mean": 0.5, "low": None, "high": None}}
-        assert "50 %: **no**" in self.text(tmp_path, "cam", **some)
-        assert "50 %: yes" in self.text(tmp_path, "grad", **some)
+        assert "50.0 %: **no**" in self.text(tmp_path, "cam", **some)
+        assert "50.0 %: yes" in self.text(tmp_path, "grad", **some)
 
     def test_what_cannot_be_told_is_not_marked(self, tmp_path: Path) -> None:
         unknown = {"share_of_way": NOTHING, "gain": NOTHING, "l1_attack": NOTHING, "shift": NOTHING}

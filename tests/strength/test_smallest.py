@@ -115,6 +115,12 @@ class TestSearch:
         with pytest.raises(InputError, match="shares of the training set lie between 0 and 1"):
             smallest_budget(CASE, shares, tmp_path, Serial)
 
+    def test_shares_of_less_than_a_sample_are_left_out(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(smallest, "go_on", Pretended(0.0))
+        assert smallest_budget(CASE, [0.0001, 0.001, *LADDER], tmp_path, Serial).tried[0] == LADDER[0]
+        with pytest.raises(InputError, match="training samples is none at all; ask for larger shares"):
+            smallest_budget(CASE, [0.0001, 0.001], tmp_path, Serial)
+
 
 @pytest.mark.slow
 def test_a_real_search_trains_clean_models_once_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

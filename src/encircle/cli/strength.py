@@ -18,7 +18,7 @@ from ..report.formats import plain_estimate
 from ..scoring import facts_of
 from ..strength import LADDER, Ablation, Reached, ablate, reach, smallest_budget
 from ..strength.ablation import FACTORS
-from ..strength.reach import SELECTION, WITHIN_THE_PAPER
+from ..strength.reached import SELECTION, WITHIN_THE_PAPER
 from ..study.run import executor_of
 from .app import answers, app
 from .audits import load_case

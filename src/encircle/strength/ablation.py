@@ -38,6 +38,7 @@ FACTORS: dict[str, Settings] = {
     "nearest bases": {"bases": "nearest"},
     "influential bases": {"bases": "influential"},
     "influential bases, each eight times": {"bases": "influential", "repeats": 8},
+    "bases by metagradients": {"bases": "metagradient"},
     "softplus surrogates": {"softplus": 10.0},
     "augmented poison": {"augmented": True},
     "best of three attempts": {"attempts": 3},
@@ -127,7 +128,8 @@ class Ablation:
 def varied(attack: Settings, changes: Settings) -> Settings:
     """The settings of an attack with some of them changed; what another kind does not know is dropped, shares that no longer fit are lowered."""
     whole = attack | changes
-    if whole["other_share"] != "balanced" and whole["target_share"] + whole["other_share"] > 1:
+    shares = [whole["target_share"], whole["other_share"]]
+    if all(isinstance(share, int | float) for share in shares) and sum(shares) > 1:
         kept, lowered = ("other_share", "target_share") if "other_share" in changes else ("target_share", "other_share")
         whole[lowered] = 1 - whole[kept]
     known = {field.name for field in dataclasses.fields(options(AnyAttack)[whole["kind"]])}
@@ -178,7 +180,10 @@ def ablate(
     if audit.data.kind == "table" or audit.recipe.augmentation is not None:
         idle = idle | AUGMENTED
     if audit.budget.mode == "replace":
-        factors = {name: changes for name, changes in factors.items() if "repeats" not in changes}
+        repeated = {"repeats", "metagradient"}
+        factors = {
+            name: changes for name, changes in factors.items() if not repeated & {*changes, changes.get("bases")}
+        }
     if given["dirty_label"]:  # needs others, and makes them all of one class
         factors = {name: changes for name, changes in factors.items() if changes.get("other_share") not in UNFIT}
     factors = {name: changes for name, changes in factors.items() if set(changes) - idle}

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..audit.verdicts import RESOLVABLE_ROWS
 from ..core import InputError
 from ..report.formats import UNDEFINED, plain_estimate
 from ..scoring.statistics import SHORTEST_WAY
-from .reach import BEST_IMF, LITTLE, SELECTED, TRANSFERRED
+from .reached import BEST_IMF, LITTLE, SELECTED, TRANSFERRED
 
 WORDS = {
     "choice": "One choice at a time",
@@ -31,7 +32,7 @@ LABEL_KEPT = 0.9
 """What share of victims is asked to keep the target's label."""
 
 ACCURACY_LOSS = 0.01
-"""How much accuracy it is asked not to lose: a fall by more, or by no more, must be beyond the interval to be told."""
+"""How much accuracy it is asked not to lose: a fall by more, or by no more, must be beyond the interval to be told, and that by no more needs enough rows."""
 
 Facts = Mapping[str, Any]
 Made = TypeVar("Made")
@@ -70,7 +71,7 @@ def page(results: Path) -> str:
             f"a gain over IMF as published whose interval lies above zero; L1 at least {BELOW_WM:.0%} below WM's; with a fifth of the poison a mean gain of at "
             f"least nothing over IMF as published with all of it; {SURVIVES:.0%} of its change on a network it was not crafted on (the mean); the label "
             f"kept by {LABEL_KEPT:.0%} of victims; accuracy no more than {100 * ACCURACY_LOSS:g} point lower, which is neither yes nor no where the interval "
-            "holds both.",
+            f"holds both, where there is none, or where yes would rest on fewer than {RESOLVABLE_ROWS} held-out rows.",
             ASKED + "\n".join(line for line, _ in reached),
         ]
         parts += [part for _, tables in reached for part in tables]
@@ -164,20 +165,20 @@ def _asked(found: Facts) -> str:
     transfer = None if survived is None or change is None or change <= 0 else survived >= SURVIVES * change
     entries = [
         found["title"],
-        _mark(None if way is None else way >= LEAST_WAY[found["explainer"]], _percent(selected["share_of_way"])),
+        _mark(None if way is None else way >= LEAST_WAY[found["explainer"]], _percent(selected["share_of_way"], ".1f")),
         _mark(_above(selected["gain"]), plain_estimate(selected["gain"])),
         _mark(_above(best["gain"]), plain_estimate(best["gain"])),
         _mark(None if below is None else below <= -BELOW_WM, UNDEFINED if below is None else f"{below:+.0%}"),
         _mark(None if little_more is None else little_more >= 0, plain_estimate(little["gain"])),
         "–" if moved is None else _mark(transfer, plain_estimate(moved["shift"])),
         _mark(selected["label_kept"] >= LABEL_KEPT, f"{selected['label_kept']:.0%}"),
-        _mark(_keeps(selected["accuracy_change"]), plain_estimate(selected["accuracy_change"], "+.1f", scale=100)),
+        _mark(_keeps(selected), plain_estimate(selected["accuracy_change"], "+.1f", scale=100)),
     ]
     return f"| {' | '.join(entries)} |"
 
 
-def _percent(share: Facts) -> str:
-    found = plain_estimate(share, ".0f", scale=100)
+def _percent(share: Facts, how: str = ".0f") -> str:
+    found = plain_estimate(share, how, scale=100)
     return found if found == UNDEFINED else f"{found} %"
 
 
@@ -189,11 +190,13 @@ def _above(gain: Facts) -> bool | None:
     return None if gain["low"] is None else bool(gain["low"] > 0)
 
 
-def _keeps(change: Facts) -> bool | None:
-    """Whether accuracy is kept; None where the interval holds both."""
-    if change["low"] is None or change["low"] < -ACCURACY_LOSS <= change["high"]:
-        return None
-    return bool(change["low"] >= -ACCURACY_LOSS)
+def _keeps(row: Facts) -> bool | None:
+    """Whether accuracy is kept; None where that cannot be told."""
+    low, high = row["accuracy_change"]["low"], row["accuracy_change"]["high"]
+    if low is not None and high < -ACCURACY_LOSS:
+        return False
+    # Results from before it was kept do not say whether there were enough rows.
+    return True if low is not None and low >= -ACCURACY_LOSS and row.get("accuracy_resolvable") else None
 
 
 def _below(row: Facts) -> float | None:

@@ -126,6 +126,7 @@ KEPT = (
     "l1_attack",
     "label_kept",
     "accuracy_change",
+    "accuracy_resolvable",
     "targets",
     "victims",
 )

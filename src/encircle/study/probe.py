@@ -11,6 +11,7 @@ from typing import final
 import torch
 
 from ..attacks import Attack, BaseSamples, NoPoison, Problem, RandomNoise, Watch
+from ..attacks.metagradient import ROUNDS, TRAININGS
 from ..attacks.optimised import JUDGES
 from ..audit import Audit, Case
 from ..audit.goal_context import goal_context
@@ -116,10 +117,11 @@ class _Probe:
         if task.kind == "ceiling" and case.ceiling is not None:  # a step of L_adv costs less than one of training
             return 1.5 * self.epoch * case.ceiling.epochs * len(case.ceiling.weights) * case.victims
         # Controls of bases that an explainer chose serve no other explainer.
-        own = getattr(case.attack, "bases", "nearest") != "nearest"
-        if task.kind == "control" and (own or task.spec["arm"] not in _SHARED_ARMS):
-            return victim * case.victims
-        crafting = self.crafting(case, say) if task.kind == "attack" else 0.0
+        bases, shared = getattr(case.attack, "bases", "nearest"), task.spec.get("arm") in _SHARED_ARMS
+        searching = victim * (1 + ROUNDS) * TRAININGS if bases == "metagradient" else 0.0
+        if task.kind == "control" and (bases != "nearest" or not shared):
+            return victim * case.victims + (searching if shared else 0.0)
+        crafting = searching + self.crafting(case, say) if task.kind == "attack" else 0.0
         return pieces.get(task.kind, 0.5) + crafting
 
     def crafting(self, case: Case, say: Callable[[str], None]) -> float:

@@ -13,7 +13,7 @@ from encircle.audit import Case
 from encircle.audit.identity import settings_of
 from encircle.core import InputError
 from encircle.strength import reach
-from encircle.strength.reach import BEST_IMF, FIFTH, LITTLE, PUBLISHED, SELECTED, TRANSFERRED, variants_of
+from encircle.strength.reached import BEST_IMF, FIFTH, LITTLE, PUBLISHED, SELECTED, TRANSFERRED, variants_of
 from tests.audit.tiny_cases import TINY, case_of
 from tests.study.serial import Serial
 
@@ -80,6 +80,39 @@ def test_what_a_case_says_of_influence_stands() -> None:
 def test_a_selection_of_nothing_that_there_is_is_refused(selection: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         reach(case_of(TINY).model_dump(mode="json"), tmp_path, Serial, selection=selection)
+
+
+@pytest.mark.parametrize(
+    ("attack", "selection"),
+    [
+        ({"kind": "back-gradient"}, {"kind": "unrolled"}),
+        ({"kind": "unrolled", "steps": 3}, {"kind": "back-gradient"}),
+        ({"kind": "influence", "other_share": 1.0, "target_share": 0.0}, {}),
+        ({"kind": "influence", "restart": False}, {"staggered": False}),
+    ],
+)
+def test_what_fits_together_is_taken(
+    attack: Any, selection: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def pretended(self: Any, title: str, case: Any, variants: Any, root: Path) -> Any:
+        asked.append(variants[SELECTED]["attack"])
+        raise InputError("enough.")
+
+    monkeypatch.setattr("encircle.strength.side_by_side.SideBySide.__call__", pretended)
+    with pytest.raises(InputError, match="enough"):
+        reach(case_of({**TINY, "attack": attack}).model_dump(mode="json"), tmp_path, Serial, selection=selection)
+    assert asked[0] == asked[0] | attack | selection or "kind" in selection
+    assert asked[0]["kind"] == selection.get("kind", attack["kind"])
+    assert asked[0].get("last_steps", 30) == 30
+
+
+def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
+    dirty = {"kind": "imf", "other_share": 0.5, "dirty_label": True}
+    case = case_of({**TINY, "attack": {**dirty, "kind": "influence"}}).model_dump(mode="json")
+    with pytest.raises(InputError, match=r"the selected attack: .*nothing is balanced"):
+        reach(case, tmp_path, Serial, selection={"other_share": "balanced"})
 
 
 def test_a_budget_that_is_counted_is_counted_in_fifths() -> None:
