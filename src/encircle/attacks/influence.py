@@ -33,8 +33,8 @@ class Influence(SurrogateAttack):
     The larger the damping, the nearer to IMF. v is solved for by a few rounds of conjugate gradients an iteration, which begin where the last one ended.
 
     Args:
-        other_share: share of samples of other classes among the bases, each keeping its own label; more than nothing, as that bends the explanation about as
-            much again (docs/strength.md). `"balanced"`: as many of each class as the clean set has.
+        other_share: share of samples of other classes among the bases, each keeping its own label; more than nothing, as that bends the explanation further
+            (docs/choices.md). `"balanced"`: as many of each class as the clean set has.
         damping: beside the curvature of the mean training loss; what weight decay, noise and an end to training amount to.
         rounds: of conjugate gradients, an iteration.
     """
