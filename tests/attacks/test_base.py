@@ -50,7 +50,7 @@ ATTACKS: dict[str, Attack] = {
     "influence": Influence(models=2, epochs=1),
     "matching": GradientMatching(models=2, epochs=1),
     "unrolled": Unrolled(models=2, epochs=1),
-    "back-gradient": BackGradient(models=1, epochs=2, steps=2),
+    "back-gradient": BackGradient(models=1, epochs=2, last_steps=2),
     "back-gradient by all means": BackGradient(
         models=1, epochs=1, attempts=2, bases="influential", step="adam", momentum=0.5
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Literal, final
 
 import torch
@@ -36,10 +37,9 @@ class NoPoison(Attack):
         return empty, Bases(none, empty, none)
 
 
-@final
 @dataclass(frozen=True, config=CONFIGURED)
-class BaseSamples(Attack):
-    """The attack's base samples, unperturbed: what merely repeating them does.
+class MadeOfBases(Attack):
+    """A control that is made of the same bases as the attack beside it.
 
     Args:
         target_share: share of the target among them, as in the attack it is a control of.
@@ -54,55 +54,45 @@ class BaseSamples(Attack):
     bases: Order = "nearest"
     repeats: int = Field(default=1, ge=1)
     dirty_label: bool = False
-    kind: Literal["base"] = Field(default="base", kw_only=True)
-    title = "unperturbed bases"
 
     @property
     def uses_explainer(self) -> bool:
         """Only where bases are chosen by it."""
         return self.bases != "nearest"
 
+    @abstractmethod
+    def _moved(self, bases: Bases, budget: Budget, random: torch.Generator) -> Tensor:
+        """What becomes of the bases."""
+
+    @final
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
     ) -> tuple[Tensor, Bases]:
-        bases = _bases(self, problem, budget, count)
-        return bases.inputs, bases
+        shares = (self.target_share, self.other_share)
+        bases = choose_bases(problem, budget, count, *shares, self.bases, self.dirty_label, self.repeats)
+        return self._moved(bases, budget, random), bases
 
 
 @final
 @dataclass(frozen=True, config=CONFIGURED)
-class RandomNoise(Attack):
-    """The attack's base samples, every entry moved as far as the budget allows, up or down at random.
+class BaseSamples(MadeOfBases):
+    """The attack's base samples, unperturbed: what merely repeating them does."""
 
-    Args:
-        target_share: share of the target among the bases, as in the attack it is a control of.
-        other_share: share of samples of other classes among them, likewise.
-        bases: which are taken first, likewise.
-        repeats: how often each is used before the next, likewise.
-        dirty_label: whether those of other classes are labelled as the target's, likewise.
-    """
+    kind: Literal["base"] = Field(default="base", kw_only=True)
+    title = "unperturbed bases"
 
-    target_share: float = Field(default=0.1, ge=0, le=1)
-    other_share: OtherShare = 0.0
-    bases: Order = "nearest"
-    repeats: int = Field(default=1, ge=1)
-    dirty_label: bool = False
+    def _moved(self, bases: Bases, budget: Budget, random: torch.Generator) -> Tensor:
+        return bases.inputs
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class RandomNoise(MadeOfBases):
+    """The attack's base samples, every entry moved as far as the budget allows, up or down at random."""
+
     kind: Literal["noise"] = Field(default="noise", kw_only=True)
     title = "random noise"
 
-    @property
-    def uses_explainer(self) -> bool:
-        """Only where bases are chosen by it."""
-        return self.bases != "nearest"
-
-    def _craft(
-        self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch
-    ) -> tuple[Tensor, Bases]:
-        bases = _bases(self, problem, budget, count)
+    def _moved(self, bases: Bases, budget: Budget, random: torch.Generator) -> Tensor:
         signs = torch.randint(0, 2, bases.inputs.shape, generator=random) * 2 - 1
-        return bases.inputs + budget.entry_radius(bases.inputs) * signs, bases
-
-
-def _bases(like: BaseSamples | RandomNoise, problem: Problem, budget: Budget, count: int) -> Bases:
-    shares = (like.target_share, like.other_share)
-    return choose_bases(problem, budget, count, *shares, like.bases, like.dirty_label, like.repeats)
+        return bases.inputs + budget.entry_radius(bases.inputs) * signs
