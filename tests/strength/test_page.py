@@ -153,12 +153,22 @@ class TestReach:
 
     def test_each_attack_has_its_row(self, tmp_path: Path) -> None:
         text = self.text(tmp_path)
-        row_of = f"| {SELECTED} | +0.25 [+0.10, +0.40] | +0.25 [+0.10, +0.40] | 70 [60, 80] % | 0.10 → 0.35 | 0.50 → 0.40 | -23% | 100% | -1.2 |"
+        row_of = f"| {SELECTED} | +0.25 [+0.10, +0.40] | +0.25 [+0.10, +0.40] | 70 [60, 80] % | 0.10 → 0.35 | 0.50 → 0.40 | -23% | 100% | -1.2 | – |"
         assert row_of in text
         assert (
             "6 targets x 2 victims an attack, finished on a device. Selected: kind influence, other_share 0.25. The other network: kind two-layer, hidden 64."
             in text
         )
+
+    def test_the_strongest_control_stands_beside_its_attack(self, tmp_path: Path) -> None:
+        control = {"title": "unperturbed bases", "change": {"mean": 0.05, "low": -0.1, "high": 0.2}}
+        text = self.text(tmp_path, control=control)
+        assert "| 100% | -1.2 | unperturbed bases +0.05 [-0.10, +0.20] |" in text
+
+    def test_a_label_that_nobody_knows_of_is_undefined(self, tmp_path: Path) -> None:
+        text = self.text(tmp_path, label_kept=None)
+        [line] = [line for line in text.splitlines() if line.startswith("| Digits |")]
+        assert line.split("|")[-3].strip() == "undefined"
 
     def test_of_a_change_that_is_none_half_is_nothing_to_ask_for(self, tmp_path: Path) -> None:
         lower = {"mean": -0.1, "low": -0.2, "high": 0.0}

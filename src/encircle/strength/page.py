@@ -66,7 +66,8 @@ def page(results: Path) -> str:
             "settings of the case, with bases as the paper knows them; what the selected attack has besides stands with each case. "
             "The ceiling bends models themselves, keeping label and accuracy. It is an estimate, which an attack may surpass; a share of the way to it is "
             "undefined where that way is shorter "
-            f"than {SHORTEST_WAY:g}.",
+            f"than {SHORTEST_WAY:g}. The strongest control is what may have moved the explanation furthest without an attack, of the same bases and budget; a "
+            "dash where it was not kept.",
             f"What is asked of the selected attack: {LEAST_WAY['cam']:.0%} of the way to the ceiling for CAM and {LEAST_WAY['grad']:.0%} for GRAD (the mean); "
             f"a gain over IMF as published whose interval lies above zero; L1 at least {BELOW_WM:.0%} below WM's; with a fifth of the poison a mean gain of at "
             f"least nothing over IMF as published with all of it; {SURVIVES:.0%} of its change on a network it was not crafted on (the mean); the label "
@@ -121,8 +122,9 @@ def _reach(found: Facts) -> list[str]:
             _way(row["jaccard_clean"], row["jaccard_attack"]),
             _way(row["l1_clean"], row["l1_attack"]),
             UNDEFINED if below is None else f"{below:+.0%}",
-            f"{row['label_kept']:.0%}",
+            _kept(row),
             _points(row["accuracy_change"]),
+            _control(row),
         ]
         lines.append(f"| {' | '.join(entries)} |")
     some, transferred = found["rows"][0], [row for row in found["rows"] if row["name"] == TRANSFERRED]
@@ -130,13 +132,23 @@ def _reach(found: Facts) -> list[str]:
     on = f" The other network: {', '.join(others)}." if others else ""
     head = (
         "| attack | gain over the published | change | of the way | Jaccard, clean → attack | L1, clean → attack | L1 against WM's | label kept | "
-        "accuracy, points |\n|---|---|---|---|---|---|---|---|---|\n"
+        "accuracy, points | strongest control, change |\n|---|---|---|---|---|---|---|---|---|---|\n"
     )
     return [
         f"### {found['title']}",
         f"{some['targets']} targets x {some['victims']} victims an attack, finished on {found['device']}. Selected: {_besides(found)}.{on}",
         head + "\n".join(lines),
     ]
+
+
+def _kept(row: Facts) -> str:
+    return UNDEFINED if row["label_kept"] is None else f"{row['label_kept']:.0%}"
+
+
+def _control(row: Facts) -> str:
+    """The control that may have moved the explanation furthest; results from before it was kept do not name it."""
+    control = row.get("control")
+    return "–" if control is None else f"{control['title']} {plain_estimate(control['change'])}"
 
 
 def _besides(found: Facts) -> str:
@@ -171,7 +183,7 @@ def _asked(found: Facts) -> str:
         _mark(None if below is None else below <= -BELOW_WM, UNDEFINED if below is None else f"{below:+.0%}"),
         _mark(None if little_more is None else little_more >= 0, plain_estimate(little["gain"])),
         "–" if moved is None else _mark(transfer, plain_estimate(moved["shift"])),
-        _mark(selected["label_kept"] >= LABEL_KEPT, f"{selected['label_kept']:.0%}"),
+        _mark(None if (kept := selected["label_kept"]) is None else kept >= LABEL_KEPT, _kept(selected)),
         _mark(_keeps(selected), plain_estimate(selected["accuracy_change"], "+.1f", scale=100)),
     ]
     return f"| {' | '.join(entries)} |"
@@ -210,7 +222,7 @@ def _below(row: Facts) -> float | None:
 def _doses(found: Facts) -> list[str]:
     lines = [
         f"| {dose['share']:.2%} | {plain_estimate(dose['shift'])} | {_way(dose['jaccard_clean'], dose['jaccard_attack'])} | "
-        f"{_way(dose['l1_clean'], dose['l1_attack'])} | {dose['label_kept']:.0%} | {_points(dose['accuracy_change'])} |"
+        f"{_way(dose['l1_clean'], dose['l1_attack'])} | {_kept(dose)} | {_points(dose['accuracy_change'])} |"
         for dose in found["doses"]
     ]
     head = "| poison | change | Jaccard, clean → attack | L1, clean → attack | label kept | accuracy, points |\n|---|---|---|---|---|---|\n"
@@ -243,7 +255,7 @@ def _ablation(found: Facts) -> list[str]:
 def _table(rows: Sequence[Facts]) -> str:
     lines = [
         f"| {row['name']} | {plain_estimate(row['gain'])} | {plain_estimate(row['shift'])} | {_way(row['jaccard_clean'], row['jaccard_attack'])} | "
-        f"{_way(row['l1_clean'], row['l1_attack'])} | {row['label_kept']:.0%} | {_points(row['accuracy_change'])} |"
+        f"{_way(row['l1_clean'], row['l1_attack'])} | {_kept(row)} | {_points(row['accuracy_change'])} |"
         for row in rows
     ]
     head = "| attack | gain | change | Jaccard, clean → attack | L1, clean → attack | label kept | accuracy, points |\n|---|---|---|---|---|---|---|\n"

@@ -127,6 +127,7 @@ KEPT = (
     "label_kept",
     "accuracy_change",
     "accuracy_resolvable",
+    "control",
     "targets",
     "victims",
 )
