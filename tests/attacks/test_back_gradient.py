@@ -38,7 +38,7 @@ def test_every_model_of_a_crafting_has_a_seed_of_its_own(monkeypatch: pytest.Mon
     seeds: list[int] = []
 
     def spied(*given: Any, **settings: Any) -> Any:
-        seeds.append(given[5])
+        seeds.extend(given[5])
         return at_the_end(*given, **settings)
 
     monkeypatch.setattr("encircle.attacks.back_gradient.at_the_end", spied)

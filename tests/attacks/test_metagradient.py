@@ -32,9 +32,9 @@ def uppers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
     plain, seen = module.at_the_end, list[tuple[int, float]]()
 
     def spied(*given: Any, **settings: Any) -> Any:
-        upper, note = plain(*given, **settings)
-        seen.append((given[5], note["upper"]))
-        return upper, note
+        ends, notes = plain(*given, **settings)
+        seen.extend(zip(given[5], ends.tolist(), strict=True))
+        return ends, notes
 
     monkeypatch.setattr(module, "at_the_end", spied)
     return seen
@@ -66,7 +66,7 @@ def test_a_round_that_makes_it_worse_is_taken_back(monkeypatch: pytest.MonkeyPat
     asked = asked_of("table")
 
     def worse_and_worse(*given: Any, weights: torch.Tensor, **settings: Any) -> Any:
-        return given[5] + (weights * torch.arange(len(weights))).sum(), {}
+        return torch.tensor(given[5]) + (weights * torch.arange(weights.shape[1])).sum(dim=1), []
 
     monkeypatch.setattr(module, "at_the_end", worse_and_worse)
     inputs, labels = asked.clean.batch(torch.arange(8)), asked.clean.labels[:8]
@@ -80,7 +80,7 @@ def test_the_part_with_the_steepest_fall_takes_the_places_of_that_with_the_steep
     monkeypatch.setattr(module, "ROUNDS", 1)
 
     def better(*given: Any, weights: torch.Tensor, **settings: Any) -> Any:
-        return -float(given[5]) + (weights * torch.tensor([3.0, -2, 0, -9, 5, 1, 2, 4])).sum(), {}
+        return -torch.tensor(given[5]) + (weights * torch.tensor([3.0, -2, 0, -9, 5, 1, 2, 4])).sum(dim=1), []
 
     monkeypatch.setattr(module, "at_the_end", better)
     inputs, labels = asked.clean.batch(torch.arange(8)), asked.clean.labels[:8]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from encircle.attacks.objective import Objective
-from encircle.attacks.through_training import at_the_end
+from encircle.attacks.through_training import AT_ONCE, at_the_end
 from encircle.data import Samples
 from encircle.seeds import generator
-from encircle.training.code_path import trainable
+from encircle.training.code_path import CodePath, trainable
 from encircle.training.fit import Learner, batches, before, in_training, losses_of, steps_per_epoch
 from tests.attacks.problems import problem
 from tests.training.problems import recipe
@@ -80,9 +80,11 @@ def test_equals_central_differences_through_trainings(
     ensemble = asked.ensemble(1, True)
     leaf = poison.clone().requires_grad_()
     counts = torch.ones(len(poison), dtype=poison.dtype, requires_grad=True)
-    upper, note = at_the_end(ensemble, objective, leaf, mixed(poison), ROLE, 7, last_steps=steps, weights=counts)
+    [upper], [note] = at_the_end(
+        ensemble, objective, leaf[None], mixed(poison), ROLE, [7], last_steps=steps, weights=counts[None]
+    )
     found, weighed = torch.autograd.grad(upper, [leaf, counts])
-    unweighed, _ = at_the_end(ensemble, objective, leaf, mixed(poison), ROLE, 7, last_steps=steps)
+    [unweighed], _ = at_the_end(ensemble, objective, leaf[None], mixed(poison), ROLE, [7], last_steps=steps)
     assert torch.allclose(torch.autograd.grad(unweighed, leaf)[0], found)
     plain = objective(trained(asked, mixed(poison), mixed(poison), steps, 7))
     assert [note[name] for name in ("upper", "distance", "label")] == pytest.approx(
@@ -123,9 +125,29 @@ def test_with_frozen_stages_poison_moves_as_without_knowing_of_them() -> None:
     hidden = before(trunk, leaf, 1)
     seen = hidden.detach().requires_grad_()
     mixed = clean.with_poison(seen.detach(), labels, rows)
-    upper, _ = at_the_end(asked.ensemble(1, True), objective, seen, mixed, ROLE, 7, last_steps=1000)
+    [upper], _ = at_the_end(asked.ensemble(1, True), objective, seen[None], mixed, ROLE, [7], last_steps=1000)
     found = torch.autograd.grad(hidden, leaf, torch.autograd.grad(upper, seen)[0])[0]
     along = torch.randn(samples.shape, generator=torch.Generator().manual_seed(0), dtype=samples.dtype)
     size = 1e-5
     expected = (end_of(samples + size * along) - end_of(samples - size * along)) / (2 * size)
     assert float((found * along).sum()) == pytest.approx(expected, rel=1e-4, abs=1e-8)
+
+
+@pytest.mark.parametrize("way", ["momentum", "adam"])
+@pytest.mark.parametrize(("kind", "explainer"), [("table", "cam"), ("table", "grad"), ("image", "cam")])
+def test_trainings_at_once_are_those_one_after_another(kind: Any, explainer: str, way: str) -> None:
+    asked, objective, poison, mixed = setting(kind, explainer, **WAYS[way])
+    found = []
+    for members in ("loop", "vectorised"):
+        ensemble = asked.ensemble(1, True)
+        ensemble.path = CodePath(members)
+        leaf = poison.repeat(AT_ONCE + 2, *[1] * poison.dim()).requires_grad_()
+        counts = torch.ones(leaf.shape[:2], dtype=poison.dtype, requires_grad=True)
+        seeds = range(3, 3 + len(leaf))
+        ends, notes = at_the_end(ensemble, objective, leaf, mixed(poison), ROLE, seeds, last_steps=3, weights=counts)
+        found.append((ends, *torch.autograd.grad(ends.sum(), [leaf, counts])))
+        for end, note in zip(ends.tolist(), notes, strict=True):
+            assert note["upper"] == pytest.approx(end)
+            assert "lower" in note
+    for slow, fast in zip(*found, strict=True):
+        assert torch.allclose(slow, fast, rtol=1e-6, atol=1e-9 * float(slow.detach().abs().max()))

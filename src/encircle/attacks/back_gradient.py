@@ -14,6 +14,7 @@ from ..threat import Budget
 from ..training.fit import before, hidden_samples
 from .base import Bases, Problem, Watch
 from .bases import OtherShare
+from .members import unit_scaled
 from .objective import Objective
 from .optimised import Motion, OptimisedAttack
 from .through_training import LAST_STEPS, at_the_end
@@ -71,13 +72,13 @@ class BackGradient(OptimisedAttack):
         for move in range(self.epochs):
             leaf = poison.detach().requires_grad_(frozen > 0)
             hidden = before(trunk, leaf, frozen)
-            total, mixed = torch.zeros_like(hidden), clean.with_poison(hidden.detach(), labels, overwritten)
-            for member in range(self.models):
-                seen, seed = hidden.detach().requires_grad_(), first + move * self.models + member
-                upper, note = at_the_end(ensemble, objective, seen, mixed, ROLE, seed, last_steps=self.last_steps)
-                slope = torch.autograd.grad(upper, seen)[0]
-                # Trainings differ in how steep they end; each says where to go, and none more loudly than another.
-                total -= slope / slope.abs().amax().clamp(min=torch.finfo(slope.dtype).tiny)
+            mixed = clean.with_poison(hidden.detach(), labels, overwritten)
+            seen = hidden.detach().repeat(self.models, *[1] * hidden.dim()).requires_grad_()
+            seeds = range(first + move * self.models, first + (move + 1) * self.models)
+            ends, notes = at_the_end(ensemble, objective, seen, mixed, ROLE, seeds, last_steps=self.last_steps)
+            # Trainings differ in how steep they end; each says where to go, and none more loudly than another.
+            total = -unit_scaled(torch.autograd.grad(ends.sum(), seen)[0]).sum(dim=0)
+            for member, note in enumerate(notes):
                 watch.history.append({"iteration": move, "epoch": float(move), "member": member, **note})
             delta = torch.autograd.grad(hidden, leaf, total)[0] if frozen else total
             motion.move(poison, torch.arange(len(poison)), delta, move / self.epochs)

@@ -40,3 +40,9 @@ def unit_scale(vector: Sequence[Tensor], members: int) -> tuple[list[Tensor], Fl
     largest = torch.stack([part.reshape(members, -1).abs().amax(dim=1) for part in vector]).amax(dim=0)
     largest = torch.where(largest > 0, largest, 1)
     return times(1 / largest, vector), largest
+
+
+def unit_scaled(slopes: Float[Tensor, "rows *shape"]) -> Float[Tensor, "rows *shape"]:
+    """Each row over its own largest size."""
+    largest = slopes.flatten(1).abs().amax(dim=1).clamp(min=torch.finfo(slopes.dtype).tiny)
+    return slopes / largest.reshape(-1, *[1] * (slopes.dim() - 1))

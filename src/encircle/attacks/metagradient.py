@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..training.fit import before, hidden_samples
 from .base import Problem
+from .members import unit_scaled
 from .objective import Objective
 from .through_training import at_the_end
 
@@ -62,16 +63,14 @@ def exchanged(
         seen = torch.cat([before(trunk, rows.to(device), frozen) for rows in inputs.split(CHUNK)])
 
     def measured(places: Tensor, first: int) -> _Found:
-        upper, slopes = 0.0, torch.zeros(len(places))
-        hidden, added = seen[places], torch.full_like(places, -1)
-        mixed = clean.with_poison(hidden, labels[places], added)
-        for seed in range(first, first + TRAININGS):
-            counts = torch.ones(len(places)).to(hidden).requires_grad_()
-            end, _ = at_the_end(ensemble, objective, hidden, mixed, ROLE, seed, weights=counts)
-            slope = torch.autograd.grad(end, counts)[0].cpu()
-            slopes += slope / slope.abs().amax().clamp(min=torch.finfo(slope.dtype).tiny)
-            upper += float(end.detach()) / TRAININGS
-        return _Found(upper, places, slopes)
+        hidden = seen[places]
+        mixed = clean.with_poison(hidden, labels[places], torch.full_like(places, -1))
+        counts = torch.ones(TRAININGS, len(places)).to(hidden).requires_grad_()
+        each = hidden.expand(TRAININGS, *hidden.shape)
+        seeds = range(first, first + TRAININGS)
+        ends, _ = at_the_end(ensemble, objective, each, mixed, ROLE, seeds, weights=counts)
+        slopes = unit_scaled(torch.autograd.grad(ends.sum(), counts)[0])
+        return _Found(float(ends.detach().mean()), places, slopes.sum(dim=0).cpu())
 
     best, part = measured(torch.arange(len(inputs)), 0), PART
     for round_ in range(1, ROUNDS + 1):

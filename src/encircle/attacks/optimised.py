@@ -18,6 +18,7 @@ from ..threat import Budget, Legal
 from ..training.fit import before, hidden_samples, layer_noise
 from .base import Attack, Bases, Problem, Watch
 from .bases import CHUNK, Order, OtherShare, choose_bases
+from .members import unit_scaled
 from .objective import Distance, Objective
 
 StepRule = Literal["raw", "normalised", "sign", "adam"]
@@ -35,8 +36,7 @@ def stepped(delta: Float[Tensor, "p *shape"], rule: StepRule) -> Float[Tensor, "
         return delta
     if rule in {"sign", "adam"}:
         return delta.sign()
-    largest = delta.flatten(1).abs().amax(dim=1).clamp(min=torch.finfo(delta.dtype).tiny)
-    return delta / largest.reshape(-1, *[1] * (delta.dim() - 1))
+    return unit_scaled(delta)
 
 
 @dataclass(frozen=True, config=CONFIGURED)

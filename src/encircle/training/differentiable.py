@@ -42,7 +42,7 @@ def continued(learner: Learner, batches: Sequence[tuple[Tensor, ...]]) -> tuple[
     Batch normalisation's running statistics move as they would, and have no graph.
 
     Args:
-        learner: of one model, wherever it is in its training; its parameters and optimiser stay as they are.
+        learner: of one model or several as one, wherever it is in its training; its parameters and optimiser stay as they are.
         batches: hidden samples `(b, *hidden)`, with a graph or without, their labels `(b,)`, and perhaps what each sample's loss counts `(b,)`.
 
     Returns:
@@ -54,10 +54,10 @@ def continued(learner: Learner, batches: Sequence[tuple[Tensor, ...]]) -> tuple[
     constants = learner.optimiser.param_groups[0]
     with in_training(learner.model, recipe):
         for hidden, labels, *counts in batches:
-            if len(labels) < 2:
+            if len(labels) < 2 * learner.members:
                 continue  # as Learner.advance does
 
-            def loss(model: nn.Module, batch: Any = (hidden, labels, recipe, 1, *counts)) -> Tensor:
+            def loss(model: nn.Module, batch: Any = (hidden, labels, recipe, learner.members, *counts)) -> Tensor:
                 return losses_of(model, *batch).sum()
 
             slopes = torch.autograd.grad(
