@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from encircle.attacks import BackGradient, Watch
-from encircle.attacks.through_training import at_the_end
+from encircle.attacks.through_training import slopes_at_the_end
 from encircle.threat import Budget
 from tests.attacks.problems import problem
 from tests.training.problems import recipe
@@ -39,9 +39,9 @@ def test_every_model_of_a_crafting_has_a_seed_of_its_own(monkeypatch: pytest.Mon
 
     def spied(*given: Any, **settings: Any) -> Any:
         seeds.extend(given[5])
-        return at_the_end(*given, **settings)
+        return slopes_at_the_end(*given, **settings)
 
-    monkeypatch.setattr("encircle.attacks.back_gradient.at_the_end", spied)
+    monkeypatch.setattr("encircle.attacks.back_gradient.slopes_at_the_end", spied)
     asked = problem("table")
     for start in range(2):
         BackGradient(models=2, epochs=3)(asked, Budget(count=4), torch.Generator().manual_seed(start))

@@ -29,14 +29,14 @@ def asked_of(kind: Any) -> Problem:
 
 def uppers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
     """The seeds of all trainings, and where they ended."""
-    plain, seen = module.at_the_end, list[tuple[int, float]]()
+    plain, seen = module.slopes_at_the_end, list[tuple[int, float]]()
 
     def spied(*given: Any, **settings: Any) -> Any:
-        ends, notes = plain(*given, **settings)
-        seen.extend(zip(given[5], ends.tolist(), strict=True))
-        return ends, notes
+        slopes, notes = plain(*given, **settings)
+        seen.extend((seed, note["upper"]) for seed, note in zip(given[5], notes, strict=True))
+        return slopes, notes
 
-    monkeypatch.setattr(module, "at_the_end", spied)
+    monkeypatch.setattr(module, "slopes_at_the_end", spied)
     return seen
 
 
@@ -65,10 +65,10 @@ def test_bases_are_exchanged_within_their_pools_and_for_the_better(kind: Any, mo
 def test_a_round_that_makes_it_worse_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = asked_of("table")
 
-    def worse_and_worse(*given: Any, weights: torch.Tensor, **settings: Any) -> Any:
-        return torch.tensor(given[5]) + (weights * torch.arange(weights.shape[1])).sum(dim=1), []
+    def worse_and_worse(*given: Any, **settings: Any) -> Any:
+        return torch.arange(8.0).repeat(len(given[5]), 1), [{"upper": float(seed)} for seed in given[5]]
 
-    monkeypatch.setattr(module, "at_the_end", worse_and_worse)
+    monkeypatch.setattr(module, "slopes_at_the_end", worse_and_worse)
     inputs, labels = asked.clean.batch(torch.arange(8)), asked.clean.labels[:8]
     assert exchanged(asked, inputs, labels, [torch.arange(8)]).tolist() == list(range(8))
 
@@ -79,10 +79,11 @@ def test_the_part_with_the_steepest_fall_takes_the_places_of_that_with_the_steep
     asked = asked_of("table")
     monkeypatch.setattr(module, "ROUNDS", 1)
 
-    def better(*given: Any, weights: torch.Tensor, **settings: Any) -> Any:
-        return -torch.tensor(given[5]) + (weights * torch.tensor([3.0, -2, 0, -9, 5, 1, 2, 4])).sum(dim=1), []
+    def better(*given: Any, **settings: Any) -> Any:
+        slopes = torch.tensor([3.0, -2, 0, -9, 5, 1, 2, 4]).repeat(len(given[5]), 1)
+        return slopes, [{"upper": -float(seed)} for seed in given[5]]
 
-    monkeypatch.setattr(module, "at_the_end", better)
+    monkeypatch.setattr(module, "slopes_at_the_end", better)
     inputs, labels = asked.clean.batch(torch.arange(8)), asked.clean.labels[:8]
     assert exchanged(asked, inputs, labels, [torch.arange(8)]).tolist() == [0, 1, 2, 3, 1, 5, 6, 3]
 

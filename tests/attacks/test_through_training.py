@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from encircle.attacks.objective import Objective
-from encircle.attacks.through_training import AT_ONCE, at_the_end
+from encircle.attacks.through_training import AT_ONCE, slopes_at_the_end
 from encircle.data import Samples
 from encircle.seeds import generator
 from encircle.training.code_path import CodePath, trainable
@@ -78,14 +78,10 @@ def test_equals_central_differences_through_trainings(
 ) -> None:
     asked, objective, poison, mixed = setting(kind, explainer, mode, **WAYS[way])
     ensemble = asked.ensemble(1, True)
-    leaf = poison.clone().requires_grad_()
-    counts = torch.ones(len(poison), dtype=poison.dtype, requires_grad=True)
-    [upper], [note] = at_the_end(
-        ensemble, objective, leaf[None], mixed(poison), ROLE, [7], last_steps=steps, weights=counts[None]
-    )
-    found, weighed = torch.autograd.grad(upper, [leaf, counts])
-    [unweighed], _ = at_the_end(ensemble, objective, leaf[None], mixed(poison), ROLE, [7], last_steps=steps)
-    assert torch.allclose(torch.autograd.grad(unweighed, leaf)[0], found)
+    given = (ensemble, objective, poison, mixed(poison), ROLE, [7])
+    [found], [note] = slopes_at_the_end(*given, of="poison", last_steps=steps)
+    [weighed], again = slopes_at_the_end(*given, of="weights", last_steps=steps)
+    assert again == [note]
     plain = objective(trained(asked, mixed(poison), mixed(poison), steps, 7))
     assert [note[name] for name in ("upper", "distance", "label")] == pytest.approx(
         [float(one.detach()) for one in plain]
@@ -123,10 +119,11 @@ def test_with_frozen_stages_poison_moves_as_without_knowing_of_them() -> None:
 
     leaf = samples.clone().requires_grad_()
     hidden = before(trunk, leaf, 1)
-    seen = hidden.detach().requires_grad_()
-    mixed = clean.with_poison(seen.detach(), labels, rows)
-    [upper], _ = at_the_end(asked.ensemble(1, True), objective, seen[None], mixed, ROLE, [7], last_steps=1000)
-    found = torch.autograd.grad(hidden, leaf, torch.autograd.grad(upper, seen)[0])[0]
+    seen = hidden.detach()
+    mixed = clean.with_poison(seen, labels, rows)
+    given = (asked.ensemble(1, True), objective, seen, mixed, ROLE, [7])
+    [slopes], _ = slopes_at_the_end(*given, of="poison", last_steps=1000)
+    found = torch.autograd.grad(hidden, leaf, slopes)[0]
     along = torch.randn(samples.shape, generator=torch.Generator().manual_seed(0), dtype=samples.dtype)
     size = 1e-5
     expected = (end_of(samples + size * along) - end_of(samples - size * along)) / (2 * size)
@@ -141,13 +138,13 @@ def test_trainings_at_once_are_those_one_after_another(kind: Any, explainer: str
     for members in ("loop", "vectorised"):
         ensemble = asked.ensemble(1, True)
         ensemble.path = CodePath(members)
-        leaf = poison.repeat(AT_ONCE + 2, *[1] * poison.dim()).requires_grad_()
-        counts = torch.ones(leaf.shape[:2], dtype=poison.dtype, requires_grad=True)
-        seeds = range(3, 3 + len(leaf))
-        ends, notes = at_the_end(ensemble, objective, leaf, mixed(poison), ROLE, seeds, last_steps=3, weights=counts)
-        found.append((ends, *torch.autograd.grad(ends.sum(), [leaf, counts])))
-        for end, note in zip(ends.tolist(), notes, strict=True):
-            assert note["upper"] == pytest.approx(end)
-            assert "lower" in note
+        seeds, both = range(3, 3 + AT_ONCE + 2), []
+        for of in ("poison", "weights"):
+            slopes, notes = slopes_at_the_end(
+                ensemble, objective, poison, mixed(poison), ROLE, seeds, of=of, last_steps=3
+            )
+            both.append(slopes)
+        assert all("lower" in note for note in notes)
+        found.append((torch.tensor([note["upper"] for note in notes]), *both))
     for slow, fast in zip(*found, strict=True):
-        assert torch.allclose(slow, fast, rtol=1e-6, atol=1e-9 * float(slow.detach().abs().max()))
+        assert torch.allclose(slow, fast, rtol=1e-6, atol=1e-9 * float(slow.abs().max()))

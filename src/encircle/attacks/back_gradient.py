@@ -17,7 +17,7 @@ from .bases import OtherShare
 from .members import unit_scaled
 from .objective import Objective
 from .optimised import Motion, OptimisedAttack
-from .through_training import LAST_STEPS, at_the_end
+from .through_training import LAST_STEPS, slopes_at_the_end
 
 ROLE = "back-gradient"
 """What its models are trained as: seeds of their own."""
@@ -73,11 +73,11 @@ class BackGradient(OptimisedAttack):
             leaf = poison.detach().requires_grad_(frozen > 0)
             hidden = before(trunk, leaf, frozen)
             mixed = clean.with_poison(hidden.detach(), labels, overwritten)
-            seen = hidden.detach().repeat(self.models, *[1] * hidden.dim()).requires_grad_()
             seeds = range(first + move * self.models, first + (move + 1) * self.models)
-            ends, notes = at_the_end(ensemble, objective, seen, mixed, ROLE, seeds, last_steps=self.last_steps)
+            given = (ensemble, objective, hidden.detach(), mixed, ROLE, seeds)
+            slopes, notes = slopes_at_the_end(*given, of="poison", last_steps=self.last_steps)
             # Trainings differ in how steep they end; each says where to go, and none more loudly than another.
-            total = -unit_scaled(torch.autograd.grad(ends.sum(), seen)[0]).sum(dim=0)
+            total = -unit_scaled(slopes).sum(dim=0)
             for member, note in enumerate(notes):
                 watch.history.append({"iteration": move, "epoch": float(move), "member": member, **note})
             delta = torch.autograd.grad(hidden, leaf, total)[0] if frozen else total

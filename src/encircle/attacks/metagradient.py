@@ -14,7 +14,7 @@ from ..training.fit import before, hidden_samples
 from .base import Problem
 from .members import unit_scaled
 from .objective import Objective
-from .through_training import at_the_end
+from .through_training import slopes_at_the_end
 
 ROLE = "metagradient"
 """What its models are trained as: seeds of their own, the same for an attack and its controls, which must find the same bases."""
@@ -65,12 +65,10 @@ def exchanged(
     def measured(places: Tensor, first: int) -> _Found:
         hidden = seen[places]
         mixed = clean.with_poison(hidden, labels[places], torch.full_like(places, -1))
-        counts = torch.ones(TRAININGS, len(places)).to(hidden).requires_grad_()
-        each = hidden.expand(TRAININGS, *hidden.shape)
         seeds = range(first, first + TRAININGS)
-        ends, _ = at_the_end(ensemble, objective, each, mixed, ROLE, seeds, weights=counts)
-        slopes = unit_scaled(torch.autograd.grad(ends.sum(), counts)[0])
-        return _Found(float(ends.detach().mean()), places, slopes.sum(dim=0).cpu())
+        slopes, notes = slopes_at_the_end(ensemble, objective, hidden, mixed, ROLE, seeds, of="weights")
+        upper = sum(note["upper"] for note in notes) / TRAININGS
+        return _Found(upper, places, unit_scaled(slopes).sum(dim=0).cpu())
 
     best, part = measured(torch.arange(len(inputs)), 0), PART
     for round_ in range(1, ROUNDS + 1):

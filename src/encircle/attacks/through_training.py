@@ -1,8 +1,9 @@
-"""L_adv at the end of whole trainings, with a graph to the poison that was learnt from and to how much each sample of it counts."""
+"""What L_adv at the end of whole trainings changes by with the poison that is learnt from, or with how much each sample of it counts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -21,57 +22,59 @@ LAST_STEPS = 30
 """A training's steps that are differentiated through unless said otherwise; what came before them counts as given."""
 
 AT_ONCE = 5
-"""Trainings that are computed as one where that is faster: each holds the graph of its last steps."""
+"""Trainings that are computed as one where that is faster; each holds the graph of its last steps."""
 
 
-def at_the_end(
+def slopes_at_the_end(
     ensemble: Ensemble,
     objective: Objective,
-    poison: Float[Tensor, "members p *hidden"],
+    poison: Float[Tensor, "p *hidden"],
     mixed: PoisonedSamples,
     role: str,
     seeds: Sequence[int],
     *,
+    of: Literal["poison", "weights"],
     last_steps: int = LAST_STEPS,
-    weights: Float[Tensor, "members p"] | None = None,
-) -> tuple[Float[Tensor, "members"], list[dict[str, float]]]:
-    """L_adv of models trained on everything, by the recipe's own optimiser and through its last steps (Muñoz-González et al., AISec 2017).
+) -> tuple[Float[Tensor, "members p *rest"], list[dict[str, float]]]:
+    """Slopes of L_adv of models trained on everything, by the recipe's own optimiser and through its last steps (Muñoz-González et al., AISec 2017).
 
     Args:
         ensemble: says where models start, by what recipe they learn and whether several are computed as one; its own members stay as they are.
         objective: L_adv.
-        poison: as the frozen stages see it; once for each model, with graphs of their own.
+        poison: as the frozen stages see it.
         mixed: the clean set with this poison in it, likewise.
         role: what the models are trained as: seeds of their own.
         seeds: of each model's start and batches.
+        of: slopes in the poison's entries, or in what each sample's loss counts in those steps, which is 1.
         last_steps: how many steps are differentiated through; memory grows with it.
-        weights: what each poison sample's loss counts in those steps; 1, but perhaps with a graph.
 
     Returns:
-        L_adv of each model with its graph, and what there is to note of its training.
+        Each model's slopes, and what there is to note of its training: `upper` is L_adv.
     """
     size = 1 if ensemble.path.members == "loop" else AT_ONCE
-    ends, notes = list[Tensor](), list[dict[str, float]]()
+    slopes, notes = list[Tensor](), list[dict[str, float]]()
     for places in torch.arange(len(seeds)).split(size):
         mine = [seeds[place] for place in places.tolist()]
-        counted = None if weights is None else weights[places]
-        end, noted = _ends(ensemble, objective, poison[places], mixed, role, mine, last_steps, counted)
-        ends.append(end)
+        each = poison.detach().repeat(len(mine), *[1] * poison.dim())
+        weights = torch.ones(each.shape[:2], dtype=each.dtype, device=each.device)
+        asked = (each if of == "poison" else weights).requires_grad_()
+        ends, noted = _ends(ensemble, objective, each, weights, mixed, role, mine, last_steps)
+        slopes.append(torch.autograd.grad(ends.sum(), asked)[0])
         notes += noted
-    return torch.cat(ends), notes
+    return torch.cat(slopes), notes
 
 
 def _ends(
     ensemble: Ensemble,
     objective: Objective,
-    poison: Tensor,
+    poison: Float[Tensor, "members p *hidden"],
+    weights: Float[Tensor, "members p"],
     mixed: PoisonedSamples,
     role: str,
     seeds: Sequence[int],
     last_steps: int,
-    weights: Tensor | None,
-) -> tuple[Tensor, list[dict[str, float]]]:
-    """The same of models that are computed as one."""
+) -> tuple[Float[Tensor, "members"], list[dict[str, float]]]:
+    """L_adv of models that are computed as one, with its graph."""
     recipe, count = ensemble.recipe.for_labels(mixed.labels), len(seeds)
     models = [ensemble.source.model(recipe, role, seed) for seed in seeds]
     model = models[0] if count == 1 else stacked(models, recipe.frozen_stages, ensemble.path.members)
@@ -97,8 +100,8 @@ def _ends(
 
 
 def _with_graph(
-    mixed: PoisonedSamples, rows: Sequence[Tensor], poison: Tensor, weights: Tensor | None
-) -> tuple[Tensor, ...]:
+    mixed: PoisonedSamples, rows: Sequence[Tensor], poison: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """A mini-batch of each model, in which the poison is that model's own, not a copy, and counts what it counts."""
     every = torch.cat(list(rows))
     source = mixed.source[every]
@@ -106,6 +109,4 @@ def _with_graph(
     mine, places = (owner[source >= 0], source[source >= 0]), (torch.nonzero(source >= 0)[:, 0],)
     hidden = mixed.batch(every).to(poison).index_put(places, poison[mine])
     labels = mixed.labels[every].to(poison.device)
-    if weights is None:
-        return hidden, labels
     return hidden, labels, torch.ones(len(every)).to(poison).index_put(places, weights[mine])
