@@ -208,12 +208,12 @@ def _rows(found: Ablation) -> Table:
     table = Table(
         title=escape(found.title),
         title_justify="left",
-        caption="Gain: of Jaccard over the attack as given, paired by target and seed; change: beyond the seed drift; accuracy: its change in points; "
+        caption="Gain: of Jaccard over the attack as given, paired by target and seed; change: beyond the seed drift; kept: the label; points: the change of accuracy; "
         "95 % intervals. "
         "Rows of `report` are of the case's own split, targets and seeds, all others of a draw that served to choose.",
         caption_justify="left",
     )
-    for heading in ("", "attack", "gain", "change", "L1", "label kept", "accuracy"):
+    for heading in ("", "attack", "gain", "change", "L1", "kept", "points"):
         table.add_column(heading, no_wrap=heading == "attack")
     before = ""
     for row in found.rows:
@@ -238,11 +238,11 @@ def _reached(rows: tuple[Reached, ...]) -> Table:
         title="How far it reaches",
         title_justify="left",
         caption="Gain: of Jaccard over IMF as published, paired by target and seed; change: beyond the seed drift; of the way: from clean to the ceiling, "
-        "which bends the model itself; accuracy: its change in points; 95 % intervals.",
+        "which bends the model itself; kept: the label; points: the change of accuracy; 95 % intervals.",
         caption_justify="left",
     )
-    for heading in ("attack", "gain", "change", "of the way", "L1", "WM's", "label kept", "accuracy"):
-        table.add_column(heading)
+    for heading in ("attack", "gain", "change", "of the way", "L1 (WM's)", "kept", "points"):
+        table.add_column(heading, min_width=10 if heading == "attack" else None)
     for row in rows:
         kept, way = row.cell["label_kept"], row.share["mean"]
         table.add_row(
@@ -250,8 +250,7 @@ def _reached(rows: tuple[Reached, ...]) -> Table:
             _shown(facts_of(row.gain)),
             _shown(row.cell["shift"]),
             "undefined" if way is None else f"{way:.0%}",
-            " → ".join(_plain(row.cell[name]) for name in ("l1_clean", "l1_attack")),
-            "undefined" if row.watermark_l1 is None else f"{row.watermark_l1:.2f}",
+            f"{_plain(row.cell['l1_clean'])} → {_plain(row.cell['l1_attack'])} ({_plain({'mean': row.watermark_l1})})",
             "" if kept is None else f"{kept:.0%}",
             _points(row.cell["accuracy_change"]),
         )
@@ -260,7 +259,7 @@ def _reached(rows: tuple[Reached, ...]) -> Table:
 
 def _doses(summary: Mapping[str, Any]) -> Table:
     table = Table(title=escape(summary["title"]), title_justify="left")
-    for heading in ("poisoned", "verdict", "change", "label kept", "accuracy"):
+    for heading in ("poisoned", "verdict", "change", "label kept", "accuracy, points"):
         table.add_column(heading)
     for cell in summary["cells"]:
         kept = "" if cell["label_kept"] is None else f"{cell['label_kept']:.0%}"
@@ -271,7 +270,7 @@ def _doses(summary: Mapping[str, Any]) -> Table:
 
 
 def _points(value: Mapping[str, float | None]) -> str:
-    return escape(plain_estimate(value, "+.1f", scale=100))
+    return "undefined" if value["mean"] is None else f"{100 * value['mean']:+.1f}"
 
 
 def _shown(value: Mapping[str, float | None]) -> str:
