@@ -208,8 +208,8 @@ def _rows(found: Ablation) -> Table:
     table = Table(
         title=escape(found.title),
         title_justify="left",
-        caption="Gain: of Jaccard over the attack as given, paired by target and seed; change: beyond the seed drift; kept: the label; points: the change of accuracy; "
-        "95 % intervals. "
+        caption="Gain: of Jaccard over the attack as given, paired by target and seed; change: beyond the seed drift; "
+        "kept: the label; points: the change of accuracy; 95 % intervals. "
         "Rows of `report` are of the case's own split, targets and seeds, all others of a draw that served to choose.",
         caption_justify="left",
     )
