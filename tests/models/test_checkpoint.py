@@ -55,6 +55,13 @@ def test_a_whole_resnet18_fits_and_its_last_stage_is_reported() -> None:
     torch.testing.assert_close(model.layer3[1].conv2.weight, weights["layer3.1.conv2.weight"])
 
 
+def test_one_checkpoint_starts_networks_with_one_and_with_two_last_blocks() -> None:
+    weights = {name: value for name, value in ResNet13(3).state_dict().items() if not name.startswith("head.")}
+    taken, surplus = fitting(weights, ResNet13(3, last_blocks=1))
+    assert {name[:8] for name in surplus} == {"layer3.1"}
+    assert "layer3.0.conv2.weight" in taken
+
+
 def test_weights_of_ones_own_are_taken_whole() -> None:
     model = SmallResNet(3)
     taken, surplus = fitting(model.state_dict(), SmallResNet(3))

@@ -145,6 +145,11 @@ class TestResNet13:
         with torch.no_grad():
             assert ResNet13(2).eval().features(torch.rand(1, 3, side, side)).shape == (1, 256, grid, grid)
 
+    def test_with_one_block_its_last_stage_is_the_first_of_them(self) -> None:
+        smaller, whole = set(ResNet13(2, last_blocks=1).state_dict()), set(ResNet13(2).state_dict())
+        assert whole - smaller == {name for name in whole if name.startswith("layer3.1.")}
+        assert smaller < whole
+
     def test_grey_images(self) -> None:
         with torch.no_grad():
             assert ResNet13(4, channels=1).eval()(torch.rand(2, 1, 32, 32)).shape == (2, 4)

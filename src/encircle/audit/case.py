@@ -61,15 +61,21 @@ class SmallResNetModel:
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class ResNet13Model:
-    """The paper's residual network with a CAM head, for images; see `encircle.models.ResNet13`."""
+    """The paper's residual network with a CAM head, for images; see `encircle.models.ResNet13`.
 
+    Args:
+        last_blocks: residual blocks of the last stage. The paper's has 2; with 1 it is another network that starts from the same checkpoint, which an
+            attacker may have crafted on.
+    """
+
+    last_blocks: int = Field(default=2, ge=1, le=2)
     kind: Literal["resnet13"] = Field(default="resnet13", kw_only=True)
 
     def build(self, data: DataSet) -> nn.Module:
         """The network for this data, with fresh weights."""
         if data.kind != "image":
             raise InputError(f"the model resnet13 is for images and {data.name} is a table; use two-layer.")
-        return ResNet13(len(data.classes), channels=data.shape[0])
+        return ResNet13(len(data.classes), channels=data.shape[0], last_blocks=self.last_blocks)
 
 
 @final

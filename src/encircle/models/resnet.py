@@ -90,6 +90,7 @@ class ResNet13(CamClassifier):
         channels: 3, or 1 for grey images.
         mean: the training data's mean per channel, in [0, 1]; ImageNet's by default.
         std: its standard deviation per channel.
+        last_blocks: residual blocks of `layer3`. With one it is another, smaller network, which starts from the same checkpoint.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class ResNet13(CamClassifier):
         channels: int = 3,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        last_blocks: int = 2,
     ) -> None:
         super().__init__()
         grey = channels == 1
@@ -109,7 +111,9 @@ class ResNet13(CamClassifier):
         self.bn1 = nn.BatchNorm2d(64)
         self.layer1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
         self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
-        self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
+        self.layer3 = nn.Sequential(
+            BasicBlock(128, 256, 2), *(BasicBlock(256, 256, 1) for _ in range(last_blocks - 1))
+        )
         self.head = nn.Linear(256, classes)
 
     @property
