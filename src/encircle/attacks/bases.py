@@ -18,7 +18,7 @@ from ..seeds import generator
 from ..threat import Budget, Legal
 from ..training import Recipe
 from ..training.code_path import gauss_newton, inner_products, trainable
-from ..training.fit import hidden_samples
+from ..training.fit import CHUNK, hidden_samples
 from .base import Bases, Problem
 from .curvature import ratio, solved
 from .members import inner, plus, times, unit_scale
@@ -30,9 +30,6 @@ Order = Literal["nearest", "aligned", "influential", "metagradient"]
 
 OtherShare = Annotated[float, Field(ge=0, le=1)] | Literal["balanced"]
 """What share of the samples are of other classes; or as many of each class as the clean set has, so that poison makes no class more frequent."""
-
-CHUNK = 256
-"""Samples that pass through a model at once."""
 
 SAMPLES = 512
 """Clean samples that stand for all in the curvature by which influential bases are told."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..training.fit import before, hidden_samples
+from ..training.fit import hidden_inputs, hidden_samples
 from .base import Problem
 from .members import unit_scaled
 from .objective import Objective
@@ -24,8 +24,6 @@ ROUNDS, TRAININGS, PART = 6, 10, 0.25
 
 LABEL_WEIGHT, HINGE = 0.1, 0.1
 """Bases that cost the target's label are no good: L_adv has the label term that attacks have by default."""
-
-CHUNK = 256
 
 
 @final
@@ -54,13 +52,12 @@ def exchanged(
         labels: theirs.
         pools: places that may be exchanged among each other; a place in none of them stays.
     """
-    ensemble, device = problem.ensemble(1, True), problem.target.device
+    ensemble = problem.ensemble(1, True)
     trunk, frozen = ensemble.learners[0].model, ensemble.recipe.frozen_stages
     clean = problem.hidden or hidden_samples(trunk, problem.clean, frozen)
     given = (problem.explainer, problem.target, problem.label, problem.desired)
     objective = Objective(*given, "cosine", LABEL_WEIGHT, HINGE)
-    with torch.no_grad():
-        seen = torch.cat([before(trunk, rows.to(device), frozen) for rows in inputs.split(CHUNK)])
+    seen = hidden_inputs(trunk, inputs, frozen)
 
     def measured(places: Tensor, first: int) -> _Found:
         hidden = seen[places]

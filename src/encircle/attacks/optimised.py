@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..core import CONFIGURED
 from ..threat import Budget, Legal
-from ..training.fit import before, hidden_samples, layer_noise
+from ..training.fit import hidden_inputs, hidden_samples, layer_noise
 from .base import Attack, Bases, Problem, Watch
-from .bases import CHUNK, Order, OtherShare, choose_bases
+from .bases import Order, OtherShare, choose_bases
 from .members import unit_scaled
 from .objective import Distance, Objective
 
@@ -170,11 +170,10 @@ class OptimisedAttack(Attack):
     def _left(self, problem: Problem, budget: Budget, bases: Bases, objective: Objective, poison: Tensor) -> float:
         """Mean L_adv of surrogates that took no part in the crafting and learnt from the poison as it would be handed in."""
         ensemble = problem.ensemble(*self.ensemble)  # by the victims' recipe, whatever the crafting followed
-        device, frozen, trunk = problem.target.device, ensemble.recipe.frozen_stages, ensemble.learners[0].model
+        frozen, trunk = ensemble.recipe.frozen_stages, ensemble.learners[0].model
         handed = budget.project(poison.cpu(), bases.inputs, problem.legal)
         hidden = problem.hidden or hidden_samples(trunk, problem.clean, frozen)
-        with torch.no_grad():
-            seen = torch.cat([before(trunk, rows.to(device), frozen) for rows in handed.split(CHUNK)])
+        seen = hidden_inputs(trunk, handed, frozen)
         judges = ensemble.held_out(hidden.with_poison(seen, bases.labels, bases.overwritten(budget)), JUDGES)
         plain = replace(objective, softplus=None)
         return sum(float(plain(judge)[0].detach()) for judge in judges) / len(judges)

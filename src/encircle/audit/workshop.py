@@ -21,7 +21,7 @@ from ..seeds import derive_seed
 from ..storage import read_json, write_json
 from ..training import CodePath, Ensemble, Source, read_weights, save_tensors
 from ..training.code_path import measured
-from ..training.fit import before, fit_hidden, hidden_samples
+from ..training.fit import before, fit_hidden, hidden_inputs, hidden_samples
 from .audit import Audit
 from .cache import Cache
 from .identity import settings_of
@@ -256,9 +256,7 @@ class Workshop:
             return hidden_samples(self._trunk, whole, frozen)
         inputs = poison.inputs
         if frozen and len(poison):
-            with torch.no_grad():
-                chunks = [before(self._trunk, rows.to(self.audit.device), frozen) for rows in inputs.split(256)]
-            inputs = torch.cat(chunks)
+            inputs = hidden_inputs(self._trunk, inputs, frozen)
         return hidden.with_poison(inputs, poison.labels, poison.overwritten) if len(poison) else hidden
 
     def _through(self, name: str, samples: Samples) -> Samples:

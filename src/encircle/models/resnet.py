@@ -111,9 +111,7 @@ class ResNet13(CamClassifier):
         self.bn1 = nn.BatchNorm2d(64)
         self.layer1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
         self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
-        self.layer3 = nn.Sequential(
-            BasicBlock(128, 256, 2), *(BasicBlock(256, 256, 1) for _ in range(last_blocks - 1))
-        )
+        self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), *(BasicBlock(256, 256, 1) for _ in range(last_blocks - 1)))
         self.head = nn.Linear(256, classes)
 
     @property

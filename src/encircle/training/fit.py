@@ -27,6 +27,9 @@ from .recipe import Recipe
 HIDDEN_BYTES = 1 << 30
 """Outputs of frozen stages are kept for a whole training if they fit in this many bytes, and recomputed otherwise."""
 
+CHUNK = 256
+"""Samples that pass through a model at once where no training says how many."""
+
 
 @final
 class Source:
@@ -199,6 +202,13 @@ def after(model: nn.Module, hidden: Float[Tensor, "n *hidden"], frozen: int) -> 
 
 
 @torch.no_grad()
+def hidden_inputs(model: nn.Module, inputs: Float[Tensor, "n *shape"], frozen: int) -> Float[Tensor, "n *hidden"]:
+    """`before`, on the model's device, some inputs at a time and without a graph."""
+    device = next(model.parameters()).device
+    return torch.cat([before(model, rows.to(device), frozen) for rows in inputs.split(CHUNK)])
+
+
+@torch.no_grad()
 def hidden_samples(model: nn.Module, samples: Samples, frozen: int, *, limit: int = HIDDEN_BYTES) -> Samples:
     """The samples as the frozen stages see them, computed once if they fit in `limit` bytes, else batch by batch."""
     if frozen == 0:
@@ -342,7 +352,7 @@ def correct(model: nn.Module, hidden: Samples, frozen: int = 0) -> Bool[Tensor, 
     """
     device = next(model.parameters()).device
     right = []
-    for rows in torch.arange(len(hidden)).split(256):
+    for rows in torch.arange(len(hidden)).split(CHUNK):
         found = after(model, hidden.batch(rows).to(device), frozen).argmax(dim=1).cpu()
         right.append(found == hidden.labels[rows])
     return torch.cat(right)
@@ -389,6 +399,7 @@ __all__ = [
     "correct",
     "fit",
     "fit_hidden",
+    "hidden_inputs",
     "hidden_samples",
     "in_training",
     "layer_noise",
