@@ -39,6 +39,20 @@ BESIDE = {
 }
 """What else is made of the dogs' cells: how their names end, and the keys that differ."""
 
+TITLES = {
+    "dogs": "Dogs of ten breeds",
+    "dogs-112": "Dogs of ten breeds at 112 px",
+    "dogs-others": "Dogs of ten other breeds",
+    "fractures": "Fracture table",
+}
+EXPLAINERS = {
+    "dogs-cam": "CAM",
+    "dogs-grad": "GRAD",
+    "fractures-cam": "CAM over hidden units",
+    "fractures-grad": "GRAD",
+}
+"""What cells are called in reports."""
+
 
 def main() -> None:
     """Write every cell that can be written."""
@@ -49,19 +63,21 @@ def main() -> None:
     for cell in CELLS:
         if cell.startswith("fractures") or asked.weights:
             try:
-                case = {"title": cell} | case_of(cell, "standard", asked.weights and asked.weights.resolve())
+                case = case_of(cell, "standard", asked.weights and asked.weights.resolve())
             except InputError as error:
                 sys.exit(str(error))
-            _write(asked.folder, cell, case)
+            _write(asked.folder, cell, "", case)
             for end, changes in BESIDE.items() if cell.startswith("dogs") else ():
                 other = copy.deepcopy(case)
                 for key, value in changes.items():
                     assign(other, key, value)
-                _write(asked.folder, cell + end, other)
+                _write(asked.folder, cell, end, other)
 
 
-def _write(folder: Path, name: str, case: dict[str, Any]) -> None:
-    write_text(folder / f"{name}.yaml", yaml.safe_dump({**case, "title": name}, sort_keys=False, allow_unicode=True))
+def _write(folder: Path, cell: str, end: str, case: dict[str, Any]) -> None:
+    title = f"{TITLES[cell.partition('-')[0] + end]}, {EXPLAINERS[cell]}"
+    text = yaml.safe_dump({"title": title, **case}, sort_keys=False, allow_unicode=True)
+    write_text(folder / f"{cell}{end}.yaml", text)
 
 
 if __name__ == "__main__":
