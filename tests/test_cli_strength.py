@@ -94,7 +94,32 @@ def test_a_share_that_is_enough_is_a_fail_for_whoever_asks_by_exit_code(
     assert run(monkeypatch, "budget", case, "--exit-zero") == 0
 
 
-@pytest.mark.parametrize("command", ["ablate", "budget"])
+@pytest.mark.parametrize(
+    ("asked", "runs", "words"),
+    [
+        (("ablate", "--factor", "momentum 0.9"), 2, "at most five attacks more"),
+        (("reach",), 4, "ceilings"),
+        (("budget", "--share", 0.02, "--share", 0.05, "--share", 0.1), 2, "asks for few"),
+    ],
+)
+def test_a_dry_run_says_what_would_be_done_and_does_none_of_it(
+    asked: tuple[Any, ...],
+    runs: int,
+    words: str,
+    case: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command, *options = asked
+    assert run(monkeypatch, command, case, *options, "--cpus", 1, "--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert f"{runs} runs in {runs} cells" in shown
+    assert words in shown
+    assert "with 1 worker, from a short probe" in shown
+    assert not Path("studies").exists()
+
+
+@pytest.mark.parametrize("command", ["ablate", "reach", "budget"])
 def test_a_case_that_is_not_there_is_named(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, command, "nowhere.yaml") == 2

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from encircle.core import EncircleError
-from encircle.strength.side_by_side import Finished, SideBySide, gained
+from encircle.strength.side_by_side import Finished, SideBySide, gained, variants_study
 from encircle.study.folder import Conclusion
 from tests.audit.tiny_cases import TINY, case_of
 from tests.study.serial import Serial
@@ -55,4 +55,4 @@ def test_a_variant_that_did_not_finish_is_named(
     monkeypatch.setattr("encircle.strength.side_by_side.go_on", lambda *given, **settings: conclusion)
     case = case_of(TINY).model_dump(mode="json")
     with pytest.raises(EncircleError, match=f"the run 'half' is needed: {why}"):
-        SideBySide(Serial)("Some", case, {"half": {"targets": 1}}, tmp_path)
+        SideBySide(Serial)(variants_study("Some", case, {"half": {"targets": 1}}), tmp_path)

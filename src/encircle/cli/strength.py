@@ -16,13 +16,24 @@ from ..audit.case_file import assign_text
 from ..core import unknown_name
 from ..report.formats import plain_estimate
 from ..scoring import facts_of
-from ..strength import LADDER, Ablation, Reached, ablate, reach, smallest_budget
+from ..strength import (
+    LADDER,
+    Ablation,
+    Reached,
+    ablate,
+    choices_of,
+    phase_study,
+    reach,
+    reach_study,
+    shares_study,
+    smallest_budget,
+)
 from ..strength.ablation import FACTORS
 from ..strength.reached import SELECTION, WITHIN_THE_PAPER
 from ..study.run import executor_of
 from .app import answers, app
 from .audits import load_case
-from .studies import Address, Cpus, Device, Gpus, Json, Kind, Zero, stoppable
+from .studies import Address, Cpus, Device, Gpus, Json, Kind, Zero, say_what_would_be_done, stoppable
 from .study_board import StudyBoard
 
 _Case = Annotated[
@@ -34,6 +45,10 @@ _Set = Annotated[
 ]
 _Outside = Annotated[
     bool, typer.Option("--allow-outside", help="Let the case file name files outside of its own folder.")
+]
+_Dry = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say how many runs and shared pieces there are and what they would take, and stop."),
 ]
 _STOPPED = "stopped; run the same command again to go on."
 
@@ -53,6 +68,7 @@ def ablate_command(
     folder: Annotated[
         Path | None, typer.Option(help="Where everything goes; default: studies/<case>-ablation.")
     ] = None,
+    dry_run: _Dry = False,
     executor: Kind = "local",
     address: Address = None,
     cpus: Cpus = None,
@@ -71,12 +87,17 @@ def ablate_command(
         if factor not in FACTORS:
             raise unknown_name("factor", factor, FACTORS)
     place = folder or Path("studies") / f"{Path(name).stem}-ablation"
+    factors = {factor: FACTORS[factor] for factor in only or FACTORS}
+    if dry_run:
+        say_what_would_be_done(phase_study(content, "choice", choices_of(content, factors)), name, cpus, device)
+        answers.print("and at most five attacks more: those that helped together, then the best on another draw")
+        return
     with _watched(as_json) as board:
         found = ablate(
             content,
             place,
             lambda: executor_of(executor, address, cpus),
-            factors={factor: FACTORS[factor] for factor in only or FACTORS},
+            factors=factors,
             listener=board.hear,
             device=device,
             gpus=gpus,
@@ -108,6 +129,7 @@ def reach_command(
         ),
     ] = None,
     folder: Annotated[Path | None, typer.Option(help="The study's folder; default: studies/<case>-reach.")] = None,
+    dry_run: _Dry = False,
     executor: Kind = "local",
     address: Address = None,
     cpus: Cpus = None,
@@ -126,6 +148,9 @@ def reach_command(
     selection: dict[str, Any] = {}
     for setting in selected or []:
         assign_text(selection, setting, "--selected")
+    if dry_run:
+        say_what_would_be_done(reach_study(content, selection), name, cpus, device)
+        return
     with _watched(as_json) as board:
         found = reach(
             content,
@@ -158,6 +183,7 @@ def budget_command(
         ),
     ] = None,
     folder: Annotated[Path | None, typer.Option(help="The study's folder; default: studies/<case>-budget.")] = None,
+    dry_run: _Dry = False,
     executor: Kind = "local",
     address: Address = None,
     cpus: Cpus = None,
@@ -173,6 +199,11 @@ def budget_command(
     """
     content = load_case(name, overrides or [], outside=outside).model_dump(mode="json")
     place = folder or Path("studies") / f"{Path(name).stem}-budget"
+    if dry_run:
+        study = shares_study(content, shares or LADDER)
+        say_what_would_be_done(study, name, cpus, device)
+        answers.print("of which a search by halves asks for few")
+        return
     with _watched(as_json) as board:
         found = smallest_budget(
             content,

@@ -17,7 +17,8 @@ from ..jobs.driver import Listener
 from ..jobs.task import Executor
 from ..scoring import Interval
 from ..storage import write_json
-from .side_by_side import Settings, SideBySide, kept_of
+from ..study.study_file import StudyFile
+from .side_by_side import Settings, SideBySide, kept_of, variants_study
 
 Phase = Literal["choice", "together", "report"]
 
@@ -167,8 +168,38 @@ def ablate(
         gpus: share of an accelerator that training and crafting need.
 
     Raises:
-        InputError: the case cannot be audited, or its attack is not one that crafts with surrogates.
+        InputError: there is nothing to choose (`choices_of`).
         EncircleError: a run did not finish.
+    """
+    given, tried = dict(case["attack"]), choices_of(case, factors)
+    work = _Phases(case, root, SideBySide(executor, listener, device, gpus))
+    rows = work.run("choice", tried)
+    helped = {row.name: row for row in rows if row.name != GIVEN and row.gain.mean >= WORTH}
+    best = max(rows, key=lambda row: row.gain.mean)
+    if len(helped) > 1:
+        together = joint(given, {name: (factors[name], row.gain.mean) for name, row in helped.items()})
+        if together not in tried.values():
+            both = work.run("together", {GIVEN: given, JOINT: together})
+            rows += both[1:]
+            best = max(best, both[1], key=lambda row: row.gain.mean)
+    rows += work.run(
+        "report",
+        {GIVEN: given, AS_PUBLISHED: as_published(given)} | ({} if best.name == GIVEN else {best.name: best.attack}),
+    )
+    found = Ablation(str(case.get("title", "Audit")), tuple(rows), best.name)
+    write_json(root / "ablation.json", as_facts(found))
+    return found
+
+
+def choices_of(case: Mapping[str, Any], factors: Mapping[str, Settings] = FACTORS) -> dict[str, Settings]:
+    """The attacks of an ablation's first phase, by name: as given, and with each factor that changes something.
+
+    Args:
+        case: a case's keys and values, all of them.
+        factors: settings that are tried, by name.
+
+    Raises:
+        InputError: the case cannot be audited, its attack is not one that crafts with surrogates, or no factor changes anything.
     """
     given: Settings = dict(case["attack"])
     if given["kind"] not in MADE_FOR:
@@ -191,23 +222,18 @@ def ablate(
     tried = {GIVEN: given} | {name: attack for name, attack in tried.items() if attack != given}
     if len(tried) == 1:
         raise InputError("none of these factors changes anything about the case's attack; name others.")
-    work = _Phases(case, root, SideBySide(executor, listener, device, gpus))
-    rows = work.run("choice", tried)
-    helped = {row.name: row for row in rows if row.name != GIVEN and row.gain.mean >= WORTH}
-    best = max(rows, key=lambda row: row.gain.mean)
-    if len(helped) > 1:
-        together = joint(given, {name: (factors[name], row.gain.mean) for name, row in helped.items()})
-        if together not in tried.values():
-            both = work.run("together", {GIVEN: given, JOINT: together})
-            rows += both[1:]
-            best = max(best, both[1], key=lambda row: row.gain.mean)
-    rows += work.run(
-        "report",
-        {GIVEN: given, AS_PUBLISHED: as_published(given)} | ({} if best.name == GIVEN else {best.name: best.attack}),
-    )
-    found = Ablation(str(case.get("title", "Audit")), tuple(rows), best.name)
-    write_json(root / "ablation.json", as_facts(found))
-    return found
+    return tried
+
+
+def phase_study(case: Mapping[str, Any], phase: Phase, attacks: Mapping[str, Settings]) -> StudyFile:
+    """A phase of an ablation: these attacks, on a draw of its own for all phases but the report."""
+    content = dict(case)
+    if phase != "report":
+        content["seed"] += CHOICE
+        if not isinstance(content["targets"], int):  # rows that the case names are for the report alone
+            content["targets"] = len(content["targets"])
+    variants = {name: {"attack": attack} for name, attack in attacks.items()}
+    return variants_study(f"{content['title']}: {phase}", content, variants)
 
 
 def joint(given: Settings, helped: Mapping[str, tuple[Settings, float]]) -> Settings:
@@ -245,13 +271,7 @@ class _Phases:
     work: SideBySide
 
     def run(self, phase: Phase, attacks: Mapping[str, Settings]) -> list[Row]:
-        content = dict(self.case)
-        if phase != "report":
-            content["seed"] += CHOICE
-            if not isinstance(content["targets"], int):  # rows that the case names are for the report alone
-                content["targets"] = len(content["targets"])
-        variants = {name: {"attack": attack} for name, attack in attacks.items()}
-        found = self.work(f"{content['title']}: {phase}", content, variants, self.root / phase)
+        found = self.work(phase_study(self.case, phase, attacks), self.root / phase)
         return [
             Row(name, phase, attack, found[name].gain_over(found[GIVEN]), found[name].cell)
             for name, attack in attacks.items()

@@ -16,8 +16,9 @@ from ..jobs.driver import Listener
 from ..jobs.task import Executor
 from ..scoring import Interval
 from ..storage import write_json
+from ..study.study_file import StudyFile
 from .ablation import MADE_FOR, as_published, varied
-from .side_by_side import Settings, SideBySide, kept_of
+from .side_by_side import Settings, SideBySide, kept_of, variants_study
 
 PUBLISHED, BEST_IMF, SELECTED = "IMF as published", "IMF at its best", "selected"
 LITTLE, TRANSFERRED = "selected, a fifth of the poison", "selected, crafted on another network"
@@ -113,9 +114,38 @@ def reach(
         gpus: share of an accelerator that training and crafting need.
 
     Raises:
+        InputError: there is no such study (`reach_study`).
+        EncircleError: a run did not finish.
+    """
+    study, variants = reach_study(case, selection), variants_of(case, selection)
+    title = str(case.get("title", "Audit"))
+    found = SideBySide(executor, listener, device, gpus)(study, root)
+    rows = tuple(
+        Reached(
+            name,
+            variants[name],
+            one.gain_over(found[PUBLISHED]),
+            one.verdict["share_of_way"],
+            next(arm["l1"]["mean"] for arm in one.verdict["arms"] if arm["arm"] == "watermark"),
+            one.cell,
+        )
+        for name, one in found.items()
+    )
+    facts = {
+        "title": title,
+        "explainer": case["explainer"]["kind"],
+        "device": ", ".join(sorted({one.device for one in found.values()})),
+    }
+    write_json(root / "reach.json", facts | {"rows": as_facts(rows)})
+    return rows
+
+
+def reach_study(case: Mapping[str, Any], selection: Mapping[str, Any] | None = None) -> StudyFile:
+    """What `reach` runs, with the same arguments.
+
+    Raises:
         InputError: the case cannot be audited, its attack or the selected one is not one that crafts with surrogates, the selection has an unknown setting, a
             fifth of the poison is none, or the attacker has the victims' own network.
-        EncircleError: a run did not finish.
     """
     asked = dict(selection or {})
     for kind in (case["attack"]["kind"], asked.get("kind", case["attack"]["kind"])):
@@ -135,26 +165,7 @@ def reach(
     little = Audit.from_case(Case.model_validate({**content, **variants[LITTLE]}))
     if little.budget.size(len(little.data.train)) == 0:
         raise InputError("a fifth of the budget is no poison at all; raise budget.fraction or budget.count.")
-    title = str(case.get("title", "Audit"))
-    found = SideBySide(executor, listener, device, gpus)(f"{title}: reach", content, variants, root)
-    rows = tuple(
-        Reached(
-            name,
-            variants[name],
-            one.gain_over(found[PUBLISHED]),
-            one.verdict["share_of_way"],
-            next(arm["l1"]["mean"] for arm in one.verdict["arms"] if arm["arm"] == "watermark"),
-            one.cell,
-        )
-        for name, one in found.items()
-    )
-    facts = {
-        "title": title,
-        "explainer": case["explainer"]["kind"],
-        "device": ", ".join(sorted({one.device for one in found.values()})),
-    }
-    write_json(root / "reach.json", facts | {"rows": as_facts(rows)})
-    return rows
+    return variants_study(f"{case.get('title', 'Audit')}: reach", content, variants)
 
 
 def as_facts(rows: tuple[Reached, ...]) -> list[dict[str, Any]]:

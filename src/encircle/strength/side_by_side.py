@@ -24,6 +24,21 @@ Settings = dict[str, Any]
 """Keys of a case, or of its attack."""
 
 
+VARIANT = "variant"
+"""What the grid of a study of variants has."""
+
+
+def variants_study(title: str, case: Mapping[str, Any], variants: Mapping[str, Settings]) -> StudyFile:
+    """A study of variants of a case.
+
+    Args:
+        title: of the study.
+        case: a case's keys and values.
+        variants: the keys of the case that each of them changes, by name.
+    """
+    return StudyFile(title=title, case=copy.deepcopy(dict(case)), grid={VARIANT: dict(variants)})
+
+
 @final
 @dataclass(frozen=True)
 class Finished:
@@ -68,22 +83,18 @@ class SideBySide:
     device: str = "cpu"
     gpus: float = 0.0
 
-    def __call__(
-        self, title: str, case: Mapping[str, Any], variants: Mapping[str, Settings], place: Path
-    ) -> dict[str, Finished]:
+    def __call__(self, study: StudyFile, place: Path) -> dict[str, Finished]:
         """Run what is left of a study of variants, and read what was found.
 
         Args:
-            title: of the study.
-            case: a case's keys and values.
-            variants: the keys of the case that each of them changes, by name.
-            place: the study's folder.
+            study: of variants (`variants_study`).
+            place: its folder.
 
         Raises:
             InputError: a variant cannot be audited.
             EncircleError: a run did not finish.
         """
-        begin(StudyFile(title=title, case=copy.deepcopy(dict(case)), grid={"variant": dict(variants)}), place)
+        begin(study, place)
         conclusion = go_on(
             place, self.executor(), listener=self.listener, device=self.device, gpus=self.gpus, again=True
         )
@@ -100,7 +111,7 @@ class SideBySide:
             goals = {name: values for name, values in maps.items() if name.endswith(("/goal", "/mask"))}
             device = str(read_json(folder / "environment.json")["device"])
             found[cell["title"]] = Finished(cell, verdict, mine, device, goals)
-        return {name: found[name] for name in variants}
+        return {name: found[name] for name in study.grid[VARIANT]}
 
 
 def gained(mine: pl.DataFrame, theirs: pl.DataFrame) -> Interval:

@@ -22,6 +22,9 @@ from .side_by_side import KEPT
 LADDER = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
 """Shares of the training set that are tried unless others are asked for."""
 
+FRACTION = "budget.fraction"
+"""The key of a case that a search changes."""
+
 
 def lowest(count: int, enough: Callable[[int], bool]) -> int | None:
     """The lowest of `count` rising steps that is enough, asking about as few as possible; None if the highest is not.
@@ -92,25 +95,12 @@ def smallest_budget(
         gpus: share of an accelerator that training and crafting need.
 
     Raises:
-        InputError: no shares, none that is a sample, too few targets for a claim, or the case cannot be audited.
+        InputError: there is no such study (`shares_study`).
         EncircleError: a run that the search needs did not finish.
     """
-    asked = sorted(set(shares))
-    if not asked or not 0 < asked[0] <= asked[-1] < 1:
-        raise InputError("shares of the training set lie between 0 and 1; name at least one, such as --share 0.05.")
-    content = copy.deepcopy(dict(case))
-    targets, least = content["targets"], content["judging"]["minimum_targets"]
-    if (targets if isinstance(targets, int) else len(targets)) < least:
-        raise InputError(f"with fewer than {least} targets no share can be shown to be enough; raise targets.")
-    budget = dict(content.get("budget", {}))
-    budget.pop("count", None)
-    content["budget"] = budget | {"fraction": asked[-1]}
-    whole = len(Audit.from_case(Case.model_validate(content)).data.train)
-    steps = [share for share in asked if Budget(fraction=share).size(whole)]
-    if not steps:
-        raise InputError(f"{100 * asked[-1]:g} % of {whole} training samples is none at all; ask for larger shares.")
-    title = f"Smallest budget: {content.get('title', 'audit')}"
-    begin(StudyFile(title=title, case=content, grid={"budget.fraction": steps}), root)
+    study = shares_study(case, shares)
+    steps, content = [float(share) for share in study.grid[FRACTION]], Case.model_validate(study.case)
+    begin(study, root)
     last: dict[str, Conclusion] = {}
     tried: set[int] = set()
 
@@ -135,9 +125,9 @@ def smallest_budget(
     cells = sorted(last["one"].summary["cells"], key=lambda cell: cell["at"])
     facts = {
         "title": str(case.get("title", "Audit")),
-        "attack": content["attack"],
-        "epsilon": budget["epsilon"],
-        "threshold": content["judging"]["threshold"],
+        "attack": case["attack"],
+        "epsilon": content.budget.epsilon,
+        "threshold": content.judging.threshold,
         "share": answer.share,
         "below": answer.below,
         "tried": list(answer.tried),
@@ -146,3 +136,27 @@ def smallest_budget(
     }
     write_json(root / "smallest.json", facts)
     return answer
+
+
+def shares_study(case: Mapping[str, Any], shares: Sequence[float] = LADDER) -> StudyFile:
+    """What `smallest_budget` runs some of, with the same arguments.
+
+    Raises:
+        InputError: no shares, none that is a sample, too few targets for a claim, or the case cannot be audited.
+    """
+    asked = sorted(set(shares))
+    if not asked or not 0 < asked[0] <= asked[-1] < 1:
+        raise InputError("shares of the training set lie between 0 and 1; name at least one, such as --share 0.05.")
+    content = copy.deepcopy(dict(case))
+    targets, least = content["targets"], content["judging"]["minimum_targets"]
+    if (targets if isinstance(targets, int) else len(targets)) < least:
+        raise InputError(f"with fewer than {least} targets no share can be shown to be enough; raise targets.")
+    budget = dict(content.get("budget", {}))
+    budget.pop("count", None)
+    content["budget"] = budget | {"fraction": asked[-1]}
+    whole = len(Audit.from_case(Case.model_validate(content)).data.train)
+    steps = [share for share in asked if Budget(fraction=share).size(whole)]
+    if not steps:
+        raise InputError(f"{100 * asked[-1]:g} % of {whole} training samples is none at all; ask for larger shares.")
+    title = f"Smallest budget: {content.get('title', 'audit')}"
+    return StudyFile(title=title, case=content, grid={FRACTION: steps})
