@@ -99,7 +99,7 @@ def test_a_share_that_is_enough_is_a_fail_for_whoever_asks_by_exit_code(
     [
         (("ablate", "--factor", "momentum 0.9"), 2, "at most five attacks more"),
         (("reach",), 4, "ceilings"),
-        (("budget", "--share", 0.02, "--share", 0.05, "--share", 0.1), 2, "asks for few"),
+        (("budget", "--share", 0.02, "--share", 0.05, "--share", 0.1), 3, "asks for few"),
     ],
 )
 def test_a_dry_run_says_what_would_be_done_and_does_none_of_it(
