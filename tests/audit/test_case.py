@@ -122,6 +122,17 @@ class TestAttacker:
         assert supposed.attacker is None
         assert case_of(TINY).supposed() is None
 
+    def test_an_attacker_may_lack_the_weights_that_victims_start_from(self) -> None:
+        case = case_of(TINY_IMAGES, attacker={"recipe": {"start": "scratch", "frozen_stages": 0}})
+        assert case.pretraining is not None
+        supposed = case.supposed()
+        assert supposed is not None
+        assert supposed.pretraining is None
+        attacker = Audit.from_case(case).attacker
+        assert attacker is not None
+        assert (attacker.recipe.start, attacker.pretraining) == ("scratch", None)
+        assert attacker.describe()["pretraining"] is None
+
     @pytest.mark.parametrize(
         ("attacker", "words"),
         [

@@ -128,6 +128,7 @@ class Audit:
         if supposed is not None:
             otherwise = supposed.model_dump(mode="json")
             theirs = described | {name: otherwise[name] for name in ("model", "recipe", "attacker")}
+            theirs |= {name: None for name in ("checkpoint", "pretraining") if otherwise[name] is None}
             try:
                 attacker = cls.from_case(supposed, device, data=data, described=theirs)
             except InputError as error:

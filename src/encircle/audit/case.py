@@ -125,7 +125,8 @@ class Attacker:
 
     Args:
         model: the network that poison is crafted on: does it transfer to the victims'?
-        recipe: keys of the victims' recipe that are supposed otherwise, as in `{epochs: 3, lr: 0.05}`.
+        recipe: keys of the victims' recipe that are supposed otherwise, as in `{epochs: 3, lr: 0.05}`. With `{start: scratch, frozen_stages: 0}` the attacker
+            does without the weights that victims start from, and no two surrogates see alike.
     """
 
     model: AnyModel | None = None
@@ -210,7 +211,10 @@ class Case(BaseModel):
         content = self.model_dump(mode="json") | {"attacker": None}
         if self.attacker.model is not None:
             content["model"] = self.model_dump(mode="json")["attacker"]["model"]
-        return Case.model_validate(content | {"recipe": content["recipe"] | self.attacker.recipe})
+        recipe = content["recipe"] | self.attacker.recipe
+        if recipe["start"] == "scratch":  # an attacker who lacks the weights that victims start from
+            content |= {"checkpoint": None, "pretraining": None}
+        return Case.model_validate(content | {"recipe": recipe})
 
 
 def options(union: Any) -> dict[str, type]:
