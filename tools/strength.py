@@ -1,27 +1,79 @@
 """Keep finished ablations, reaches and budgets, and write the page about strength: `python tools/strength.py studies/digits-cam-reach ...`.
 
-Copies each folder's `ablation.json`, `reach.json` or `smallest.json` to `results/strength/`, and makes `docs/strength.md` from what is there. With no
-folder, the page is made again.
+Copies each folder's `ablation.json`, `reach.json` or `smallest.json` to `results/strength/`, and makes `docs/strength.md` and its picture from what is
+there. With no folder, they are made again.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from encircle.storage import write_text
 from encircle.strength.page import page as text_of
+from encircle.strength.reached import BEST_IMF, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
 
 HERE = Path(__file__).resolve().parent.parent
 RESULTS = HERE / "results" / "strength"
 FILES = {"ablation": "ablation.json", "reach": "reach.json", "budget": "smallest.json"}
 """What each command leaves for the page."""
 
+LOOKS = {
+    PUBLISHED: ("o", "#8b8f96"),
+    BEST_IMF: ("s", "#3d6fb4"),
+    LITTLE: ("v", "#d98e3a"),
+    TRANSFERRED: ("D", "#5f9c5a"),
+    SELECTED: ("o", "#a81e1e"),
+}
+"""Marker and colour of each attack, from the top of a case's band to its bottom."""
+
 
 def page() -> str:
     """The page as Markdown."""
     return text_of(RESULTS)
+
+
+def picture(path: Path) -> None:
+    """How far each attack bends each case's explanation, with intervals where there are any."""
+    cases: list[dict[str, Any]] = [
+        json.loads(file.read_text("utf-8")) for file in sorted((RESULTS / "reach").glob("*.json"))
+    ]
+    figure = Figure(figsize=(8.5, 1.1 + 0.62 * len(cases)), dpi=130, layout="constrained")
+    ax = figure.subplots()
+    for place, case in enumerate(cases):
+        if place % 2 == 0:
+            ax.axhspan(place - 0.5, place + 0.5, color="#f3f4f6", zorder=0)
+        for row in case["rows"]:
+            marker, colour = LOOKS[row["name"]]
+            at = place + 0.16 * (list(LOOKS).index(row["name"]) - 2)
+            mean, low, high = (row["shift"][name] for name in ("mean", "low", "high"))
+            if low is not None:
+                ax.plot([low, high], [at, at], color=colour, linewidth=1.6, zorder=2)
+            known = row["name"] if row["name"] not in ax.get_legend_handles_labels()[1] else None
+            ax.scatter([mean], [at], s=30, marker=marker, color=colour, label=known, zorder=3)
+    ax.axvline(0, color="#8b8f96", linewidth=0.8)
+    ax.set_ylim(len(cases) - 0.5, -0.5)
+    ax.set_yticks(range(len(cases)), [textwrap.fill(case["title"], 28) for case in cases])
+    ax.set_xlabel("change of victims' Jaccard towards the desired map, beyond the seed drift")
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    handles, labels = ax.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda place: list(LOOKS).index(labels[place]))
+    figure.legend(
+        [handles[place] for place in order],
+        [labels[place] for place in order],
+        frameon=False,
+        fontsize=9,
+        ncols=3,
+        loc="outside lower center",
+    )
+    figure.savefig(path)
 
 
 def main() -> None:
@@ -35,6 +87,7 @@ def main() -> None:
         (RESULTS / kind).mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / FILES[kind], RESULTS / kind / f"{folder.name.removesuffix(f'-{kind}')}.json")
     write_text(HERE / "docs" / "strength.md", page())
+    picture(HERE / "docs" / "pictures" / "strength.png")
 
 
 if __name__ == "__main__":

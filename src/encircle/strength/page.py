@@ -73,6 +73,7 @@ def page(results: Path) -> str:
             f"least nothing over IMF as published with all of it; {SURVIVES:.0%} of its change on a network it was not crafted on (the mean); the label "
             f"kept by {LABEL_KEPT:.0%} of victims; accuracy no more than {100 * ACCURACY_LOSS:g} point lower, which is neither yes nor no where the interval "
             f"holds both, where there is none, or where yes would rest on fewer than {RESOLVABLE_ROWS} held-out rows.",
+            "![How far each attack bends each case's explanation](pictures/strength.png)",
             ASKED + "\n".join(line for line, _ in reached),
         ]
         parts += [part for _, tables in reached for part in tables]
