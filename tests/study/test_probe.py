@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,17 @@ def test_crafting_takes_what_its_forecast_says(
     do(todo, tmp_path)
     assert len(spent) == tasks.count("attack")
     assert told["attack"] - victims == pytest.approx(sum(spent), rel=0.15)
+
+
+def test_no_more_crafting_is_timed_than_is_enough(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    todo = planned({"kind": "imf", "models": 1, "epochs": 2}, tmp_path)
+    told, taken = list[float](), list[float]()
+    for enough in (0.0, math.inf):
+        monkeypatch.setattr("encircle.study.probe.ENOUGH", enough)
+        begun = clock.now
+        told.append(forecast(todo, tmp_path, 1, lambda _: None).seconds["attack"])
+        taken.append(clock.now - begun)
+    assert taken[0] < taken[1]
+    assert told[0] == pytest.approx(told[1], rel=0.15)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
@@ -25,7 +26,15 @@ from .plan import Plan, located
 OTHERS = {"files": 0.1, "data": 1.0, "path": 1.0, "targets": 1.0, "run": 2.0}
 """Seconds that are supposed, not measured, for kinds of task that take little."""
 
+ENOUGH = 10.0
+"""Seconds of crafting after which no more of it is timed: an epoch of a large network would take minutes."""
+
 _SHARED_ARMS = {arm.kind for arm in (NoPoison(), BaseSamples(), RandomNoise()) if not arm.uses_explainer}
+
+
+@final
+class _Enough(Exception):  # noqa: N818 - nothing went wrong
+    """Ends a crafting that was timed for long enough."""
 
 
 @final
@@ -48,7 +57,7 @@ class Forecast:
 
 
 def forecast(plan: Plan, root: Path, workers: int, say: Callable[[str], None]) -> Forecast:
-    """Time one epoch of training, and one of crafting, for every way in which the study does them.
+    """Time one epoch of training, and some of crafting, for every way in which the study does them.
 
     Where crafting is timed at one budget of several, it is at the largest, so that the forecast errs upwards.
 
@@ -125,10 +134,10 @@ class _Probe:
         return pieces.get(task.kind, 0.5) + crafting
 
     def crafting(self, case: Case, say: Callable[[str], None]) -> float:
-        """Seconds that an attack's crafting takes, from one epoch of it at the first budget that is asked for."""
+        """Seconds that an attack's crafting takes, from an epoch of it, or the beginning of one, at the first budget that is asked for."""
         key = repr((case.explainer, case.attack))
         if key not in self._crafting:
-            say(f"timing one epoch of crafting: {case.title}")
+            say(f"timing some of the crafting: {case.title}")
             with cpu_threads(case.threads):
                 self._crafting[key] = self._craft(case, case.attack)
         return self._crafting[key]
@@ -167,11 +176,18 @@ class _Probe:
         few = min(1 + attack.retrains, epochs)  # moves are timed from one to the next, without what is done once
         fewer = {"epochs": few} | ({"attempts": 1} if attempts > 1 else {})
         short = replace(attack, **fewer) if epochs * attempts > 1 else attack  # type: ignore[type-var]
-        started: list[float] = []
-        watch = Watch(progress=lambda done, planned: started.append(time.monotonic()))
-        begun = time.monotonic()
-        short(problem, case.budget, generator("probe"), watch)
-        steps = len(started)
-        timed = time.monotonic() - begun if steps < 2 else (started[-1] - started[0]) * steps / (steps - 1)
+        ends, begun, whole = list[float](), time.monotonic(), 0
+
+        def note(done: int, planned: int) -> None:
+            nonlocal whole
+            ends.append(time.monotonic())
+            whole = planned
+            if len(ends) > 1 and ends[-1] - ends[0] >= ENOUGH:
+                raise _Enough
+
+        with suppress(_Enough):
+            short(problem, case.budget, generator("probe"), Watch(progress=note))
+        moves = len(ends) - 1
+        timed = time.monotonic() - begun if moves < 1 else (ends[-1] - ends[0]) / moves * whole
         judging = (attempts > 1) * attempts * JUDGES * self.epoch * case.recipe.epochs
         return attempts * epochs * timed / few + judging
