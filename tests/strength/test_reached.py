@@ -12,7 +12,7 @@ from encircle.attacks import Influence
 from encircle.audit import Case
 from encircle.audit.identity import settings_of
 from encircle.core import InputError
-from encircle.strength import reach
+from encircle.strength import reach, reach_study
 from encircle.strength.reached import BEST_IMF, FIFTH, LITTLE, PUBLISHED, SELECTED, TRANSFERRED, variants_of
 from tests.audit.tiny_cases import TINY, case_of
 from tests.study.serial import Serial
@@ -83,29 +83,22 @@ def test_a_selection_of_nothing_that_there_is_is_refused(selection: Any, message
 
 
 @pytest.mark.parametrize(
-    ("attack", "selection"),
+    ("attack", "selection", "expected"),
     [
-        ({"kind": "back-gradient"}, {"kind": "unrolled"}),
-        ({"kind": "unrolled", "steps": 3}, {"kind": "back-gradient"}),
-        ({"kind": "influence", "other_share": 1.0, "target_share": 0.0}, {}),
-        ({"kind": "influence", "restart": False}, {"staggered": False}),
+        ({"kind": "back-gradient"}, {"kind": "unrolled"}, {"kind": "unrolled", "steps": 2}),
+        ({"kind": "unrolled", "steps": 5}, {"kind": "back-gradient"}, {"kind": "back-gradient", "last_steps": 30}),
+        ({"kind": "influence", "other_share": 1.0, "target_share": 0.0}, {}, {"other_share": 1.0, "target_share": 0.0}),
+        ({"kind": "influence", "restart": False}, {"staggered": False}, {"staggered": False, "restart": False}),
     ],
 )
-def test_what_fits_together_is_taken(
-    attack: Any, selection: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[Any] = []
-
-    def pretended(self: Any, title: str, case: Any, variants: Any, root: Path) -> Any:
-        asked.append(variants[SELECTED]["attack"])
-        raise InputError("enough.")
-
-    monkeypatch.setattr("encircle.strength.side_by_side.SideBySide.__call__", pretended)
-    with pytest.raises(InputError, match="enough"):
-        reach(case_of({**TINY, "attack": attack}).model_dump(mode="json"), tmp_path, Serial, selection=selection)
-    assert asked[0] == asked[0] | attack | selection or "kind" in selection
-    assert asked[0]["kind"] == selection.get("kind", attack["kind"])
-    assert asked[0].get("last_steps", 30) == 30
+def test_what_fits_together_is_taken(attack: Any, selection: Any, expected: Any) -> None:
+    study = reach_study(case_of({**TINY, "attack": attack}).model_dump(mode="json"), selection)
+    variants: Any = study.grid["variant"]
+    assert list(variants) == [PUBLISHED, BEST_IMF, SELECTED, LITTLE]
+    selected = variants[SELECTED]["attack"]
+    assert selected == selected | expected
+    assert "steps" not in selected or selected["kind"] == "unrolled"
+    assert variants[LITTLE]["attack"] == selected
 
 
 def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
