@@ -224,7 +224,7 @@ def advice(verdict: str, attack: str) -> list[str]:
         return [
             "Treat explanations of this model as something that whoever supplies its data can steer; do not base decisions on them alone.",
             *common,
-            "Look for many near-duplicates of one sample in the training data: this poison lies within epsilon of its bases and uses some of them again and again.",
+            "Look for many near-duplicates of one sample in the training data: this poison lies within epsilon of its bases and repeats some of them.",
             "Audit again with a smaller budget to learn how little data is enough, and after every change of recipe.",
         ]
     if verdict == "PASS":
