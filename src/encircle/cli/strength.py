@@ -33,7 +33,7 @@ from ..strength.reached import SELECTION, WITHIN_THE_PAPER
 from ..study.run import executor_of
 from .app import answers, app
 from .audits import load_case
-from .studies import Address, Cpus, Device, Gpus, Json, Kind, Zero, say_what_would_be_done, stoppable
+from .studies import Address, Cpus, Device, DryRun, Gpus, Json, Kind, Zero, say_what_would_be_done, stoppable
 from .study_board import StudyBoard
 
 _Case = Annotated[
@@ -45,10 +45,6 @@ _Set = Annotated[
 ]
 _Outside = Annotated[
     bool, typer.Option("--allow-outside", help="Let the case file name files outside of its own folder.")
-]
-_Dry = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Say how many runs and shared pieces there are and what they would take, and stop."),
 ]
 _STOPPED = "stopped; run the same command again to go on."
 
@@ -68,7 +64,7 @@ def ablate_command(
     folder: Annotated[
         Path | None, typer.Option(help="Where everything goes; default: studies/<case>-ablation.")
     ] = None,
-    dry_run: _Dry = False,
+    dry_run: DryRun = False,
     executor: Kind = "local",
     address: Address = None,
     cpus: Cpus = None,
@@ -129,7 +125,7 @@ def reach_command(
         ),
     ] = None,
     folder: Annotated[Path | None, typer.Option(help="The study's folder; default: studies/<case>-reach.")] = None,
-    dry_run: _Dry = False,
+    dry_run: DryRun = False,
     executor: Kind = "local",
     address: Address = None,
     cpus: Cpus = None,
@@ -183,7 +179,7 @@ def budget_command(
         ),
     ] = None,
     folder: Annotated[Path | None, typer.Option(help="The study's folder; default: studies/<case>-budget.")] = None,
-    dry_run: _Dry = False,
+    dry_run: DryRun = False,
     executor: Kind = "local",
     address: Address = None,
     cpus: Cpus = None,

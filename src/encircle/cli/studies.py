@@ -50,6 +50,10 @@ Minutes = Annotated[
     float | None, typer.Option(min=0, help="Begin nothing new after so many minutes; go on later with `resume`.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Progress and results as JSON lines on stdout.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say how many runs and shared pieces there are and what they would take, and stop."),
+]
 Zero = Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 whatever the verdicts, if every run finished.")]
 Device = Annotated[str, typer.Option(help="Where models are trained: cpu or cuda. Another device means other runs.")]
 Gpus = Annotated[float, typer.Option(min=0, help="Share of an accelerator that a task takes, for Ray.")]
@@ -70,12 +74,7 @@ def run(
         list[str] | None,
         typer.Option("--set", help="Override a key of every run's case, such as targets=3.", metavar="KEY=VALUE"),
     ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Say how many runs and shared pieces there are and what they would take, and stop."
-        ),
-    ] = False,
+    dry_run: DryRun = False,
     executor: Kind = "local",
     address: Address = None,
     cpus: Cpus = None,
