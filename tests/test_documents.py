@@ -99,6 +99,27 @@ def test_generated_pages_are_up_to_date(name: str, page: str) -> None:
     assert (HERE / "docs" / page).read_text(encoding="utf-8") == tool(name).page()
 
 
+def test_the_picture_of_strength_shows_every_attack_of_every_case_where_it_came() -> None:
+    import json
+
+    drawn = tool("strength").picture()
+    (ax,) = drawn.axes
+    (legend,) = drawn.legends
+    dots = {dots.get_label(): dots.get_offsets() for dots in ax.collections}
+    assert [text.get_text() for text in legend.get_texts()] == list(dots)
+    cases = [json.loads(file.read_text()) for file in sorted((HERE / "results/strength/reach").glob("*.json"))]
+    assert [" ".join(label.get_text().split()) for label in ax.get_yticklabels()] == [case["title"] for case in cases]
+    assert sum(map(len, dots.values())) == sum(len(case["rows"]) for case in cases)
+    intervals = sorted(tuple(line.get_xdata()) for line in ax.lines if line.get_linewidth() > 1)
+    shifts = [row["shift"] for case in cases for row in case["rows"]]
+    assert intervals == sorted((shift["low"], shift["high"]) for shift in shifts if shift["low"] is not None)
+    for place, case in enumerate(cases):
+        for row in case["rows"]:
+            x, y = min(dots[row["name"]], key=lambda dot: abs(dot[1] - place))
+            assert x == row["shift"]["mean"]
+            assert abs(y - place) < 0.5
+
+
 def test_nothing_of_the_place_it_was_made_in() -> None:
     local = re.compile(r"/(?:home|root|work|tmp/[a-z])[/\w]*|pypi\.org|pythonhosted", flags=re.I)
     for path in [

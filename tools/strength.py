@@ -39,41 +39,33 @@ def page() -> str:
     return text_of(RESULTS)
 
 
-def picture(path: Path) -> None:
+def picture() -> Figure:
     """How far each attack bends each case's explanation, with intervals where there are any."""
     cases: list[dict[str, Any]] = [
         json.loads(file.read_text("utf-8")) for file in sorted((RESULTS / "reach").glob("*.json"))
     ]
     figure = Figure(figsize=(8.5, 1.1 + 0.62 * len(cases)), dpi=130, layout="constrained")
     ax = figure.subplots()
-    for place, case in enumerate(cases):
-        if place % 2 == 0:
-            ax.axhspan(place - 0.5, place + 0.5, color="#f3f4f6", zorder=0)
-        for row in case["rows"]:
-            marker, colour = LOOKS[row["name"]]
-            at = place + 0.16 * (list(LOOKS).index(row["name"]) - 2)
-            mean, low, high = (row["shift"][name] for name in ("mean", "low", "high"))
-            if low is not None:
-                ax.plot([low, high], [at, at], color=colour, linewidth=1.6, zorder=2)
-            known = row["name"] if row["name"] not in ax.get_legend_handles_labels()[1] else None
-            ax.scatter([mean], [at], s=30, marker=marker, color=colour, label=known, zorder=3)
+    for place in range(0, len(cases), 2):
+        ax.axhspan(place - 0.5, place + 0.5, color="#f3f4f6", zorder=0)
+    for beside, (name, (marker, colour)) in enumerate(LOOKS.items()):
+        heights, means = list[float](), list[float]()
+        for place, case in enumerate(cases):
+            for row in (row for row in case["rows"] if row["name"] == name):
+                height, shift = place + 0.16 * (beside - 2), row["shift"]
+                heights.append(height)
+                means.append(shift["mean"])
+                if shift["low"] is not None:
+                    ax.plot([shift["low"], shift["high"]], [height] * 2, color=colour, linewidth=1.6, zorder=2)
+        ax.scatter(means, heights, s=30, marker=marker, color=colour, label=name, zorder=3)
     ax.axvline(0, color="#8b8f96", linewidth=0.8)
     ax.set_ylim(len(cases) - 0.5, -0.5)
     ax.set_yticks(range(len(cases)), [textwrap.fill(case["title"], 28) for case in cases])
     ax.set_xlabel("change of victims' Jaccard towards the desired map, beyond the seed drift")
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
-    handles, labels = ax.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda place: list(LOOKS).index(labels[place]))
-    figure.legend(
-        [handles[place] for place in order],
-        [labels[place] for place in order],
-        frameon=False,
-        fontsize=9,
-        ncols=3,
-        loc="outside lower center",
-    )
-    figure.savefig(path)
+    figure.legend(frameon=False, fontsize=9, ncols=3, loc="outside lower center")
+    return figure
 
 
 def main() -> None:
@@ -87,7 +79,7 @@ def main() -> None:
         (RESULTS / kind).mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / FILES[kind], RESULTS / kind / f"{folder.name.removesuffix(f'-{kind}')}.json")
     write_text(HERE / "docs" / "strength.md", page())
-    picture(HERE / "docs" / "pictures" / "strength.png")
+    picture().savefig(HERE / "docs" / "pictures" / "strength.png")
 
 
 if __name__ == "__main__":

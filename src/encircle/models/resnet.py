@@ -90,7 +90,7 @@ class ResNet13(CamClassifier):
         channels: 3, or 1 for grey images.
         mean: the training data's mean per channel, in [0, 1]; ImageNet's by default.
         std: its standard deviation per channel.
-        last_blocks: residual blocks of `layer3`. With one it is another, smaller network, which starts from the same checkpoint.
+        last_blocks: residual blocks of `layer3`, at least 1. With 1 it is another, smaller network, which starts from the same checkpoint.
     """
 
     def __init__(

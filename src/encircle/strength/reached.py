@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, cast, final
 
 from ..attacks import Ceiling
 from ..audit import Audit, Case
@@ -18,7 +18,7 @@ from ..scoring import Interval
 from ..storage import write_json
 from ..study.study_file import StudyFile
 from .ablation import MADE_FOR, as_published, varied
-from .side_by_side import Settings, SideBySide, kept_of, variants_study
+from .side_by_side import VARIANT, Settings, SideBySide, kept_of, variants_study
 
 PUBLISHED, BEST_IMF, SELECTED = "IMF as published", "IMF at its best", "selected"
 LITTLE, TRANSFERRED = "selected, a fifth of the poison", "selected, crafted on another network"
@@ -117,7 +117,8 @@ def reach(
         InputError: there is no such study (`reach_study`).
         EncircleError: a run did not finish.
     """
-    study, variants = reach_study(case, selection), variants_of(case, selection)
+    study = reach_study(case, selection)
+    variants = cast(dict[str, Settings], study.grid[VARIANT])
     title = str(case.get("title", "Audit"))
     found = SideBySide(executor, listener, device, gpus)(study, root)
     rows = tuple(
