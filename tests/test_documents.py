@@ -202,7 +202,7 @@ def test_the_study_page_shows_studies_that_expand() -> None:
     assert len(expand(read_study_file(block, "docs/study.md"), "docs/study.md").runs) == 10
     assert {
         name: len(expand(read_study_file(study, name), name).runs) for name, study in embedded_studies().items()
-    } == {"how-much": 12}
+    } == {"how-much": 18}
 
 
 def test_the_committed_kills_lost_nothing() -> None:
