@@ -15,6 +15,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from encircle.report.formats import p_value, plain_estimate
+
 HERE = Path(__file__).resolve().parent.parent
 RESULTS = HERE / "results" / "how-much"
 KEPT = ("study.json", "study.yaml", "cells.parquet", "scores.parquet", "junit.xml")
@@ -33,21 +35,13 @@ def collect(folder: Path) -> None:
         shutil.copy(folder / name, RESULTS / name)
 
 
-def entry(value: dict[str, Any]) -> str:
-    """A change with its interval."""
-    if value["mean"] is None:
-        return "undefined"
-    span = "" if value["low"] is None else f" [{value['low']:+.2f}, {value['high']:+.2f}]"
-    return f"{value['mean']:+.2f}{span}"
-
-
 def table(summary: dict[str, Any]) -> str:
     """One row a cell."""
     rows = []
     for cell in summary["cells"]:
-        p = "" if cell["p_adjusted"] is None else f"{cell['p_adjusted']:.3f}"
         seen = "" if cell["smallest_detectable_shift"] is None else f"{cell['smallest_detectable_shift']:.2f}"
-        entries = [cell["title"], f"**{cell['verdict']}**", entry(cell["shift"]), p, seen, entry(cell["drift"])]
+        entries = [cell["title"], f"**{cell['verdict']}**", plain_estimate(cell["shift"]), p_value(cell["p_adjusted"])]
+        entries += [seen, plain_estimate(cell["drift"])]
         rows.append(f"| {' | '.join(entries)} |")
     some, counts = summary["cells"][0], summary["counts"]
     minutes = sum(summary["seconds"].values()) / 60

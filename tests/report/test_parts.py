@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from encircle.report.charts import Interval, changes, forest, lines, shortened
-from encircle.report.formats import decimal, duration, estimate, percent, percent_estimate, plain_estimate
+from encircle.report.formats import decimal, duration, estimate, p_value, percent, percent_estimate, plain_estimate
 from encircle.report.pictures import Picture, difference, heat, outline, photograph, place, scaled, wanted
 
 
@@ -155,3 +155,8 @@ def test_changes_point_to_their_side() -> None:
     assert lowered.start + lowered.length == pytest.approx(chart.centre)
     assert raised.length == pytest.approx(2 * lowered.length, abs=0.2)
     assert changes([]).rows == []
+
+
+def test_no_p_is_shown_as_nothing() -> None:
+    assert [p_value(p) for p in (1.0, 0.0284, 0.001, 0.00099, 0.0)] == ["1.000", "0.028", "0.001", "< 0.001", "< 0.001"]
+    assert p_value(None) == p_value(float("nan")) == "none"

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from ..core import InputError
 from ..jobs.task import Executor, Tally
+from ..report.formats import p_value, plain_estimate
 from ..storage import write_text
 from ..study.folder import Conclusion, begin, reopen
 from ..study.grid import expand
@@ -283,13 +284,9 @@ def _cells(summary: Mapping[str, Any]) -> Table:
     for heading in ("cell", "verdict", "change", "p", "label kept"):
         table.add_column(heading)
     for cell in summary["cells"]:
-        shift = cell["shift"]
-        change = "" if shift["mean"] is None else f"{shift['mean']:+.2f}"
-        if shift["low"] is not None:
-            change += f" \\[{shift['low']:+.2f}, {shift['high']:+.2f}]"
-        p = "" if cell["p_adjusted"] is None else f"{cell['p_adjusted']:.3f}"
         kept = "" if cell["label_kept"] is None else f"{cell['label_kept']:.0%}"
-        table.add_row(escape(cell["title"]), cell["verdict"], change, p, kept)
+        change = escape(plain_estimate(cell["shift"]))
+        table.add_row(escape(cell["title"]), cell["verdict"], change, p_value(cell["p_adjusted"]), kept)
     return table
 
 

@@ -54,6 +54,14 @@ def plain_estimate(value: Mapping[str, Any], form: str = "+.2f", *, scale: float
     return f"{mean * scale:{form}}{span}"
 
 
+def p_value(value: Any) -> str:
+    """`0.028`, or `< 0.001`: no p is nothing; `none` where nothing was tested."""
+    number = known(value)
+    if number is None:
+        return "none"
+    return "< 0.001" if number < 0.001 else decimal(number, 3)
+
+
 def percent(value: Any) -> str:
     """A share as `10 %`, with one decimal where it has one."""
     number = known(value)

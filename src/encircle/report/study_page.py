@@ -11,7 +11,7 @@ from typing import Any, final
 from urllib.parse import quote
 
 from ..storage import write_text
-from .formats import decimal, duration, estimate, known, percent
+from .formats import decimal, duration, estimate, known, p_value, percent
 from .glossary import study_glossary
 from .study_charts import Curves, curves
 from .study_load import SavedStudy, load_study
@@ -161,7 +161,7 @@ def _entry(study: SavedStudy, number: int, base: str) -> CellEntry:
 def _numbers(cell: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("Shift beyond the seed drift", estimate(cell["shift"], signed=True)),
-        ("Adjusted p (p by itself)", f"{_p(cell['p_adjusted'])} ({_p(cell['p'])})"),
+        ("Adjusted p (p by itself)", f"{p_value(cell['p_adjusted'])} ({p_value(cell['p'])})"),
         ("Would have been claimed from", _at_least(cell["smallest_detectable_shift"])),
         ("Seed drift: clean against clean", estimate(cell["drift"], signed=True)),
     ]
@@ -178,13 +178,6 @@ def _numbers(cell: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Accuracy change (points)", accuracy if cell["accuracy_resolvable"] else f"{accuracy}, too few rows to tell"),
         ("Evidence", f"{cell['targets']} targets, {cell['victims']} victims each"),
     ]
-
-
-def _p(value: Any) -> str:
-    number = known(value)
-    if number is None:
-        return "none"
-    return "< 0.001" if number < 0.001 else decimal(number, 3)
 
 
 def _at_least(value: Any) -> str:
