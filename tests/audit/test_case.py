@@ -139,6 +139,7 @@ class TestAttacker:
             ({"recipe": {"epoch": 9}}, "attacker.recipe: 'epoch' is no key of a recipe"),
             ({"recipe": {"epochs": 0}}, r"attacker.recipe.epochs: Input should be greater than or equal to 1"),
             ({"recipe": {"start": "checkpoint"}}, "attacker: a recipe that starts from a checkpoint needs"),
+            ({"recipe": {"starts": 2}}, "attacker.recipe: several starts need start='checkpoint'"),
             ({"modle": None}, "did you mean 'model'"),
             ({"model": {"kind": "two-layers"}}, "did you mean 'two-layer'"),
         ],

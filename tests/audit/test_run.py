@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -226,6 +227,32 @@ def test_an_own_network_without_cam_head_is_refused_cam(tmp_path: Path) -> None:
 def test_units_need_a_shared_start() -> None:
     with pytest.raises(InputError, match="do not correspond"):
         Audit.from_case(case_of(TINY, explainer={"kind": "cam"}, goal={"kind": "units", "count": 2}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"explainer": {"kind": "cam"}, "goal": {"kind": "units", "count": 2}}, "do not correspond"),
+        ({"code_path": {"members": "vectorised"}}, "cannot be computed at once"),
+    ],
+)
+def test_several_starts_share_neither_units_nor_frozen_stages(changes: dict[str, Any], words: str) -> None:
+    start = {"recipe": {**TINY["recipe"], "start": "checkpoint", "starts": 2}, "pretraining": {"epochs": 1}}
+    with pytest.raises(InputError, match=words):
+        Audit.from_case(case_of(TINY, **start, **changes))
+
+
+def test_a_checkpoint_is_but_one_start() -> None:
+    own = own_audit()
+    settings = {name: getattr(own, name) for name in ("explainer", "goal", "budget")}
+    with pytest.raises(InputError, match="several starts are learnt by a pretraining recipe"):
+        Audit(
+            own.build,
+            own.data,
+            recipe=Recipe(start="checkpoint", starts=2),
+            checkpoint=dict(own.fresh().state_dict()),
+            **settings,
+        )
 
 
 def test_a_target_that_the_clean_model_gets_wrong_is_refused(tmp_path: Path) -> None:

@@ -116,6 +116,22 @@ class TestAttackers:
         assert same(weights(shop.clean_victims[0]), weights(plain.clean_victims[0]))
         assert not same(weights(shop.attackers.references[0]), weights(plain.references[0]))
 
+    def test_one_of_several_starts_has_learnt_none_of_the_victims(self) -> None:
+        shop = shop_of(case_of(TINY_IMAGES, attacker={"recipe": {"starts": 3}}))
+        theirs = shop.attackers
+        assert len({*shop.start_keys, *theirs.start_keys}) == 4
+        assert theirs.hidden() is shop.audit.data.train  # nothing is shared, so nothing is worked out for all
+        stems = [weights(learner.model.stages[0]) for learner in theirs.ensemble(3, True).learners]  # type: ignore[operator, index]
+        learnt = [theirs.source.checkpoint or {}, *theirs.source.others]
+        for stem in stems:
+            assert (
+                sum(all(torch.equal(start[f"stem.{name}"], value) for name, value in stem.items()) for start in learnt)
+                == 1
+            )
+        assert not same(stems[0], stems[1])
+        assert not same(stems[1], stems[2])
+        assert theirs.path.members == "loop"
+
     def test_in_python_the_attacker_is_an_audit_of_its_own(self) -> None:
         case = case_of(TINY)
         mine = Audit.from_case(case)

@@ -84,9 +84,10 @@ def test_an_image_study_from_learnt_weights_equals_its_audits(tmp_path: Path) ->
     [
         # 2 x 1 victims, and the attacker's own of another network, of another recipe
         (TINY_IMAGES, {"model": {"kind": "small-resnet", "widths": [4, 6, 6]}}, 3),
+        (TINY_IMAGES, {"recipe": {"starts": 2}}, 3),
         (TINY, {"recipe": {"epochs": 3, "lr": 0.05}}, 5),
     ],
-    ids=["transfer", "another recipe"],
+    ids=["transfer", "starts of its own", "another recipe"],
 )
 def test_an_attacker_who_is_wrong_about_the_victims_is_so_in_a_study_too(
     case: dict[str, Any], attacker: dict[str, Any], models: int, tmp_path: Path
@@ -96,7 +97,7 @@ def test_an_attacker_who_is_wrong_about_the_victims_is_so_in_a_study_too(
     counts = do(todo, tmp_path)
     assert counts["model"] == models
     assert counts["ensemble"] == counts["targets"] == 1
-    assert counts["weights"] == (2 if case is TINY_IMAGES else 0)  # of both networks
+    assert counts["weights"] == (2 if case is TINY_IMAGES else 0)  # the victims' and the attacker's
     assert_same_as_audits(study, todo, tmp_path)
 
 

@@ -6,6 +6,7 @@ import copy
 import os
 import pickle
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,20 @@ def test_victims_from_scratch_start_differently_and_from_a_checkpoint_alike(kind
     assert not same(*fresh)
     assert same(*given)
     assert same(given[0], start.checkpoint)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_a_model_of_several_starts_is_what_it_would_be_if_its_own_were_the_only_one(kind: Any, frozen: int) -> None:
+    data, checkpoints = samples(kind), [dict(tiny(kind, seed=seed).state_dict()) for seed in (1, 2, 3)]
+    many = Source(source(kind).build, checkpoints[0], others=checkpoints[1:])
+    how = recipe(start="checkpoint", frozen_stages=frozen)
+    for seed, mine in ((0, 0), (4, 1), (5, 2)):
+        alone = Source(many.build, checkpoints[mine])
+        assert same(weights(many.model(replace(how, starts=3), "victim", seed)), checkpoints[mine])
+        found = fit(many, replace(how, starts=3), data, "victim", seed)
+        for name, value in weights(fit(alone, how, data, "victim", seed)).items():
+            torch.testing.assert_close(weights(found)[name], value)
 
 
 def by_hand(model: nn.Module, how: Any, data: Any, order: list[Tensor], steps: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -63,6 +64,8 @@ def test_the_optimiser_moves_only_what_is_not_frozen(name: Any, kind: type[torch
         {"class_weights": (1.0, 0.0)},
         {"class_weights": (1.0, float("inf"))},
         {"start": "somewhere"},
+        {"starts": 2},
+        {"starts": 0, "start": "checkpoint"},
         {"learning_rate": 0.1},
     ],
     ids=str,
@@ -93,3 +96,9 @@ def test_balanced_weights_make_every_class_count_alike_in_what_is_learnt_from() 
     assert plain.for_labels(labels) is plain
     with pytest.raises(InputError, match="for_labels first"):
         Recipe(class_weights="balanced").weights_of(labels)
+
+
+def test_frozen_stages_are_shared_by_models_of_one_start_only() -> None:
+    one = Recipe(start="checkpoint", frozen_stages=2)
+    assert one.shared_stages == 2
+    assert replace(one, starts=3).shared_stages == 0

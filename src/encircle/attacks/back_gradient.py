@@ -64,7 +64,7 @@ class BackGradient(OptimisedAttack):
         watch: Watch,
     ) -> Tensor:
         ensemble, device = problem.ensemble(*self.ensemble), problem.target.device
-        trunk, frozen = ensemble.learners[0].model, ensemble.recipe.frozen_stages
+        trunk, frozen = ensemble.learners[0].model, ensemble.recipe.shared_stages
         clean = problem.hidden or hidden_samples(trunk, problem.clean, frozen)
         poison, labels, overwritten = poison.to(device), bases.labels, bases.overwritten(budget)
         motion = Motion(self, budget, bases.inputs.to(device), problem.target, problem.legal.relaxed())

@@ -184,7 +184,7 @@ def alignment(
         for places in torch.arange(len(rows)).split(CHUNK):
             some = rows[places]
             inputs, classes = (each.to(problem.target.device) for each in (hidden.batch(some), labels[places]))
-            each = inner_products(model, inputs, classes, direction, recipe.frozen_stages).cpu()
+            each = inner_products(model, inputs, classes, direction, recipe.shared_stages).cpu()
             weights = recipe.weights_of(labels[places])
             total[places] += each if weights is None else each * weights.to(each)
     return total
@@ -192,7 +192,7 @@ def alignment(
 
 def _hidden(problem: Problem) -> Samples:
     """The clean set as the frozen stages see it."""
-    return problem.hidden or hidden_samples(problem.references[0], problem.clean, problem.recipe.frozen_stages)
+    return problem.hidden or hidden_samples(problem.references[0], problem.clean, problem.recipe.shared_stages)
 
 
 def _curvature(model: nn.Module, hidden: Samples, recipe: Recipe) -> Callable[[Sequence[Tensor]], list[Tensor]]:
@@ -206,7 +206,7 @@ def _curvature(model: nn.Module, hidden: Samples, recipe: Recipe) -> Callable[[S
         total = [torch.zeros_like(part) for part in vector]
         for some, shares in zip(rows.split(CHUNK), weights.split(CHUNK), strict=True):
             seen = hidden.batch(some).to(device)
-            total = plus(total, gauss_newton(model, seen, shares.to(seen), recipe.frozen_stages)(vector))
+            total = plus(total, gauss_newton(model, seen, shares.to(seen), recipe.shared_stages)(vector))
         return total
 
     return product

@@ -77,7 +77,7 @@ class FeatureEncirclement(SurrogateAttack):
     def _shares(
         self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "members p *hidden"], list[dict[str, float]]]:
-        objective, frozen = moment.objective, moment.ensemble.recipe.frozen_stages
+        objective, frozen = moment.objective, moment.ensemble.recipe.shared_stages
         first = moment.ensemble.learners[0].model
 
         def of_each(inputs: Tensor) -> Tensor:

@@ -128,7 +128,7 @@ class IMF(SurrogateAttack):
         self, form: Form, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> Float[Tensor, "members p *hidden"]:
         rows, classes = moment.for_each(members)
-        frozen, product = moment.ensemble.recipe.frozen_stages, moment.ensemble.path.product
+        frozen, product = moment.ensemble.recipe.shared_stages, moment.ensemble.path.product
         if form == "exact":
             found = exact(model, rows, classes, attack_gradient, self.alpha, frozen, product)
         else:

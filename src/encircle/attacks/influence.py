@@ -48,7 +48,7 @@ class Influence(SurrogateAttack):
     def _shares(
         self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "members p *hidden"], list[dict[str, float]]]:
-        frozen, product = moment.ensemble.recipe.frozen_stages, moment.ensemble.path.product
+        frozen, product = moment.ensemble.recipe.shared_stages, moment.ensemble.path.product
         right, scale = unit_scale(attack_gradient, members)
         found = solved(
             self._curvature(moment, model, members),
@@ -76,7 +76,7 @@ class Influence(SurrogateAttack):
         shares, given = shares / shares.sum(), recipe.weights_of(torch.cat(labels))
         weights = shares if given is None else shares * given.to(shares)
         rows = seen.repeat(members, *[1] * (seen.dim() - 1))
-        return gauss_newton(model, rows, weights.repeat(members), recipe.frozen_stages)
+        return gauss_newton(model, rows, weights.repeat(members), recipe.shared_stages)
 
     def _last(self, moment: Moment, model: nn.Module, members: int, like: Sequence[Tensor]) -> list[Tensor]:
         """Where the last iteration ended, and nothing for surrogates that have just begun."""

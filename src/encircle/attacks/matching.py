@@ -54,7 +54,7 @@ class GradientMatching(SurrogateAttack):
     ) -> tuple[Float[Tensor, "members p *hidden"], list[dict[str, float]]]:
         recipe = moment.ensemble.recipe
         rows, classes = moment.for_each(members)
-        frozen, weights = recipe.frozen_stages, recipe.weights_of(classes)
+        frozen, weights = recipe.shared_stages, recipe.weights_of(classes)
         loss = loss_of(after(model, rows, frozen), classes, weights)
         pulled = torch.autograd.grad(loss, trainable(model), materialize_grads=True)
         direction, cosines = towards(pulled, attack_gradient, members)

@@ -53,7 +53,7 @@ def exchanged(
         pools: places that may be exchanged among each other; a place in none of them stays.
     """
     ensemble = problem.ensemble(1, True)
-    trunk, frozen = ensemble.learners[0].model, ensemble.recipe.frozen_stages
+    trunk, frozen = ensemble.learners[0].model, ensemble.recipe.shared_stages
     clean = problem.hidden or hidden_samples(trunk, problem.clean, frozen)
     given = (problem.explainer, problem.target, problem.label, problem.desired)
     objective = Objective(*given, "cosine", LABEL_WEIGHT, HINGE)

@@ -170,7 +170,7 @@ class OptimisedAttack(Attack):
     def _left(self, problem: Problem, budget: Budget, bases: Bases, objective: Objective, poison: Tensor) -> float:
         """Mean L_adv of surrogates that took no part in the crafting and learnt from the poison as it would be handed in."""
         ensemble = problem.ensemble(*self.ensemble)  # by the victims' recipe, whatever the crafting followed
-        frozen, trunk = ensemble.recipe.frozen_stages, ensemble.learners[0].model
+        frozen, trunk = ensemble.recipe.shared_stages, ensemble.learners[0].model
         handed = budget.project(poison.cpu(), bases.inputs, problem.legal)
         hidden = problem.hidden or hidden_samples(trunk, problem.clean, frozen)
         seen = hidden_inputs(trunk, handed, frozen)

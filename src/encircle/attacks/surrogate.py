@@ -126,7 +126,7 @@ class SurrogateAttack(OptimisedAttack):
     ) -> Tensor:
         """The loop of Algorithm 1."""
         ensemble = self._surrogates(problem)
-        device, frozen = problem.target.device, ensemble.recipe.frozen_stages
+        device, frozen = problem.target.device, ensemble.recipe.shared_stages
         trunk = ensemble.learners[0].model  # with frozen stages, all members share it
         mixed = problem.clean.with_poison(poison, bases.labels, bases.overwritten(budget))
         ensemble.learn_from(mixed.labels)
@@ -196,7 +196,7 @@ class SurrogateAttack(OptimisedAttack):
         With frozen stages the differences are averaged in the space that all models share, and brought back to the
         input by one backward pass through the shared stages, which is the same by linearity; so they are through augmentation.
         """
-        frozen, count = ensemble.recipe.frozen_stages, len(ensemble.learners)
+        frozen, count = ensemble.recipe.shared_stages, len(ensemble.learners)
         moved = self.augmented or ensemble.recipe.augmentation is not None
         leaf = poison.detach().requires_grad_(moved or frozen > 0)
         hidden = before(ensemble.learners[0].model, flipped_and_shifted(leaf) if moved else leaf, frozen)

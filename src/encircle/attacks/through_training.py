@@ -77,7 +77,7 @@ def _ends(
     """L_adv of models that are computed as one, with its graph."""
     recipe, count = ensemble.recipe.for_labels(mixed.labels), len(seeds)
     models = [ensemble.source.model(recipe, role, seed) for seed in seeds]
-    model = models[0] if count == 1 else stacked(models, recipe.frozen_stages, ensemble.path.members)
+    model = models[0] if count == 1 else stacked(models, recipe.shared_stages, ensemble.path.members)
     steps = recipe.epochs * steps_per_epoch(len(mixed), recipe.batch_size)
     learner = Learner(model, recipe, steps, members=count)
     shuffles = [generator(role, "order", seed) for seed in seeds]

@@ -52,7 +52,7 @@ class Unrolled(SurrogateAttack):
 
         def training_loss(here: nn.Module) -> Tensor:
             losses = F.cross_entropy(
-                after(here, torch.cat([clean, leaf]), recipe.frozen_stages), labels, reduction="none"
+                after(here, torch.cat([clean, leaf]), recipe.shared_stages), labels, reduction="none"
             )
             return (losses if weights is None else losses * weights.to(losses)).mean()
 

@@ -222,6 +222,8 @@ class Audit:
             raise InputError(
                 "a recipe with start='checkpoint' needs either pretraining or a checkpoint, and one with start='scratch' neither."
             )
+        if self.recipe.starts > 1 and self.pretraining is None:
+            raise InputError("several starts are learnt by a pretraining recipe; give one, or set starts to 1.")
         weights = self.recipe.class_weights
         if isinstance(weights, tuple) and len(weights) != len(self.data.classes):
             raise InputError(f"{len(weights)} class weights for {len(self.data.classes)} classes; give one a class.")
@@ -269,12 +271,17 @@ class Audit:
             raise InputError(
                 "augmentation draws for each model by itself, so models cannot be computed at once; set code_path.members: loop or leave it out."
             )
+        if self.recipe.starts > 1 and self.code_path is not None and self.code_path.members != "loop":
+            raise InputError(
+                "models of several starts share no frozen stages, so they cannot be computed at once; set code_path.members: loop or leave it out."
+            )
 
     def _check_network(self) -> None:
-        if self.recipe.start == "scratch" and self.explainer.needs_shared_start(self.data.shape):
+        apart = self.recipe.start == "scratch" or self.recipe.starts > 1
+        if apart and self.explainer.needs_shared_start(self.data.shape):
             raise InputError(
                 "CAM over hidden units compares units between networks, and units of separately initialised networks do not "
-                "correspond; use a recipe with start: checkpoint, or the explainer grad."
+                "correspond; use a recipe with start: checkpoint and starts: 1, or the explainer grad."
             )
         network = self.fresh()
         self.explainer.check(network)
@@ -409,7 +416,7 @@ class Audit:
         return {
             "model": 2 * self.victims
             + self.references
-            + sum(one.pretraining is not None for one in (self, self.attacker) if one),
+            + sum(one.recipe.starts for one in (self, self.attacker) if one and one.pretraining is not None),
             "craft": targets,
             "control": targets * (poisons - 1),
             "victim": targets * poisons * self.victims,

@@ -126,7 +126,7 @@ class Attacker:
     Args:
         model: the network that poison is crafted on: does it transfer to the victims'?
         recipe: keys of the victims' recipe that are supposed otherwise, as in `{epochs: 3, lr: 0.05}`. With `{start: scratch, frozen_stages: 0}` the attacker
-            does without the weights that victims start from, and no two surrogates see alike.
+            does without the weights that victims start from, and no two surrogates see alike; with `{starts: 8}` it learns eight of its own.
     """
 
     model: AnyModel | None = None

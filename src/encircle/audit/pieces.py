@@ -331,7 +331,7 @@ class Pieces:
         """On everything held out but the target."""
         right = self._clean_right.get(seed) if arm == "clean" else None
         if right is None:
-            frozen = self.audit.recipe.frozen_stages
+            frozen = self.audit.recipe.shared_stages
             right = [correct(model, part, frozen) for part in self.shop.held_out()]
             if arm == "clean":  # the same for every target
                 self._clean_right[seed] = right

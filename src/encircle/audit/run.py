@@ -178,6 +178,9 @@ def _case_in_words(audit: Audit, goals: Sequence[str]) -> dict[str, str]:
     size = budget.size(len(audit.data.train))
     half = ", trained in bfloat16" if audit.recipe.precision == "bfloat16" else ""
     frozen = f", {audit.recipe.frozen_stages} stages frozen" if audit.recipe.frozen_stages else ""
+    start = "scratch" if audit.recipe.start == "scratch" else "a checkpoint"
+    if audit.recipe.starts > 1:
+        start = f"one of {audit.recipe.starts} checkpoints"
     attacker = {} if audit.attacker is None else {"attacker": _otherwise(audit, audit.attacker)}
     return {
         **attacker,
@@ -186,7 +189,7 @@ def _case_in_words(audit: Audit, goals: Sequence[str]) -> dict[str, str]:
         "explainer": getattr(audit.explainer, "title", type(audit.explainer).__name__),
         "goal": goals[0] if len(goals) == 1 else goal_in_words(audit.goal),
         "budget": f"{size} samples ({size / len(audit.data.train):.1%} of the training set), epsilon {budget.epsilon} ({budget.norm}), {budget.mode}",
-        "start": f"from {'a checkpoint' if audit.recipe.start == 'checkpoint' else 'scratch'}{frozen}{half}",
+        "start": f"from {start}{frozen}{half}",
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any, final
 
 import torch
 from pydantic import TypeAdapter
-from torch import nn
+from torch import Tensor, nn
 
 from ..core import RESULTS_VERSION, InputError, digest
 from ..data import Samples, TensorSamples
@@ -110,11 +110,13 @@ class Workshop:
         audit, apart = self.audit, self.audit.data.pretrain
         if audit.pretraining is None or apart is None:
             return Source(audit.build, audit.checkpoint, audit.device)
-        with self.work("model", "learning the starting weights"):
-            fresh = Source(audit.build, device=audit.device)
-            hidden = lambda: apart  # noqa: E731 - nothing is frozen yet
-            (model,) = self.cache.fit(fresh, audit.pretraining, hidden, "pretraining", [audit.seed], "")
-        return Source(audit.build, {name: value.cpu() for name, value in model.state_dict().items()}, audit.device)
+        fresh, learnt = Source(audit.build, device=audit.device), list[dict[str, Tensor]]()
+        hidden = lambda: apart  # noqa: E731 - nothing is frozen yet
+        for place, seed in enumerate(self._start_seeds):
+            with self.work("model", "learning the starting weights" + f" {place + 1}" * (audit.recipe.starts > 1)):
+                (model,) = self.cache.fit(fresh, audit.pretraining, hidden, "pretraining", [seed], "")
+                learnt.append({name: value.cpu() for name, value in model.state_dict().items()})
+        return Source(audit.build, learnt[0], audit.device, others=learnt[1:])
 
     def _clean_models(self, role: str, label: str, count: int) -> list[nn.Module]:
         models: list[nn.Module] = []
@@ -133,10 +135,16 @@ class Workshop:
         return self._models[role, seed]
 
     @property
-    def start_key(self) -> str | None:
-        """What the starting weights that must be learnt first are known by; None where there are none."""
+    def start_keys(self) -> list[str]:
+        """What the starting weights that must be learnt first are known by; nothing where there are none."""
         recipe = self.audit.pretraining
-        return None if recipe is None else self.cache.key(recipe, "pretraining", self.audit.seed, "")
+        return [] if recipe is None else [self.cache.key(recipe, "pretraining", seed, "") for seed in self._start_seeds]
+
+    @property
+    def _start_seeds(self) -> list[int]:
+        seed, starts = self.audit.seed, self.audit.recipe.starts
+        # None of several is the only one of another audit: an attacker with several has not the victims' among them.
+        return [seed] if starts == 1 else [derive_seed("pretraining", seed, place) for place in range(starts)]
 
     def model_key(self, role: str, seed: int) -> str:
         """What `clean_model` is known by."""
@@ -221,13 +229,13 @@ class Workshop:
     @property
     def trunk_key(self) -> str:
         """What the training set as the frozen stages see it is known by."""
-        frozen = self.audit.recipe.frozen_stages
-        return digest([self._identity, "frozen stages", frozen, self.audit.seed if self.start_key else 0])
+        frozen = self.audit.recipe.shared_stages
+        return digest([self._identity, "frozen stages", frozen, self.audit.seed if self.start_keys else 0])
 
     def hidden(self) -> Samples:
         """The training set as the frozen stages see it: worked out once, and shared between audits where it fits in memory."""
         train = self.audit.data.train
-        if self.audit.recipe.frozen_stages == 0:
+        if self.audit.recipe.shared_stages == 0:
             return train
         if "train" not in self._seen:
             found = self.cache.read(self.trunk_key, lambda path: _hidden_of(path, train))
@@ -249,7 +257,7 @@ class Workshop:
 
     def poisoned(self, poison: Poison) -> Samples:
         """The training set with poison in it as the frozen stages see it: only the poison goes through them anew."""
-        train, frozen = self.audit.data.train, self.audit.recipe.frozen_stages
+        train, frozen = self.audit.data.train, self.audit.recipe.shared_stages
         hidden = self.hidden()
         if frozen and not isinstance(hidden, TensorSamples):
             whole = train.with_poison(poison.inputs, poison.labels, poison.overwritten)
@@ -261,7 +269,7 @@ class Workshop:
 
     def _through(self, name: str, samples: Samples) -> Samples:
         if name not in self._seen:
-            self._seen[name] = hidden_samples(self._trunk, samples, self.audit.recipe.frozen_stages)
+            self._seen[name] = hidden_samples(self._trunk, samples, self.audit.recipe.shared_stages)
         return self._seen[name]
 
     @cached_property
@@ -284,8 +292,8 @@ class Workshop:
     def path_key(self) -> str:
         """What the code path is known by."""
         recipe = self.audit.recipe
-        about = [recipe.start, recipe.frozen_stages, recipe.batch_size, recipe.augmentation, repr(self.audit.code_path)]
-        return digest([self._identity, "code path", *about])
+        about = [recipe.start, recipe.frozen_stages, recipe.starts, recipe.batch_size, recipe.augmentation]
+        return digest([self._identity, "code path", *about, repr(self.audit.code_path)])
 
     def _shared_path(self) -> CodePath:
         """What audits of the same models share the choice of, or the choice."""
@@ -300,10 +308,11 @@ class Workshop:
         rows = torch.arange(min(recipe.batch_size, len(train)))
         models = [self.source.model(recipe, "measured", member) for member in range(MEASURED_MODELS)]
         with torch.no_grad():
-            hidden = before(models[0], train.batch(rows).to(self.audit.device), recipe.frozen_stages)
-        path = measured(models, hidden, train.labels[rows].to(self.audit.device), recipe.frozen_stages)
-        # Augmentation draws for each model by itself, so that a victim's does not depend on which others there are.
-        return path if recipe.augmentation is None else replace(path, members="loop")
+            hidden = before(models[0], train.batch(rows).to(self.audit.device), recipe.shared_stages)
+        path = measured(models, hidden, train.labels[rows].to(self.audit.device), recipe.shared_stages)
+        # Augmentation draws for each model by itself, so that a victim's does not depend on which others there are; frozen stages of their own do not stack.
+        by_themselves = recipe.augmentation is not None or recipe.starts > 1
+        return replace(path, members="loop") if by_themselves else path
 
 
 def _read_path(file: Path) -> CodePath:

@@ -198,16 +198,17 @@ class _RunTasks:
         return needs
 
     def _weights(self, needs: Sequence[str]) -> list[str]:
-        key = self.shop.start_key
-        if key is None:
+        keys = self.shop.start_keys
+        if not keys:
             return []
+        key = keys[0] if len(keys) == 1 else digest(keys)
         label = f"{self.audit.data.name}: starting weights"
         return [self.planner.task("weights", key, label, self.spec, needs=tuple(needs), **self.compute)]
 
     def _start(self, data: Sequence[str]) -> list[str]:
         """What every model of the run begins with."""
         start = [*data, *self._weights(data)]
-        if self.audit.recipe.frozen_stages:
+        if self.audit.recipe.shared_stages:
             label = f"{self.audit.data.name}: what frozen stages see"
             key = self.shop.trunk_key
             start.append(self.planner.task("features", key, label, self.spec, needs=tuple(start), **self.compute))

@@ -105,7 +105,7 @@ class _Probe:
             started = time.monotonic()
             trunk = self.source.model(self.one, "probe", 0)
             # What frozen stages see is worked out once for a study, where it fits in memory.
-            self.hidden = hidden_samples(trunk, self.audit.data.train, self.one.frozen_stages)
+            self.hidden = hidden_samples(trunk, self.audit.data.train, self.one.shared_stages)
             self.features = time.monotonic() - started
             for _ in range(2):  # the first also loads libraries
                 started = time.monotonic()
@@ -119,7 +119,7 @@ class _Probe:
             return self.features
         if task.kind == "weights" and case.pretraining is not None:
             share = len(self.audit.data.pretrain or []) / len(self.audit.data.train)
-            return self.epoch * case.pretraining.epochs * share
+            return self.epoch * case.pretraining.epochs * share * case.recipe.starts
         if task.kind == "ensemble":
             return float(victim * task.spec["members"] / (2 if task.spec["staggered"] else 1))
         pieces = {"model": victim, "unexplained": victim * case.victims, "attack": victim * case.victims}

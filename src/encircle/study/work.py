@@ -106,8 +106,9 @@ class _Job:
 
     def weights(self) -> None:
         """Starting weights."""
-        model = self.shop.source.checkpoint or {}
-        save_tensors(self.out / f"{self.shop.start_key}.safetensors", model)
+        source = self.shop.source
+        for key, weights in zip(self.shop.start_keys, (source.checkpoint or {}, *source.others), strict=True):
+            save_tensors(self.out / f"{key}.safetensors", weights)
 
     def features(self) -> None:
         """The training set as the frozen stages see it."""

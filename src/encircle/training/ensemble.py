@@ -102,7 +102,7 @@ class Ensemble:
         for member in range(members):
             model = source.model(recipe, ROLE, seed * members + member)
             learner = Learner(model, recipe, steps)
-            hidden = hidden or hidden_samples(model, clean, recipe.frozen_stages)
+            hidden = hidden or hidden_samples(model, clean, recipe.shared_stages)
             with layer_noise(ROLE, seed * members + member):
                 shuffle = generator(ROLE, "order", seed * members + member)
                 train(learner, hidden, [shuffle], round(member * steps / members) if staggered else steps)
@@ -166,7 +166,7 @@ class Ensemble:
         """All members as one model; see `models.stacked`."""
         if self._joined is None:
             models = [learner.model for learner in self.learners]
-            self._joined = stacked(models, self.recipe.frozen_stages, self.path.members).eval()
+            self._joined = stacked(models, self.recipe.shared_stages, self.path.members).eval()
         return self._joined
 
     @property

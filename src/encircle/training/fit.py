@@ -39,6 +39,7 @@ class Source:
         build: makes the network with fresh weights; called with torch's global generator seeded.
         checkpoint: weights by name, or None.
         device: where models live.
+        others: checkpoints besides; a model's seed says which of them all it starts from.
 
     Raises:
         InputError: this machine has no such device.
@@ -49,9 +50,12 @@ class Source:
         build: Callable[[], nn.Module],
         checkpoint: dict[str, Tensor] | None = None,
         device: str | torch.device = "cpu",
+        *,
+        others: Sequence[dict[str, Tensor]] = (),
     ) -> None:
         self.build = build
         self.checkpoint = checkpoint
+        self.others = tuple(others)
         self.device = torch.device(device)
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise InputError(
@@ -72,7 +76,8 @@ class Source:
                 raise InputError(
                     "the recipe starts from a checkpoint but there is none; give weights or a pre-training recipe."
                 )
-            taken, _ = fitting(self.checkpoint, model)
+            checkpoints = (self.checkpoint, *self.others)
+            taken, _ = fitting(checkpoints[seed % len(checkpoints)], model)
             model.load_state_dict(taken, strict=False)
         early, frozen = split(model, recipe.frozen_stages)
         if early is not None:
@@ -155,9 +160,9 @@ def losses_of(
         hidden = flipped_and_shifted(hidden)
     if recipe.precision == "bfloat16":
         with torch.autocast(hidden.device.type, torch.bfloat16):
-            logits = after(model, hidden, recipe.frozen_stages)
+            logits = after(model, hidden, recipe.shared_stages)
     else:
-        logits = after(model, hidden, recipe.frozen_stages)
+        logits = after(model, hidden, recipe.shared_stages)
     losses = F.cross_entropy(logits.to(hidden.dtype), labels, reduction="none")
     if (weights := recipe.weights_of(labels)) is not None:
         losses = losses * weights.to(losses)
@@ -263,7 +268,7 @@ def fit(source: Source, recipe: Recipe, samples: Samples, role: str, seed: int) 
     Raises:
         InputError: training diverged, or the recipe does not fit the model.
     """
-    hidden = hidden_samples(source.model(recipe, role, seed), samples, recipe.frozen_stages)
+    hidden = hidden_samples(source.model(recipe, role, seed), samples, recipe.shared_stages)
     return fit_hidden(source, recipe, hidden, role, [seed])[0]
 
 
@@ -291,7 +296,7 @@ def fit_hidden(
     steps = recipe.epochs * steps_per_epoch(len(hidden), recipe.batch_size)
     groups = [[place] for place in range(len(seeds))] if way == "loop" else [list(range(len(seeds)))]
     for group in groups:
-        joined = models[group[0]] if way == "loop" else stacked(models, recipe.frozen_stages, way)
+        joined = models[group[0]] if way == "loop" else stacked(models, recipe.shared_stages, way)
         learner = Learner(joined, recipe, steps, members=len(group))
         with layer_noise(role, seeds[group[0]]):
             train(learner, hidden, [generator(role, "order", seeds[place]) for place in group], steps)

@@ -23,6 +23,8 @@ class Recipe:
     Args:
         start: `"scratch"` (fresh weights a seed) or `"checkpoint"` (every model starts from the same weights).
         frozen_stages: how many early stages keep their starting weights and batch statistics; needs a checkpoint.
+        starts: how many checkpoints there are, each learnt by the pre-training recipe from a seed of its own; models take them in turn. With several no
+            frozen stages are shared. `attacker: {recipe: {starts: 8}}` lacks the victims' starting weights and learns eight of its own.
         epochs: passes over the training set.
         batch_size: samples a step.
         lr: learning rate.
@@ -42,6 +44,7 @@ class Recipe:
 
     start: Literal["scratch", "checkpoint"] = "scratch"
     frozen_stages: int = Field(default=0, ge=0)
+    starts: int = Field(default=1, ge=1)
     epochs: int = Field(default=5, ge=1)
     batch_size: int = Field(default=64, ge=2)
     lr: float = Field(default=0.05, gt=0)
@@ -58,6 +61,10 @@ class Recipe:
     def _fits_together(self) -> Recipe:
         if self.frozen_stages and self.start == "scratch":
             raise ValueError("frozen_stages needs start='checkpoint': frozen random stages would never learn anything")
+        if self.starts > 1 and self.start == "scratch":
+            raise ValueError(
+                "several starts need start='checkpoint': from scratch every model starts by itself already"
+            )
         if self.batch_norm == "frozen" and self.start == "scratch":
             raise ValueError("batch_norm='frozen' needs start='checkpoint': fresh statistics describe no data")
         if self.augmentation is not None and self.frozen_stages:
@@ -65,6 +72,11 @@ class Recipe:
                 "augmentation needs frozen_stages=0: what frozen stages make of an image is worked out once"
             )
         return self
+
+    @property
+    def shared_stages(self) -> int:
+        """How many early stages all models have in common: the frozen ones, where there is one checkpoint. Their outputs are worked out once for all."""
+        return self.frozen_stages if self.starts == 1 else 0
 
     def build_optimiser(self, model: nn.Module) -> torch.optim.Optimizer:
         """The optimiser over what is not frozen."""
