@@ -224,6 +224,10 @@ class Audit:
             )
         if self.recipe.starts > 1 and self.pretraining is None:
             raise InputError("several starts are learnt by a pretraining recipe; give one, or set starts to 1.")
+        if self.recipe.starts > 1 and self.code_path is not None and self.code_path.members != "loop":
+            raise InputError(
+                "models of several starts share no frozen stages, so they cannot be computed at once; set code_path.members: loop or leave it out."
+            )
         weights = self.recipe.class_weights
         if isinstance(weights, tuple) and len(weights) != len(self.data.classes):
             raise InputError(f"{len(weights)} class weights for {len(self.data.classes)} classes; give one a class.")
@@ -270,10 +274,6 @@ class Audit:
         if augmented["recipe.augmentation"] and self.code_path is not None and self.code_path.members != "loop":
             raise InputError(
                 "augmentation draws for each model by itself, so models cannot be computed at once; set code_path.members: loop or leave it out."
-            )
-        if self.recipe.starts > 1 and self.code_path is not None and self.code_path.members != "loop":
-            raise InputError(
-                "models of several starts share no frozen stages, so they cannot be computed at once; set code_path.members: loop or leave it out."
             )
 
     def _check_network(self) -> None:

@@ -201,9 +201,8 @@ class _RunTasks:
         keys = self.shop.start_keys
         if not keys:
             return []
-        key = keys[0] if len(keys) == 1 else digest(keys)
         label = f"{self.audit.data.name}: starting weights"
-        return [self.planner.task("weights", key, label, self.spec, needs=tuple(needs), **self.compute)]
+        return [self.planner.task("weights", digest(keys), label, self.spec, needs=tuple(needs), **self.compute)]
 
     def _start(self, data: Sequence[str]) -> list[str]:
         """What every model of the run begins with."""
