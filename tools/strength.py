@@ -15,6 +15,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from encircle.core import InputError
 from encircle.storage import write_text
 from encircle.strength.page import page as text_of
 from encircle.strength.reached import BEST_IMF, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
@@ -78,7 +79,11 @@ def main() -> None:
             )
         (RESULTS / kind).mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / FILES[kind], RESULTS / kind / f"{folder.name.removesuffix(f'-{kind}')}.json")
-    write_text(HERE / "docs" / "strength.md", page())
+    try:
+        text = page()
+    except InputError as error:
+        sys.exit(str(error))
+    write_text(HERE / "docs" / "strength.md", text)
     picture().savefig(HERE / "docs" / "pictures" / "strength.png")
 
 

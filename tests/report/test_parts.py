@@ -11,7 +11,16 @@ import pytest
 from PIL import Image
 
 from encircle.report.charts import Interval, changes, forest, lines, shortened
-from encircle.report.formats import decimal, duration, estimate, p_value, percent, percent_estimate, plain_estimate
+from encircle.report.formats import (
+    decimal,
+    duration,
+    estimate,
+    p_value,
+    percent,
+    percent_estimate,
+    plain_estimate,
+    points,
+)
 from encircle.report.pictures import Picture, difference, heat, outline, photograph, place, scaled, wanted
 
 
@@ -155,6 +164,10 @@ def test_changes_point_to_their_side() -> None:
     assert lowered.start + lowered.length == pytest.approx(chart.centre)
     assert raised.length == pytest.approx(2 * lowered.length, abs=0.2)
     assert changes([]).rows == []
+
+
+def test_points_are_hundredths_with_a_sign() -> None:
+    assert [points({"mean": mean}) for mean in (-0.012, 0.0, 0.5, None)] == ["-1.2", "+0.0", "+50.0", "undefined"]
 
 
 def test_no_p_is_shown_as_nothing() -> None:

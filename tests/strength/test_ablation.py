@@ -14,6 +14,7 @@ from encircle.audit import Audit, run_audit
 from encircle.audit.case import AnyAttack, options
 from encircle.audit.identity import settings_of
 from encircle.core import InputError
+from encircle.scoring import Interval
 from encircle.strength import ablate
 from encircle.strength.ablation import (
     CHOICE,
@@ -22,12 +23,17 @@ from encircle.strength.ablation import (
     JOINT,
     MADE_FOR,
     PUBLISHED,
+    Phase,
+    Row,
     as_published,
     joint,
     varied,
 )
+from encircle.strength.side_by_side import KEPT
 from tests.audit.tiny_cases import TINY, TINY_IMAGES, case_of
 from tests.study.serial import Serial
+
+NONE = dict.fromkeys(KEPT)
 
 IMF_SETTINGS: dict[str, Any] = settings_of(IMF())
 
@@ -115,6 +121,16 @@ class TestJoint:
         helped = {"a": ({"other_share": 0.25}, first), "b": ({"other_share": 0.5}, second)}
         assert joint(IMF_SETTINGS, helped)["other_share"] == expected
 
+    def test_a_change_of_two_keys_is_taken_whole_or_not_at_all(self) -> None:
+        names = ("influential bases", "influential bases, each eight times", "bases by metagradients")
+        gains = (0.2, 0.1, 0.3)
+        helped = {name: (FACTORS[name], gain) for name, gain in zip(names, gains, strict=True)}
+        found = joint(IMF_SETTINGS, helped)
+        assert (found["bases"], found["repeats"]) == ("metagradient", 1)
+        helped["influential bases, each eight times"] = (FACTORS["influential bases, each eight times"], 0.4)
+        found = joint(IMF_SETTINGS, helped)
+        assert (found["bases"], found["repeats"]) == ("influential", 8)
+
     def test_shares_stay_a_whole(self) -> None:
         given = IMF_SETTINGS | {"target_share": 0.1}
         found = joint(given, {"a": ({"target_share": 0.8}, 0.1), "b": ({"other_share": 0.5}, 0.2)})
@@ -156,6 +172,36 @@ def test_what_changes_nothing_about_an_attack_is_not_tried(tmp_path: Path, monke
     assert "distance: mixed" not in asked[0]
     assert "momentum 0.9" in asked[0]
     assert "feature encirclement" not in asked[0]
+
+
+class TestChoice:
+    def chosen(self, root: Path, monkeypatch: pytest.MonkeyPatch, lost: set[str]) -> str:
+        gains = {GIVEN: 0.0, "matching": 0.1, "momentum": 0.3, JOINT: 0.2}
+
+        def run(self: object, phase: Phase, attacks: dict[str, Any]) -> list[Row]:
+            return [
+                Row(
+                    name,
+                    phase,
+                    attack,
+                    Interval(gains.get(name, 0.0), None, None),
+                    {"label_lost": name in lost, **NONE},
+                )
+                for name, attack in attacks.items()
+            ]
+
+        monkeypatch.setattr("encircle.strength.ablation._Phases.run", run)
+        factors = {"matching": {"kind": "matching"}, "momentum": {"momentum": 0.9}}
+        return ablate(case_of(TINY).model_dump(mode="json"), root, Serial, factors=factors).chosen
+
+    def test_the_best_is_the_one_that_gained_most(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.chosen(tmp_path, monkeypatch, set()) == "momentum"
+
+    def test_an_attack_that_loses_the_label_is_not_chosen(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.chosen(tmp_path, monkeypatch, {"momentum"}) == "matching"
+        assert self.chosen(tmp_path, monkeypatch, {"momentum", "matching", GIVEN}) == GIVEN
 
 
 @pytest.mark.slow

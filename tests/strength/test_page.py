@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from encircle.core import InputError
+from encircle.strength.ablation import AS_PUBLISHED, GIVEN, JOINT
+from encircle.strength.ablation import PUBLISHED as PAPER
 from encircle.strength.page import page
 from encircle.strength.reached import BEST_IMF, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
 
@@ -52,6 +54,25 @@ def test_every_phase_has_its_table(tmp_path: Path) -> None:
     expected = "| momentum | +0.25 [+0.10, +0.40] | +0.25 [+0.10, +0.40] | 0.10 → 0.35 | 0.50 → 0.40 | 100% | -1.2 |"
     assert expected in text
     assert page(tmp_path) == text
+
+
+def test_what_a_name_alone_does_not_tell_is_told(tmp_path: Path) -> None:
+    given = {"kind": "imf", "models": 4, "momentum": 0.0}
+    letter = {key: PAPER[key] for key in PAPER} | {"models": 4}
+    rows = [
+        row(GIVEN, "choice", attack=given),
+        row(JOINT, "together", attack=given | {"kind": "matching", "momentum": 0.9}),
+        row(AS_PUBLISHED, "report", attack=letter | {"decay": True}),
+    ]
+    path = kept(tmp_path, "ablation", "a")
+    path.write_text(json.dumps({"title": "A", "chosen": GIVEN, "rows": rows}))
+    text = page(tmp_path)
+    assert "As given: kind imf, models 4, momentum 0.0." in text
+    assert "Together: kind matching, momentum 0.9." in text
+    assert "IMF to the letter has decay True, which the letter of the paper has not." in text
+    rows[-1] = row(AS_PUBLISHED, "report", attack=letter)
+    path.write_text(json.dumps({"title": "A", "chosen": GIVEN, "rows": rows}))
+    assert "which the letter of the paper has not" not in page(tmp_path)
 
 
 @pytest.mark.parametrize("key", ["gain", "shift", "jaccard_attack", "l1_attack", "accuracy_change"])
@@ -100,6 +121,15 @@ class TestReach:
         found = {"title": "Digits", "explainer": explainer, "device": "a device", "rows": rows}
         kept(results, "reach", "digits").write_text(json.dumps(found))
         return page(results)
+
+    def test_says_where_the_published_attack_is_not_to_the_letter(self, tmp_path: Path) -> None:
+        assert "IMF as published has" not in self.text(tmp_path)
+        path = tmp_path / "reach" / "digits.json"
+        found = json.loads(path.read_text())
+        found["rows"][0]["settings"]["attack"]["decay"] = True
+        path.write_text(json.dumps(found))
+        assert "finished on a device. " in page(tmp_path)
+        assert " IMF as published has decay True, which the letter of the paper has not." in page(tmp_path)
 
     def test_says_what_was_asked_and_whether_it_holds(self, tmp_path: Path) -> None:
         [line] = [line for line in self.text(tmp_path).splitlines() if line.startswith("| Digits |")]

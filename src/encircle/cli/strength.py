@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ..audit.case_file import assign_text
 from ..core import unknown_name
-from ..report.formats import plain_estimate
+from ..report.formats import UNDEFINED, plain_estimate, points
 from ..scoring import facts_of
 from ..strength import (
     LADDER,
@@ -57,7 +57,7 @@ def ablate_command(
         list[str] | None,
         typer.Option(
             "--factor",
-            help=f"Only this factor; may be given several times. One of: {', '.join(FACTORS)}.",
+            help=f"Only this factor; may be given several times. T is the target. One of: {'; '.join(FACTORS)}.",
             show_default="all",
         ),
     ] = None,
@@ -76,7 +76,7 @@ def ablate_command(
 ) -> None:
     """Try an attack's choices one at a time and together, and report the best on a draw that chose nothing.
 
-    Running the same command again resumes what was stopped, with the same scores.
+    Ends with status 1 if an attack of that report bent the explanation. Running the same command again resumes what was stopped, with the same scores.
     """
     content = load_case(name, overrides or [], outside=outside).model_dump(mode="json")
     for factor in only or []:
@@ -135,9 +135,10 @@ def reach_command(
     as_json: Json = False,
     exit_zero: Zero = False,
 ) -> None:
-    """Set the selected attack beside IMF as published and as the case has it, beside the ceiling; also with a fifth of the poison.
+    """Set the selected attack beside IMF as published and IMF with the case's other settings on the paper's bases, all beside the ceiling.
 
-    With `--set attacker.model=...` it is also crafted on that network. Running the same command again resumes what was stopped, with the same scores.
+    The selected attack is also tried with a fifth of the poison, and with `--set attacker.model=...` crafted on that network. Ends with status 1 if any of them
+    bent the explanation. Running the same command again resumes what was stopped, with the same scores.
     """
     content = load_case(name, overrides or [], outside=outside).model_dump(mode="json")
     place = folder or Path("studies") / f"{Path(name).stem}-reach"
@@ -191,7 +192,7 @@ def budget_command(
 ) -> None:
     """Find the smallest share of poisoned data that bends the explanation past the threshold, beyond what another seed does.
 
-    Running the same command again resumes what was stopped, with the same scores.
+    Ends with status 1 if a share was enough. Running the same command again resumes what was stopped, with the same scores.
     """
     content = load_case(name, overrides or [], outside=outside).model_dump(mode="json")
     place = folder or Path("studies") / f"{Path(name).stem}-budget"
@@ -228,7 +229,7 @@ def _watched(as_json: bool) -> Iterator[StudyBoard]:
 
 
 def _plain(value: Mapping[str, float | None]) -> str:
-    return "undefined" if value["mean"] is None else f"{value['mean']:.2f}"
+    return UNDEFINED if value["mean"] is None else f"{value['mean']:.2f}"
 
 
 def _rows(found: Ablation) -> Table:
@@ -254,7 +255,7 @@ def _rows(found: Ablation) -> Table:
             _shown(row.cell["shift"]),
             " → ".join(_plain(row.cell[name]) for name in ("l1_clean", "l1_attack")),
             "" if kept is None else f"{kept:.0%}",
-            _points(row.cell["accuracy_change"]),
+            points(row.cell["accuracy_change"]),
         )
         before = row.phase
     return table
@@ -268,7 +269,7 @@ def _reached(rows: tuple[Reached, ...]) -> Table:
         "which bends the model itself; kept: the label; points: the change of accuracy; 95 % intervals.",
         caption_justify="left",
     )
-    for heading in ("attack", "gain", "change", "of the way", "L1 (WM's)", "kept", "points"):
+    for heading in ("attack", "gain", "change", "of the way", "L1 (unbounded WM's)", "kept", "points"):
         table.add_column(heading, min_width=10 if heading == "attack" else None)
     for row in rows:
         kept, way = row.cell["label_kept"], row.share["mean"]
@@ -276,10 +277,10 @@ def _reached(rows: tuple[Reached, ...]) -> Table:
             escape(row.name),
             _shown(facts_of(row.gain)),
             _shown(row.cell["shift"]),
-            "undefined" if way is None else f"{way:.0%}",
+            UNDEFINED if way is None else f"{way:.0%}",
             f"{_plain(row.cell['l1_clean'])} → {_plain(row.cell['l1_attack'])} ({_plain({'mean': row.watermark_l1})})",
             "" if kept is None else f"{kept:.0%}",
-            _points(row.cell["accuracy_change"]),
+            points(row.cell["accuracy_change"]),
         )
     return table
 
@@ -291,13 +292,9 @@ def _doses(summary: Mapping[str, Any]) -> Table:
     for cell in summary["cells"]:
         kept = "" if cell["label_kept"] is None else f"{cell['label_kept']:.0%}"
         table.add_row(
-            escape(cell["title"]), cell["verdict"], _shown(cell["shift"]), kept, _points(cell["accuracy_change"])
+            escape(cell["title"]), cell["verdict"], _shown(cell["shift"]), kept, points(cell["accuracy_change"])
         )
     return table
-
-
-def _points(value: Mapping[str, float | None]) -> str:
-    return "undefined" if value["mean"] is None else f"{100 * value['mean']:+.1f}"
 
 
 def _shown(value: Mapping[str, float | None]) -> str:

@@ -54,6 +54,12 @@ def plain_estimate(value: Mapping[str, Any], form: str = "+.2f", *, scale: float
     return f"{mean * scale:{form}}{span}"
 
 
+def points(value: Mapping[str, Any]) -> str:
+    """The mean of a share in percentage points, `-1.2`, for terminals and Markdown."""
+    mean = known(value["mean"])
+    return UNDEFINED if mean is None else f"{100 * mean:+.1f}"
+
+
 def p_value(value: Any) -> str:
     """`0.028`, or `< 0.001`: no p is nothing; `none` where nothing was tested."""
     number = known(value)

@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 
 from ..audit.verdicts import RESOLVABLE_ROWS
 from ..core import InputError
-from ..report.formats import UNDEFINED, plain_estimate
+from ..report.formats import UNDEFINED, plain_estimate, points
 from ..scoring.statistics import SHORTEST_WAY
-from .reached import BEST_IMF, LITTLE, SELECTED, TRANSFERRED
+from .ablation import AS_PUBLISHED, JOINT
+from .ablation import PUBLISHED as LETTER
+from .reached import BEST_IMF, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
 
 WORDS = {
     "choice": "One choice at a time",
@@ -62,14 +64,16 @@ def page(results: Path) -> str:
     if reached:
         parts += [
             "## How far it reaches",
-            "IMF as published is Algorithm 1 to the letter, with as many models, epochs and copies of the target as the case has; at its best it has all the "
+            "IMF as published is Algorithm 1 to the letter, but for what stands with a case, "
+            "with as many models, epochs and copies of the target as the case has; at its best it has all the "
             "settings of the case, with bases as the paper knows them; what the selected attack has besides stands with each case. "
             "The ceiling bends models themselves, keeping label and accuracy. It is an estimate, which an attack may surpass; a share of the way to it is "
             "undefined where that way is shorter "
             f"than {SHORTEST_WAY:g}. The strongest control is what may have moved the explanation furthest without an attack, of the same bases and budget; a "
             "dash where it was not kept.",
             f"What is asked of the selected attack: {LEAST_WAY['cam']:.0%} of the way to the ceiling for CAM and {LEAST_WAY['grad']:.0%} for GRAD (the mean); "
-            f"a gain over IMF as published whose interval lies above zero; L1 at least {BELOW_WM:.0%} below WM's; with a fifth of the poison a mean gain of at "
+            f"a gain over IMF as published whose interval lies above zero; L1 at least {BELOW_WM:.0%} below unbounded WM's; "
+            f"with a fifth of the poison a mean gain of at "
             f"least nothing over IMF as published with all of it; {SURVIVES:.0%} of its change on a network it was not crafted on (the mean); the label "
             f"kept by {LABEL_KEPT:.0%} of victims; accuracy no more than {100 * ACCURACY_LOSS:g} point lower, which is neither yes nor no where the interval "
             f"holds both, where there is none, or where yes would rest on fewer than {RESOLVABLE_ROWS} held-out rows.",
@@ -124,22 +128,32 @@ def _reach(found: Facts) -> list[str]:
             _way(row["l1_clean"], row["l1_attack"]),
             UNDEFINED if below is None else f"{below:+.0%}",
             _kept(row),
-            _points(row["accuracy_change"]),
+            points(row["accuracy_change"]),
             _control(row),
         ]
         lines.append(f"| {' | '.join(entries)} |")
     some, transferred = found["rows"][0], [row for row in found["rows"] if row["name"] == TRANSFERRED]
     others = [f"{key} {value}" for row in transferred for key, value in row["settings"]["attacker"]["model"].items()]
     on = f" The other network: {', '.join(others)}." if others else ""
+    letter = _beside_the_letter(
+        PUBLISHED, next(row["settings"]["attack"] for row in found["rows"] if row["name"] == PUBLISHED)
+    )
     head = (
         "| attack | gain over the published | change | of the way | Jaccard, clean → attack | L1, clean → attack | L1 against WM's | label kept | "
         "accuracy, points | strongest control, change |\n|---|---|---|---|---|---|---|---|---|---|\n"
     )
     return [
         f"### {found['title']}",
-        f"{some['targets']} targets x {some['victims']} victims an attack, finished on {found['device']}. Selected: {_besides(found)}.{on}",
+        f"{some['targets']} targets x {some['victims']} victims an attack, finished on {found['device']}. Selected: {_besides(found)}.{on}"
+        f"{letter}",
         head + "\n".join(lines),
     ]
+
+
+def _beside_the_letter(name: str, attack: Facts) -> str:
+    """What an attack called by the paper's name has otherwise than its letter, which results from before that was read so do."""
+    told = _told({key: attack[key] for key in LETTER if key in attack}, LETTER)
+    return f" {name} has {told}, which the letter of the paper has not." if told else ""
 
 
 def _kept(row: Facts) -> str:
@@ -223,7 +237,7 @@ def _below(row: Facts) -> float | None:
 def _doses(found: Facts) -> list[str]:
     lines = [
         f"| {dose['share']:.2%} | {plain_estimate(dose['shift'])} | {_way(dose['jaccard_clean'], dose['jaccard_attack'])} | "
-        f"{_way(dose['l1_clean'], dose['l1_attack'])} | {_kept(dose)} | {_points(dose['accuracy_change'])} |"
+        f"{_way(dose['l1_clean'], dose['l1_attack'])} | {_kept(dose)} | {points(dose['accuracy_change'])} |"
         for dose in found["doses"]
     ]
     head = "| poison | change | Jaccard, clean → attack | L1, clean → attack | label kept | accuracy, points |\n|---|---|---|---|---|---|\n"
@@ -245,29 +259,41 @@ def _ablation(found: Facts) -> list[str]:
     parts = [
         f"### {found['title']}",
         f"{some['targets']} targets x {some['victims']} victims an attack. Best where settings are chosen: **{found['chosen']}**.",
+        f"As given: {_told(some['attack'], {})}.",
     ]
     for phase, words in WORDS.items():
         mine = [row for row in rows if row["phase"] == phase]
         if mine:
-            parts += [f"**{words}**", _table(mine)]
+            parts += [f"**{words}**", *_notable(mine, some["attack"]), _table(mine)]
     return parts
+
+
+def _notable(rows: Sequence[Facts], given: Facts) -> list[str]:
+    """What a name alone does not tell: the settings that helped together, and what the paper's letter has otherwise here."""
+    told = [
+        f"Together: {_told(row['attack'], given)}."
+        for row in rows
+        if row["name"] == JOINT and row["phase"] == "together"
+    ]
+    told += [
+        letter.strip()
+        for row in rows
+        if row["name"] == AS_PUBLISHED and (letter := _beside_the_letter(AS_PUBLISHED, row["attack"]))
+    ]
+    return told
 
 
 def _table(rows: Sequence[Facts]) -> str:
     lines = [
         f"| {row['name']} | {plain_estimate(row['gain'])} | {plain_estimate(row['shift'])} | {_way(row['jaccard_clean'], row['jaccard_attack'])} | "
-        f"{_way(row['l1_clean'], row['l1_attack'])} | {_kept(row)} | {_points(row['accuracy_change'])} |"
+        f"{_way(row['l1_clean'], row['l1_attack'])} | {_kept(row)} | {points(row['accuracy_change'])} |"
         for row in rows
     ]
     head = "| attack | gain | change | Jaccard, clean → attack | L1, clean → attack | label kept | accuracy, points |\n|---|---|---|---|---|---|---|\n"
     return head + "\n".join(lines)
 
 
-def _points(value: Facts) -> str:
-    return "undefined" if value["mean"] is None else f"{100 * value['mean']:+.1f}"
-
-
 def _way(clean: Facts, attack: Facts) -> str:
     if clean["mean"] is None or attack["mean"] is None:
-        return "undefined"
+        return UNDEFINED
     return f"{clean['mean']:.2f} → {attack['mean']:.2f}"

@@ -43,7 +43,7 @@ class Reached:
         settings: keys of the case that it changes.
         gain: of Jaccard over IMF as published, paired by target and seed; undefined where the attacker's own models make another desired map.
         share: of the way from clean to the ceiling, an interval of `verdict.json`; without a mean where that way is too short to speak of.
-        watermark_l1: WM's L1 at the same budget; None where undefined.
+        watermark_l1: the unbounded WM's L1 at the same budget; None where undefined.
         cell: of the study, as in `study.json`.
     """
 
@@ -100,7 +100,7 @@ def reach(
     device: str = "cpu",
     gpus: float = 0.0,
 ) -> tuple[Reached, ...]:
-    """Set the selected attack beside IMF as published and IMF with the case's own settings, all as one study, with the ceiling.
+    """Set the selected attack beside IMF as published and IMF with the case's other settings on the paper's bases, all as one study, with the ceiling.
 
     A stopped one goes on where it was, and tries again what failed.
 

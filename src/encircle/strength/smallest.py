@@ -83,7 +83,8 @@ def smallest_budget(
     """Search for the smallest share of poison that bends a case's explanation (verdict FAIL), by halving a ladder of shares.
 
     All shares are one study, of which only those asked about are run; models and clean scores are made once for all of them. A search that was
-    stopped goes on where it was, and tries again what failed.
+    stopped goes on where it was, and tries again what failed. Each answer is of what was asked until then, whatever else is finished: the same questions have
+    the same answers, however often a search is stopped.
 
     Args:
         case: a case's keys and values, all of them (`Case.model_dump`); its budget's size is left aside.

@@ -114,7 +114,7 @@ def conclude(
 
     Args:
         root: the study's folder.
-        study: the study.
+        study: the study; runs of no cell of it are left aside.
         missing: why a run is not finished, by the id of its task.
         counts: tasks by kind and state.
         seconds: time spent by kind of task.
@@ -124,7 +124,8 @@ def conclude(
         StorageError: the folder cannot be written.
     """
     runs = noted_runs(root, study)
-    finished = [run for run in runs if run.task not in missing]
+    asked = {place for cell in study.cells for place in cell.runs}
+    finished = [run for place, run in enumerate(runs) if place in asked and run.task not in missing]
     cells = judge_cells(study, runs, root, missing)
     verdict, sentence = answer(study, cells)
     summary: dict[str, Any] = {
@@ -171,7 +172,7 @@ def _write_tables(
     runs: Sequence[Planned],
     finished: Sequence[Planned],
 ) -> None:
-    """`cells.parquet`, a row a cell, and `scores.parquet`, every score of every finished run."""
+    """`cells.parquet`, a row a cell, and `scores.parquet`, every score of every finished run of these cells."""
     rows = []
     for cell in cells:
         row: dict[str, Any] = {

@@ -57,7 +57,7 @@ def go_on(
         gpus: share of an accelerator that training and crafting need.
         again: try failed tasks again.
         only: runs to finish now, by their place in `Study.runs`; what they share with others is kept for those. None: all. Cells of which no run
-            was asked for, now or before, are left out of the conclusion.
+            is asked for are left out of the conclusion, also where they were finished before: claims are corrected for what is in it.
 
     Raises:
         InputError: a case cannot be audited, or another process is at work in the folder.
@@ -101,6 +101,5 @@ def _conclude(root: Path, study: Study, tally: Tally, only: Collection[int] | No
             )
             missing[planned.task] = Missing(planned.run.case.title, why, log)
     if only is not None:
-        there = {place for place, planned in enumerate(runs) if planned.task not in missing} | set(only)
-        study = replace(study, cells=tuple(cell for cell in study.cells if there & set(cell.runs)))
+        study = replace(study, cells=tuple(cell for cell in study.cells if set(only) & set(cell.runs)))
     return conclude(root, study, missing, counts=tally.counts, seconds=tally.seconds)

@@ -21,10 +21,11 @@ class Recipe:
     """A training recipe; the same recipe, seed and data give the same weights bit for bit (on one machine and thread count).
 
     Args:
-        start: `"scratch"` (fresh weights a seed) or `"checkpoint"` (every model starts from the same weights).
+        start: `"scratch"` (fresh weights a seed) or `"checkpoint"` (every model starts from the same weights, or from one of `starts`).
         frozen_stages: how many early stages keep their starting weights and batch statistics; needs a checkpoint.
-        starts: how many checkpoints there are, each learnt by the pre-training recipe from a seed of its own; models take them in turn. With several no
-            frozen stages are shared. `attacker: {recipe: {starts: 8}}` lacks the victims' starting weights and learns eight of its own.
+        starts: how many checkpoints there are, each learnt by the pre-training recipe from a seed of its own; an attack's surrogates
+            take them in turn, other models as their seeds fall. With several no frozen stages are shared.
+            `attacker: {recipe: {starts: 8}}` lacks the victims' starting weights and learns eight of its own.
         epochs: passes over the training set.
         batch_size: samples a step.
         lr: learning rate.
