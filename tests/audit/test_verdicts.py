@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from encircle.audit.parts import SCORE_COLUMNS
-from encircle.audit.verdicts import judge
+from encircle.audit.verdicts import Evidence, decide, judge
+from encircle.scoring import Interval
 
 TITLES = {"clean": "no poison", "imf": "IMF"}
 
@@ -85,6 +86,39 @@ def test_targets_without_a_defined_score_are_told_and_never_a_pass() -> None:
         assert summary["verdict"] == "WARN"
         assert word in summary["sentence"]
         assert summary["undefined"] == undefined
+
+
+@pytest.mark.parametrize("arm", ["imf", "clean", "null"])
+def test_a_target_without_a_score_in_one_arm_alone_is_told(arm: str) -> None:
+    frame = scores(0.0)
+    mine = {"imf": pl.col("arm") == "imf"}.get(
+        arm, (pl.col("arm") == "clean") & ((pl.col("seed") >= 3) if arm == "null" else (pl.col("seed") < 3))
+    )
+    for undefined, word in ((5, "for 5 of 12 targets"), (9, "for 9 of 12 targets, which leaves too few for a claim")):
+        gone = mine & (pl.col("target") < undefined)
+        summary = verdict(frame.with_columns(jaccard=pl.when(gone).then(None).otherwise(pl.col("jaccard"))))
+        assert (summary["verdict"], summary["undefined"]) == ("WARN", undefined)
+        assert word in summary["sentence"]
+
+
+def test_an_interval_that_holds_the_threshold_is_not_a_pass() -> None:
+    seen = {"smallest": 0.09, "kept": 1.0, "threshold": 0.1, "label_kept": 0.9, "attack": "IMF", "targets": 12}
+    seen |= {"undefined": 0, "minimum_targets": 5}
+    assert decide(Evidence(shift=Interval(0.02, -0.05, 0.09), **seen))[0] == "PASS"  # type: ignore[arg-type]
+    told, sentence = decide(Evidence(shift=Interval(0.05, -0.01, 0.12), **seen))  # type: ignore[arg-type]
+    assert told == "WARN"
+    assert "does not rule out one of 0.10" in sentence
+
+
+def test_as_many_victims_as_are_asked_for_are_enough() -> None:
+    frame = scores(0.5, targets=18, victims=5)
+    lost = (pl.col("arm") == "imf") & (pl.col("target") < 9) & (pl.col("seed") == 0)
+    rows = frame.with_columns(label_kept=pl.col("label_kept") & ~lost)
+    summary = verdict(rows, victims=5)
+    assert (summary["verdict"], summary["label_kept"]) == (
+        "FAIL",
+        0.9,
+    )  # the mean of the targets' means is a little less
 
 
 def test_the_smallest_detectable_shift_decides_between_pass_and_warn() -> None:

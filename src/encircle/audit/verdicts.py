@@ -9,7 +9,16 @@ from typing import Any, final
 
 import polars as pl
 
-from ..scoring import Interval, facts_of, hierarchical_bootstrap, paired_shift, seed_drift, share_of_way, shift_error
+from ..scoring import (
+    Interval,
+    defined_targets,
+    facts_of,
+    hierarchical_bootstrap,
+    paired_shift,
+    seed_drift,
+    share_of_way,
+    shift_error,
+)
 
 RESOLVABLE_ROWS = 500
 """An accuracy change of about one point cannot be told from nothing on fewer held-out rows than this."""
@@ -51,8 +60,9 @@ def judge(
             for target in targets
         ]
 
-    def plain(arm: str, name: str, *, shared: bool = False) -> Interval:
-        return hierarchical_bootstrap(column(arm, name), minimum_targets=minimum_targets, shared_seeds=shared)
+    def plain(arm: str, name: str, *, null: bool = False) -> Interval:
+        scored = column(arm, name, null=null)
+        return hierarchical_bootstrap(scored, minimum_targets=minimum_targets, shared_seeds=True)
 
     def change(arm: str, name: str) -> Interval:
         clean, null = column("clean", name), column("clean", name, null=True)
@@ -69,24 +79,22 @@ def judge(
             "jaccard_change": facts_of(change(arm, "jaccard")),
             "l1_change": facts_of(change(arm, "l1")),
             "label_kept": facts_of(plain(arm, "label_kept")),
-            "accuracy": facts_of(plain(arm, "accuracy", shared=True)),
+            "accuracy": facts_of(plain(arm, "accuracy")),
             "accuracy_change": facts_of(
                 _paired_only(column(arm, "accuracy"), column("clean", "accuracy"), minimum_targets)
             ),
-            "drift": facts_of(
-                hierarchical_bootstrap(column(arm, "drift", null=arm == "clean"), minimum_targets=minimum_targets)
-            ),
+            "drift": facts_of(plain(arm, "drift", null=arm == "clean")),
         }
         for arm, title in titles.items()
     ]
     shift = change(attack, "jaccard")
-    kept = plain(attack, "label_kept").mean
+    kept = round(plain(attack, "label_kept").mean, 9)  # 81 of 90 are 0.9, whatever the mean of means is rounded to
     pieces = (column(attack, "jaccard"), column("clean", "jaccard"), column("clean", "jaccard", null=True))
     error = None if shift.low is None else shift_error(*pieces, shared_seeds=True)
     smallest = None if error is None else error.detectable()
     bent = column("ceiling", "jaccard") if "ceiling" in titles else None
     share = None if bent is None else share_of_way(*pieces, bent, minimum_targets=minimum_targets, shared_seeds=True)
-    undefined = sum(all(math.isnan(score) for score in scored) for scored in pieces[0])
+    undefined = len(targets) - defined_targets(*pieces)
     evidence = Evidence(
         shift=shift,
         kept=kept,
@@ -141,7 +149,7 @@ class Evidence:
         label_kept: share of victims that must keep the class.
         attack: its name for people.
         targets: how many.
-        undefined: how many of them have no defined score.
+        undefined: how many of them have no defined score with the attack, with the clean victims, or with those for the null.
         minimum_targets: with fewer no interval is claimed.
         comparisons: how many comparisons the claim was corrected for; 1 for an audit by itself.
         adjusted: its p-value after that correction.
@@ -204,9 +212,14 @@ def decide(evidence: Evidence) -> tuple[str, str]:
             f"Inconclusive: {none_found}, but every score was the same, which says nothing of what would be seen.",
         ),
         (
-            smallest is not None and smallest <= threshold,
+            smallest is not None and smallest <= threshold and shift.high is not None and shift.high < threshold,
             "PASS",
             f"{none_found[0].upper()}{none_found[1:]}; one of {smallest or 0:.2f} would have been seen{among}.",
+        ),
+        (
+            smallest is not None and smallest <= threshold,
+            "WARN",
+            f"Inconclusive: {none_found}, which does not rule out one of {threshold:.2f}. More targets would tell.",
         ),
         (True, "WARN", f"Inconclusive: {none_found}{seen}. More targets would tell."),
     ]

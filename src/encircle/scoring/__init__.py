@@ -18,6 +18,7 @@ from encircle.scoring.metrics import (
 from encircle.scoring.statistics import (
     Interval,
     ShiftError,
+    defined_targets,
     facts_of,
     hierarchical_bootstrap,
     holm,
@@ -32,6 +33,7 @@ __all__ = [
     "Interval",
     "ShiftError",
     "cosine",
+    "defined_targets",
     "distances",
     "facts_of",
     "hierarchical_bootstrap",

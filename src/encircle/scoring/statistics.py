@@ -277,6 +277,20 @@ def shift_error(
     return ShiftError(float(result.small_sample * result.replicates.std()), result.targets)
 
 
+def defined_targets(arm: PerTarget, clean: PerTarget, null: PerTarget) -> int:
+    """How many targets a shift rests on: those with a defined pair of arm and clean, and a defined score of the null.
+
+    Args:
+        arm: as for `paired_shift`.
+        clean: as for `paired_shift`.
+        null: as for `paired_shift`.
+
+    Raises:
+        InputError: the arrays do not fit together.
+    """
+    return sum(all(group.size for group in groups) for groups in _paired(arm, clean, null))
+
+
 def smallest_detectable_shift(
     arm: PerTarget,
     clean: PerTarget,
