@@ -145,6 +145,9 @@ class TestDrawnRegions:
             DrawnRegion(()).resolve(context((4, 4)))
         with pytest.raises(InputError, match="did you mean 'top-left'"):
             DrawnRegion(("topleft",)).resolve(context((4, 4)))
+        for draw in range(10):  # also where another is drawn
+            with pytest.raises(InputError, match="did you mean 'top-left'"):
+                DrawnRegion((*QUARTERS, "topleft")).resolve(context((4, 4), draw=draw))
 
 
 class TestBoxes:
@@ -167,6 +170,10 @@ class TestBoxes:
         given = Away(box=(0.5, 0.5, 1.0, 1.0)).resolve(context(box=(0.0, 0.0, 0.5, 0.5)))
         assert torch.equal(known.values, 1 - ones((0, 2), (0, 2), (4, 4)))
         assert torch.equal(given.values, 1 - ones((2, 4), (2, 4), (4, 4)))
+
+    def test_away_from_what_is_outside_the_image_is_refused(self) -> None:
+        with pytest.raises(ValidationError):
+            Away(box=(-0.6, 0.0, 0.5, 1.0))
 
     def test_away_needs_to_know_the_object(self) -> None:
         with pytest.raises(InputError, match="needs the object's box"):

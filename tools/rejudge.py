@@ -43,7 +43,7 @@ def main() -> None:
     for folder in map(Path, sys.argv[1:]):
         for file in sorted(folder.rglob("verdict.json")):
             if (file.parent / "scores.parquet").is_file() and (what := rejudge(file)) is not None:
-                print(f"{file.parent}: {what}")
+                sys.stdout.write(f"{file.parent}: {what}\n")
 
 
 if __name__ == "__main__":

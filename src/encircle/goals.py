@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import Literal, final
+from typing import Annotated, Literal, final
 
 import numpy as np
 import torch
@@ -177,6 +177,9 @@ class DrawnRegion(Goal):
     def _desired(self, context: GoalContext) -> DesiredMap:
         if not self.names:
             raise InputError("the goal 'drawn-region' has no names to draw from; give at least one.")
+        for name in self.names:
+            if name not in REGIONS:
+                raise unknown_name("region", name, REGIONS)
         place = torch.randint(len(self.names), (1,), generator=generator("goal", "region", context.draw))
         return Region(self.names[int(place)])._desired(context)
 
@@ -206,6 +209,9 @@ class Box(Goal):
         return DesiredMap(cells(box, _image_shape("box", context)), None, f"the box {box} of the image")
 
 
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class Away(Goal):
@@ -215,7 +221,7 @@ class Away(Goal):
         box: (top, left, bottom, right) as shares of the image's sides, from 0 to 1; None is the data set's own.
     """
 
-    box: tuple[float, float, float, float] | None = None
+    box: tuple[_Share, _Share, _Share, _Share] | None = None
     kind: Literal["away"] = Field(default="away", kw_only=True)
 
     def _desired(self, context: GoalContext) -> DesiredMap:
@@ -359,6 +365,8 @@ class Like(Goal):
             raise InputError(
                 f"{self.path} is {tuple(sample.shape)} but inputs are {tuple(shape)}; give a sample of that shape."
             )
+        if not bool(((sample >= 0) & (sample <= 1)).all()):
+            raise InputError(f"{self.path} holds values outside of [0, 1]; scale them as inputs are.")
         return DesiredMap(context.explain(sample[None], context.label), None, f"the explanation of {self.path.name}")
 
 

@@ -66,7 +66,12 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         yield temporary
         if path.exists():
             path.replace(outgoing)  # a process killed while deleting must not leave half a folder under its name
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except OSError:
+            if outgoing.exists():
+                outgoing.replace(path)
+            raise
     except OSError as error:
         raise StorageError(_cannot_write(path, error)) from error
     finally:

@@ -45,6 +45,17 @@ from .tiny_cases import TINY, TINY_IMAGES, case_of
         ("- 1", [], "must hold keys and values"),
         ("", ["budget.fraction"], "not of the form key=value"),
         ("seed: 3", ["seed.deep=1"], "holds a value, not keys"),
+        ("[]", [], "must hold keys and values"),
+        ("attacker: {model: {last_blocks: 1}}", [], "attacker.model needs its kind, as in attacker.model.kind="),
+        (
+            "attacker: {model: small-resnett}",
+            [],
+            "attacker.model needs its kind, as in attacker.model.kind=small-resnet.",
+        ),
+        ("code_path: loop", [], "code_path needs keys (members, "),
+        ("", ["title=2020-13-45"], "'title' is not YAML"),
+        ("", [f"title={'[' * 3000}"], "'title' is not YAML"),
+        ("a: &a [*a]", [], "entries once its aliases are written out"),
         ("!!python/object/apply:os.system ['true']", [], "is not YAML"),
     ],
 )
@@ -55,6 +66,12 @@ def test_one_sentence_for_what_is_wrong(text: str, overrides: list[str], sentenc
     assert sentence in message
     assert message.startswith(("case.yaml", "--set"))
     assert "\n" not in message
+
+
+def test_aliases_in_what_an_attacker_supposes_are_not_written_out() -> None:
+    bomb = "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 40))
+    with pytest.raises(InputError, match="entries once its aliases are written out"):
+        read_case(f"{bomb}attacker: {{recipe: {{class_weights: *a39}}}}\n", [], "case.yaml")
 
 
 def test_overrides_win() -> None:

@@ -448,13 +448,36 @@ class Halved(nn.Module):
         return self.hidden_factor * self.inner(inputs)
 
 
+class Dropping(nn.Module):
+    """Differs from another only while it learns."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.inner, self.hidden_rate = body(nn.ReLU()), rate
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.inner(nn.functional.dropout(inputs, self.hidden_rate, self.training))
+
+
+class Steep(nn.Module):
+    """Differs from another only in what it hands back to its inputs."""
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.inner, self.hidden_slope = body(nn.ReLU()), slope
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.inner(inputs.detach() + self.hidden_slope * (inputs - inputs.detach()) + 0.01)
+
+
 def test_networks_that_differ_only_in_code_are_different_audits() -> None:
     def digest_of(build: Callable[[], nn.Module]) -> str:
         settings = {"explainer": Grad(grid=(4, 4)), "goal": Region("top"), "classes": ["a", "b"], **SETTINGS}
         return Audit.of(build, Squares(64, 0), Squares(20, 1), **settings).digests["network"]  # type: ignore[arg-type]
 
     found = [lambda: body(nn.ReLU()), lambda: body(nn.Tanh()), lambda: Halved(1.0), lambda: Halved(0.5)]
-    assert len({digest_of(build) for build in found}) == 4
+    found += [lambda: Dropping(0.1), lambda: Dropping(0.8), lambda: Steep(1.0), lambda: Steep(2.0)]
+    assert len({digest_of(build) for build in found}) == len(found)
     assert digest_of(found[0]) == digest_of(found[0])
 
 

@@ -103,11 +103,19 @@ def test_a_target_without_a_score_in_one_arm_alone_is_told(arm: str) -> None:
 
 def test_an_interval_that_holds_the_threshold_is_not_a_pass() -> None:
     seen = {"smallest": 0.09, "kept": 1.0, "threshold": 0.1, "label_kept": 0.9, "attack": "IMF", "targets": 12}
-    seen |= {"undefined": 0, "minimum_targets": 5}
-    assert decide(Evidence(shift=Interval(0.02, -0.05, 0.09), **seen))[0] == "PASS"  # type: ignore[arg-type]
-    told, sentence = decide(Evidence(shift=Interval(0.05, -0.01, 0.12), **seen))  # type: ignore[arg-type]
-    assert told == "WARN"
-    assert "does not rule out one of 0.10" in sentence
+    seen |= {"undefined": 0, "minimum_targets": 5, "victims": 3}
+    assert decide(Evidence(shift=Interval(0.02, -0.05, 0.09), **seen)).verdict == "PASS"  # type: ignore[arg-type]
+    told = decide(Evidence(shift=Interval(0.05, -0.01, 0.12), **seen))  # type: ignore[arg-type]
+    assert (told.verdict, told.reason) == ("WARN", "open")
+    assert "does not rule out one of 0.10" in told.sentence
+
+
+def test_one_victim_makes_no_claim_however_many_targets_there_are() -> None:
+    summary = verdict(scores(0.3, victims=1, targets=30), victims=1)
+    assert (summary["verdict"], summary["demonstration"], summary["p_value"]) == ("WARN", True, None)
+    assert summary["sentence"].startswith("A demonstration with one victim")
+    assert all(arm["jaccard"]["low"] is None for arm in summary["arms"])
+    assert verdict(scores(0.3, victims=2), victims=2)["verdict"] == "FAIL"
 
 
 def test_as_many_victims_as_are_asked_for_are_enough() -> None:

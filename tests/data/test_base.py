@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -136,11 +137,21 @@ class TestDatasetSamples:
         found = DatasetSamples(own)
         assert found.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
         assert found.labels.dtype == torch.int64
-        assert own.read == (0 if targets else 7)  # labels are read once
+        assert own.read == 7  # labels are read once, or a few of them compared
         batch = found.batch(torch.tensor([5, 0]))
         assert batch.shape == (2, 2, 2)
         assert batch[:, 0, 0].tolist() == pytest.approx([0.05, 0.0])
-        assert own.read == (2 if targets else 9)  # and inputs when needed
+        assert own.read == 9  # and inputs when needed
+
+    def test_of_many_stated_labels_a_few_are_compared(self) -> None:
+        own = Own(1000, targets=True)
+        assert DatasetSamples(own).labels.tolist() == [row % 3 for row in range(1000)]
+        assert own.read <= 20
+
+    def test_items_win_over_stated_labels_that_they_disagree_with(self) -> None:
+        own = Own(50, targets=True)
+        own.targets = [2 - label for label in own.targets]  # as a target_transform leaves them
+        assert DatasetSamples(own).labels.tolist() == [row % 3 for row in range(50)]
 
     def test_takes_poison_like_any_other(self) -> None:
         mixed = DatasetSamples(Own(4, targets=True)).with_poison(
@@ -215,6 +226,24 @@ class TestCheck:
 
         with pytest.raises(InputError, match="reads differently each time"):
             data_set(train=Restless()).check()
+
+    @pytest.mark.parametrize("seed", range(10))
+    def test_pictures_mirrored_by_chance_are_noticed(self, seed: int) -> None:
+        class Mirrored(Samples):
+            labels = torch.zeros(40, dtype=torch.int64)
+            chance = torch.Generator().manual_seed(seed)
+
+            def batch(self, rows: torch.Tensor) -> torch.Tensor:
+                still = (
+                    torch.linspace(0, 1, math.prod(data_set().shape))
+                    .reshape(data_set().shape)
+                    .repeat(len(rows), 1, 1, 1)
+                )
+                turned = torch.rand(len(rows), generator=self.chance) < 0.5
+                return torch.where(turned[:, None, None, None], still.flip(-1), still)
+
+        with pytest.raises(InputError, match="reads differently each time"):
+            data_set(train=Mirrored()).check()
 
     def test_there_need_not_be_a_pretraining_part(self) -> None:
         assert data_set(pretrain=None).check() != data_set().check()

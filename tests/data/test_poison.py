@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from encircle.core import InputError, StorageError
+from encircle.core import InputError, StorageError, digest
 from encircle.data.poison import MARK, MARK_KEY, Poison, find_marked
 
 SHAPES = {"grey": (1, 6, 5), "colour": (3, 4, 7), "table": (4,)}
@@ -148,9 +148,36 @@ class TestTampering:
         name, known = next(iter(manifest["sha256"].items()))
         (export / name).rename(tmp_path / name)
         manifest["sha256"] = {f"../{name}": known}
-        (export / "manifest.json").write_text(json.dumps(manifest))
-        with pytest.raises(StorageError, match="missing"):
+        told = [manifest[key] for key in ("shape", "labels", "bases", "overwritten", "sha256")]
+        (export / "manifest.json").write_text(json.dumps({**manifest, "digest": digest(told)}))
+        with pytest.raises(InputError, match="is not a poison manifest"):
             Poison.load(export, lambda rows: torch.zeros(0))
+
+    @pytest.mark.parametrize("key", ["labels", "bases", "overwritten", "shape"])
+    def test_an_edited_manifest_is_a_storage_error(self, export: Path, kind: str, key: str) -> None:
+        manifest = json.loads((export / "manifest.json").read_text())
+        manifest[key][0] += 1
+        (export / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(StorageError, match="was changed since it was exported"):
+            load(export, poison(kind))
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"labels": [0]},
+            {"labels": "0"},
+            {"bases": [0.5]},
+            {"sha256": {}},
+            {"sha256": []},
+            {"shape": ["x"]},
+            {"shape": 3},
+        ],
+    )
+    def test_a_manifest_of_other_lists_is_an_input_error(self, export: Path, kind: str, change: dict[str, Any]) -> None:
+        manifest = json.loads((export / "manifest.json").read_text()) | change
+        (export / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(InputError, match="is not a poison manifest"):
+            load(export, poison(kind))
 
 
 class TestFindMarked:

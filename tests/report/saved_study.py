@@ -37,6 +37,7 @@ def cell(at: tuple[int, ...], title: str, number: int) -> dict[str, Any]:
         "at": list(at),
         "title": title,
         "verdict": verdict,
+        "reason": {"FAIL": "bent", "WARN": "small", "PASS": "none"}[verdict],
         "sentence": f"The sentence of cell {number}.",
         "advice": ["Do something."],
         "attack": "imf",
@@ -74,6 +75,7 @@ def failed(title: str, why: str = "the disk was full.", log: str | None = "logs/
             ("p", "p_adjusted", "smallest_detectable_shift", "control", "label_kept", "attack", "attack_title")
         ),
         "verdict": "ERROR",
+        "reason": "error",
         "sentence": f"Nothing is known, because its run did not finish: {why}",
         "runs": [],
         "missing": [{"title": title, "why": why, "log": log}],

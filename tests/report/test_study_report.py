@@ -159,16 +159,16 @@ def test_what_is_left_out_failed_or_undefined_says_so(tmp_path: Path) -> None:
         special: dict[int, dict[str, Any] | None] = {
             0: None,
             1: failed("5% · CAM · WM"),
-            2: {"shift": NOTHING, "verdict": "WARN"},
-            3: {"demonstration": True, "verdict": "WARN", "shift": estimate(0.2, None)},
-            4: {"p_adjusted": 0.2, "verdict": "WARN", "shift": estimate(0.2)},
-            5: {"verdict": "WARN", "shift": estimate(0.0), "smallest_detectable_shift": 0.2},
-            6: {"verdict": "WARN", "shift": estimate(-0.3)},
-            7: {"verdict": "WARN", "shift": estimate(0.3), "label_kept": 0.4, "label_lost": True},
-            8: {"verdict": "WARN", "shift": estimate(0.07, 0.02)},
-            9: {"verdict": "WARN", "shift": estimate(0.0)},
-            10: {"verdict": "WARN", "shift": estimate(0.0, 0.0), "smallest_detectable_shift": 0.0},
-            11: {"verdict": "WARN", "shift": NOTHING, "demonstration": True},
+            2: {"reason": "undefined", "shift": NOTHING, "verdict": "WARN"},
+            3: {"reason": "few", "demonstration": True, "verdict": "WARN", "shift": estimate(0.2, None)},
+            4: {"reason": "chance", "p_adjusted": 0.2, "verdict": "WARN", "shift": estimate(0.2)},
+            5: {"reason": "weak", "verdict": "WARN", "shift": estimate(0.0), "smallest_detectable_shift": 0.2},
+            6: {"reason": "away", "verdict": "WARN", "shift": estimate(-0.3)},
+            7: {"reason": "label", "verdict": "WARN", "shift": estimate(0.3), "label_kept": 0.4, "label_lost": True},
+            8: {"reason": "small", "verdict": "WARN", "shift": estimate(0.07, 0.02)},
+            9: {"reason": "some", "verdict": "WARN", "shift": estimate(0.0)},
+            10: {"reason": "same", "verdict": "WARN", "shift": estimate(0.0, 0.0), "smallest_detectable_shift": 0.0},
+            11: {"reason": "undefined", "verdict": "WARN", "shift": NOTHING, "demonstration": True},
         }
         return special.get(number, {})
 
@@ -204,7 +204,7 @@ def test_what_is_left_out_failed_or_undefined_says_so(tmp_path: Path) -> None:
 
 def test_a_curve_is_broken_where_a_dose_has_no_shift(tmp_path: Path) -> None:
     axes: Axes = (("budget.fraction", ["1%", "2%", "3%", "4%"], [0.01, 0.02, 0.03, 0.04]), ("attack", ["a", "b"], None))
-    gaps = {(1, 0): failed("x"), (1, 1): {"shift": NOTHING, "verdict": "WARN"}, (2, 1): None}
+    gaps = {(1, 0): failed("x"), (1, 1): {"shift": NOTHING, "verdict": "WARN", "reason": "undefined"}, (2, 1): None}
     page = page_of(write_study(tmp_path / "study", axes, change=lambda number, at: gaps.get(at, {})))
     section = page[page.index('id="curves"') : page.index('id="open"')]
     first, second = re.findall(r'<g class="s\d">\s*<path class="line" d="([^"]*)"', section)

@@ -122,6 +122,9 @@ def test_excludes_leave_out_what_matches_in_all_their_keys(
         ({"gird": {}}, "did you mean 'grid'"),
         ({"grid": {"victims": []}}, "is empty"),
         ({"grid": {"victims": [1, 1]}}, "'1' twice"),
+        ({"grid": {"seed": {"a": 0, "b": 0}}}, "holds a seed twice"),
+        ({"grid": {"case": ["digits-cam", "digits-cam"]}}, "'digits-cam' twice"),
+        ({"set": {"case": "digits-cam"}}, "a case cannot be set for all runs"),
         ({"grid": {"victims": [0]}}, "run 0: victims"),
         ({"grid": {"explainer.kind": ["gradd"]}}, "did you mean 'grad'"),
         ({"grid": {"victims": [1, 2]}, "exclude": [{"victims": 3}]}, "which the grid has not"),
@@ -219,7 +222,7 @@ def test_nothing_in_a_study_file_can_execute(tmp_path: Path) -> None:
 def test_a_bomb_of_aliases_ends_in_a_short_sentence() -> None:
     bomb = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
     for key in ("title", "limit", "exclude"):
-        with pytest.raises(InputError) as caught:
+        with pytest.raises(InputError, match="entries once its aliases are written out") as caught:
             read_study_file(f"{bomb}{key}: *a11\n", "study.yaml")
         assert len(str(caught.value)) < 1000
 

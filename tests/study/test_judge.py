@@ -141,16 +141,24 @@ def test_a_cell_of_several_seeds_is_judged_on_all_their_targets(tmp_path: Path) 
     assert judged(study, tmp_path) == cells  # from what was kept
 
 
-def test_what_did_not_finish_is_an_error_and_no_comparison(tmp_path: Path) -> None:
+def test_what_did_not_finish_is_an_error_and_stays_a_comparison(tmp_path: Path) -> None:
     study = made_up(tmp_path, [0.0, 0.3, 0.3])
     cells = judged(study, tmp_path, gone={1: "the disk is full."})
     assert [cell["verdict"] for cell in cells] == ["PASS", "ERROR", "FAIL"]
     assert "the disk is full" in cells[1]["sentence"]
     assert cells[1]["missing"] == [{"title": "Made up · 2% · 0", "why": "the disk is full.", "log": None}]
-    assert "2 comparisons" in cells[0]["sentence"]
+    assert "3 comparisons" in cells[0]["sentence"]
     verdict, sentence = answer(study, cells)
     assert verdict == "FAIL"
     assert "1 of 3 cells did not finish" in sentence
+
+
+def test_no_claim_depends_on_where_a_study_was_stopped(tmp_path: Path) -> None:
+    study = made_up(tmp_path, [0.12, *[0.0] * 11])
+    whole = judged(study, tmp_path)
+    first = judged(study, tmp_path, gone=dict.fromkeys(range(1, 12), "it is not done yet."))
+    assert whole[0]["p"] == first[0]["p"]
+    assert whole[0]["p_adjusted"] == first[0]["p_adjusted"] == pytest.approx(12 * whole[0]["p"])
 
 
 @pytest.mark.parametrize(

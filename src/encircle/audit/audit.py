@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from ..attacks import Attack, BaseSamples, Ceiling, Influence, NoPoison, ProjectedWatermark, RandomNoise, Watermark
 from ..core import InputError, digest, unknown_name
 from ..data import DataSet, DatasetSamples
+from ..data.poison import RESERVED
 from ..explain import Explainer
 from ..goals import Goal
 from ..models import fitting, split
@@ -252,6 +253,11 @@ class Audit:
             raise InputError("with one class there is nothing to classify; name at least two.")
         if self.data.kind == "table" and len(self.data.features) != shape[0]:
             raise InputError(f"{len(self.data.features)} feature names for {shape[0]} columns; name each column once.")
+        for name in self.data.features if self.data.kind == "table" else ():
+            if name in RESERVED or list(self.data.features).count(name) > 1:
+                raise InputError(
+                    f"the column {name!r} cannot be exported beside {' and '.join(map(repr, RESERVED))}, or is there twice; give each column a name of its own."
+                )
         for name in self.data.columns:
             if name not in self.data.features:
                 raise unknown_name("column", name, self.data.features)
@@ -359,8 +365,8 @@ class Audit:
     def digests(self) -> dict[str, str]:
         """SHA-256 of what the settings name but do not hold: starting weights, files of the goal, an own network.
 
-        A network of the user's own is known by its text, its weights of seed 0 and what it makes of two samples: two
-        networks that differ only in the code of `forward` are different models.
+        A network of the user's own is known by its text, its weights of seed 0, and what it makes of two samples when it is used and when it learns, and how
+        that depends on them: two networks that differ only in the code of `forward` are different models.
         """
         found = {name: digest_of_file(value) for name, value in vars(self.goal).items() if isinstance(value, Path)}
         if self.checkpoint is not None:
@@ -378,10 +384,16 @@ class Audit:
 
     def _network_digest(self) -> str:
         network = self.fresh()
-        with torch.no_grad():
-            logits = network(self.data.train.batch(torch.arange(min(2, len(self.data.train)))))
-        rounded = [f"{value:.3g}" for value in logits.flatten().tolist()]
-        return digest([str(network), digest_of_weights(network.state_dict()), rounded])
+        weights = digest_of_weights(network.state_dict())
+        inputs = self.data.train.batch(torch.arange(min(2, len(self.data.train)))).clone().requires_grad_()
+        logits = network(inputs)
+        (slopes,) = torch.autograd.grad(logits.square().sum(), inputs, allow_unused=True)
+        told = [logits, inputs.new_zeros(1) if slopes is None else slopes.norm()]
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            told.append(network.train()(inputs))
+        rounded = [f"{value:.3g}" for values in told for value in values.flatten().tolist()]
+        return digest([str(network), weights, rounded])
 
     @property
     def arms(self) -> list[Attack]:

@@ -117,9 +117,9 @@ class Cache:
         for path in folder.iterdir():
             with suppress(FileNotFoundError):
                 facts = path.stat()
-                if not path.name.startswith(_PARTIAL):
+                if _NAME.fullmatch(path.name):
                     whole.append((facts.st_mtime, facts.st_size, path))
-                elif now - facts.st_mtime > _STALE_SECONDS:
+                elif path.name.startswith(_PARTIAL) and now - facts.st_mtime > _STALE_SECONDS:
                     path.unlink()
         total = 0
         for _, size, path in sorted(whole, reverse=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import reprlib
 from collections.abc import Callable, Sequence
@@ -16,13 +17,14 @@ from pydantic import ValidationError
 from ..attacks import Ceiling
 from ..core import InputError
 from ..threat import Budget
-from ..training import Recipe
+from ..training import CodePath, Recipe
 from .case import UNIONS, Attacker, Case, Judging, options
 
 FILES = ("checkpoint", "goal.path", "goal.mask")
 """The keys of a case that name files."""
 
 _LARGEST_FILE = 1_000_000
+_MOST_ENTRIES = 1_000_000
 
 
 def embedded_cases() -> dict[str, str]:
@@ -63,14 +65,30 @@ def read_yaml(text: str, origin: str) -> dict[str, Any]:
     if len(text) > _LARGEST_FILE:
         raise InputError(f"{origin} has {len(text)} letters, more than any case or study needs; give another file.")
     try:
-        content = yaml.safe_load(text) or {}
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InputError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
+    content = {} if content is None else content
+    if _entries(content, {}) > _MOST_ENTRIES:
+        raise InputError(
+            f"{origin} has more than {_MOST_ENTRIES} entries once its aliases are written out; give another file."
+        )
     if not isinstance(content, dict):
         raise InputError(f"{origin} must hold keys and values; `encircle init` writes an example.")
     if (strange := _strange_key(content, set())) is not None:
         raise InputError(f"{origin} has the key {strange}, which is no text; put it in quotes.")
     return content
+
+
+def _entries(content: Any, known: dict[int, float]) -> float:
+    """How many entries there are with every alias written out, which is not done; endless where something holds itself."""
+    if not isinstance(content, dict | list):
+        return 1
+    if id(content) not in known:
+        known[id(content)] = math.inf  # while it is counted: whoever meets it now lies inside of it
+        inner = content.values() if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(_entries(item, known) for item in inner)
+    return known[id(content)]
 
 
 def _strange_key(content: Any, seen: set[int]) -> str | None:
@@ -146,9 +164,10 @@ def assign_text(content: dict[str, Any], override: str, option: str = "--set") -
     if not equals:
         raise InputError(f"{option} {override!r} is not of the form key=value.")
     try:
-        assign(content, key, yaml.safe_load(value))
-    except yaml.YAMLError as error:
+        found = yaml.safe_load(value)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InputError(f"{option} {key!r} is not YAML: {' '.join(str(error).split())}") from None
+    assign(content, key, found)
 
 
 def assign(content: dict[str, Any], key: str, value: Any) -> None:
@@ -184,7 +203,7 @@ def _explained(error: ValidationError) -> str:
             f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(known)}."
         )
     if first["type"] in {"union_tag_not_found", "model_attributes_type"}:  # keys without a kind; a value without keys
-        known = list(options(UNIONS[where]))
+        known = list(options(UNIONS[where.rpartition(".")[2]]))
         near = get_close_matches(str(first["input"]), known, n=1)
         return f"{where} needs its kind, as in {where}.kind={(near or known)[0]}."
     if first["type"] == "dataclass_type":
@@ -211,6 +230,7 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
         "ceiling": Ceiling,
         "judging": Judging,
         "attacker": Attacker,
+        "code_path": CodePath,
     }
     owner = fields.get(str(location[0]))
     return list(owner.__dataclass_fields__) if owner else []  # type: ignore[attr-defined]

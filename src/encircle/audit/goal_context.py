@@ -9,24 +9,35 @@ import torch
 from torch import Tensor
 
 from ..core import InputError
-from ..goals import GoalContext
+from ..goals import Away, GoalContext
 from ..seeds import derive_seed, generator
 from .audit import Audit
 
 
 def rehearse(audit: Audit) -> None:
-    """Resolve the goal for one test sample on a made-up map, to refuse one that does not fit before anything is trained.
+    """Resolve the goal for the named targets, or a test sample, on a made-up map, to refuse one that does not fit before anything is trained.
 
     Raises:
         InputError: as `Goal.resolve`.
     """
-    row = audit.targets[0] if not isinstance(audit.targets, int) else 0
-    if not 0 <= row < len(audit.data.test):
-        raise InputError(f"target {row} is not a row of the test set (0..{len(audit.data.test) - 1}); choose another.")
-    target, label = audit.data.test.batch(torch.tensor([row])), int(audit.data.test.labels[row])
+    named = [0] if isinstance(audit.targets, int) else audit.targets
+    for row in named:
+        if not 0 <= row < len(audit.data.test):
+            raise InputError(
+                f"target {row} is not a row of the test set (0..{len(audit.data.test) - 1}); choose another."
+            )
+    if isinstance(audit.targets, int) and isinstance(audit.goal, Away) and audit.goal.box is None:
+        boxless = [row for row in range(len(audit.data.test)) if row not in audit.data.boxes]
+        if boxless:
+            raise InputError(
+                f"the goal 'away' needs every test sample's box and {audit.data.name} lacks that of {len(boxless)}, row {boxless[0]} among them; give "
+                "box=(top, left, bottom, right), or name targets that have one."
+            )
+    target, label = audit.data.test.batch(torch.tensor([named[0]])), int(audit.data.test.labels[named[0]])
     shape = tuple(audit.explainer.attribute(audit.fresh(), target, torch.tensor([label])).shape[1:])
     ramp = torch.arange(math.prod(shape)).reshape(shape).float()  # stands for explanations that nobody has trained yet
-    audit.goal.resolve(goal_context(audit, row, shape, lambda sample, of: ramp, None))
+    for row in named:
+        audit.goal.resolve(goal_context(audit, row, shape, lambda sample, of: ramp, None))
 
 
 def goal_context(

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from pydantic import TypeAdapter
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core import InputError
 from ..storage import sha256_of
 
 
 def settings_of(piece: Any) -> Any:
-    """The settings of a configured object; a class of the user's own is described by the `repr` of its attributes.
+    """The settings of a configured object; a class of the user's own is described by its attributes.
+
+    Tensors, arrays and networks among them are known by all their values, everything else by its `repr`, which therefore has to tell all that decides scores.
 
     Raises:
         InputError: an attribute has no text of its own, only an address.
@@ -30,13 +34,35 @@ def settings_of(piece: Any) -> Any:
 
 
 def _own_settings(piece: Any) -> dict[str, str]:
-    settings = {name: repr(value) for name, value in sorted(vars(piece).items())} if hasattr(piece, "__dict__") else {}
+    slots = {name for base in type(piece).__mro__ for name in _names(base.__dict__.get("__slots__", ()))}
+    there = {name for name in slots if name not in {"__dict__", "__weakref__"} and hasattr(piece, name)}
+    settings = {name: _text(getattr(piece, name)) for name in sorted(there | set(getattr(piece, "__dict__", {})))}
     for name, text in settings.items():
         if " at 0x" in text:  # an address differs in every process, and with it the id of the run
             raise InputError(
                 f"{type(piece).__name__}.{name} has no text of its own; give its class a __repr__ that tells its settings."
             )
     return settings
+
+
+def _names(slots: str | Iterable[str]) -> Iterable[str]:
+    return [slots] if isinstance(slots, str) else slots
+
+
+def _text(value: Any) -> str:
+    """What tells a value apart; the `repr` of a tensor leaves out most of a large one, and that of a network its weights."""
+    if isinstance(value, nn.Module):
+        return f"{value} {digest_of_weights(value.state_dict())}"
+    if isinstance(value, Tensor | np.ndarray):
+        values = torch.as_tensor(value)
+        return f"{type(value).__name__} {values.dtype} {digest_of_weights({'': values})}"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_text(key)}: {_text(inner)}' for key, inner in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__}[{', '.join(map(_text, value))}]"
+    if isinstance(value, set | frozenset):
+        return f"{type(value).__name__}{{{', '.join(sorted(map(_text, value)))}}}"
+    return repr(value)
 
 
 def kind_of(piece: Any) -> str:
@@ -48,8 +74,13 @@ def digest_of_weights(weights: Mapping[str, Tensor]) -> str:
     """SHA-256 of names, shapes and values."""
     hasher = hashlib.sha256()
     for name, value in weights.items():
-        hasher.update(f"{name}{tuple(value.shape)}".encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        hasher.update(f"{name}{tuple(value.shape)}".encode() + _bytes(value))
     return hasher.hexdigest()
+
+
+def _bytes(value: Tensor) -> bytes:
+    plain = value.detach().cpu().contiguous()
+    return bytes(plain.reshape(-1).view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
 
 
 def digest_of_file(path: Path) -> str:

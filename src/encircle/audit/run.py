@@ -67,6 +67,7 @@ def run_audit(audit: Audit, runs: Path | str = "runs", reporter: Reporter | None
             for kind, count in audit.plan().items():
                 for _ in range(count):
                     reporter.finish(kind, reused=True)
+            Parts(folder).discard()  # killed before it came to that
             return judgement_of(folder)
         shop = Workshop(audit, fingerprint, reporter, cache=folder.parent / "cache", home=folder)
         _ = shop.path  # chosen before anything depends on it, and kept in the run folder

@@ -23,6 +23,9 @@ from ..scoring import (
 RESOLVABLE_ROWS = 500
 """An accuracy change of about one point cannot be told from nothing on fewer held-out rows than this."""
 
+MINIMUM_VICTIMS = 2
+"""With fewer victims no interval is claimed, however many targets there are."""
+
 FALSE_CLAIMS = 0.05
 """The probability of any false claim among the comparisons of a study."""
 
@@ -51,6 +54,8 @@ def judge(
         minimum_targets: with fewer no interval is claimed.
     """
     targets = scores["target"].unique(maintain_order=True).to_list()
+    # One victim says nothing of what another seed does, and an interval from many targets would look sharp all the same.
+    least = minimum_targets if victims >= MINIMUM_VICTIMS else len(targets) + 1
     null_seeds = pl.col("seed") >= victims
 
     def column(arm: str, name: str, *, null: bool = False) -> list[list[float]]:
@@ -62,13 +67,13 @@ def judge(
 
     def plain(arm: str, name: str, *, null: bool = False) -> Interval:
         scored = column(arm, name, null=null)
-        return hierarchical_bootstrap(scored, minimum_targets=minimum_targets, shared_seeds=True)
+        return hierarchical_bootstrap(scored, minimum_targets=least, shared_seeds=True)
 
     def change(arm: str, name: str) -> Interval:
         clean, null = column("clean", name), column("clean", name, null=True)
         compare: Callable[..., Interval] = seed_drift if arm == "clean" else paired_shift
         pieces = (clean, null) if arm == "clean" else (column(arm, name), clean, null)
-        return compare(*pieces, minimum_targets=minimum_targets, shared_seeds=True)
+        return compare(*pieces, minimum_targets=least, shared_seeds=True)
 
     arms = [
         {
@@ -80,9 +85,7 @@ def judge(
             "l1_change": facts_of(change(arm, "l1")),
             "label_kept": facts_of(plain(arm, "label_kept")),
             "accuracy": facts_of(plain(arm, "accuracy")),
-            "accuracy_change": facts_of(
-                _paired_only(column(arm, "accuracy"), column("clean", "accuracy"), minimum_targets)
-            ),
+            "accuracy_change": facts_of(_paired_only(column(arm, "accuracy"), column("clean", "accuracy"), least)),
             "drift": facts_of(plain(arm, "drift", null=arm == "clean")),
         }
         for arm, title in titles.items()
@@ -93,7 +96,7 @@ def judge(
     error = None if shift.low is None else shift_error(*pieces, shared_seeds=True)
     smallest = None if error is None else error.detectable()
     bent = column("ceiling", "jaccard") if "ceiling" in titles else None
-    share = None if bent is None else share_of_way(*pieces, bent, minimum_targets=minimum_targets, shared_seeds=True)
+    share = None if bent is None else share_of_way(*pieces, bent, minimum_targets=least, shared_seeds=True)
     undefined = len(targets) - defined_targets(*pieces)
     evidence = Evidence(
         shift=shift,
@@ -105,13 +108,14 @@ def judge(
         targets=len(targets),
         undefined=undefined,
         minimum_targets=minimum_targets,
+        victims=victims,
     )
-    verdict, sentence = decide(evidence)
+    decision = decide(evidence)
     return {
-        "verdict": verdict,
-        "sentence": sentence,
-        "advice": advice(verdict, titles[attack]),
-        "demonstration": len(targets) < minimum_targets,
+        "verdict": decision.verdict,
+        "sentence": decision.sentence,
+        "advice": advice(decision.verdict, titles[attack]),
+        "demonstration": len(targets) < minimum_targets or victims < MINIMUM_VICTIMS,
         "attack": attack,
         "threshold": threshold,
         "label_kept_threshold": label_kept,
@@ -151,6 +155,7 @@ class Evidence:
         targets: how many.
         undefined: how many of them have no defined score with the attack, with the clean victims, or with those for the null.
         minimum_targets: with fewer no interval is claimed.
+        victims: of each arm and target; with fewer than two no interval is claimed.
         comparisons: how many comparisons the claim was corrected for; 1 for an audit by itself.
         adjusted: its p-value after that correction.
     """
@@ -164,12 +169,29 @@ class Evidence:
     targets: int
     undefined: int
     minimum_targets: int
+    victims: int
     comparisons: int = 1
     adjusted: float | None = None
 
 
-def decide(evidence: Evidence) -> tuple[str, str]:
-    """The verdict and its sentence: the first rule that holds."""
+@final
+@dataclass(frozen=True)
+class Decision:
+    """A verdict with the rule that led to it.
+
+    Attributes:
+        verdict: `"PASS"`, `"WARN"` or `"FAIL"`.
+        reason: a word for the rule, for grouping.
+        sentence: for people who are not specialists.
+    """
+
+    verdict: str
+    reason: str
+    sentence: str
+
+
+def decide(evidence: Evidence) -> Decision:
+    """The first rule that holds."""
     shift, kept, smallest, targets = evidence.shift, evidence.kept, evidence.smallest, evidence.targets
     threshold, label_kept, undefined = evidence.threshold, evidence.label_kept, evidence.undefined
     minimum_targets = evidence.minimum_targets
@@ -183,47 +205,69 @@ def decide(evidence: Evidence) -> tuple[str, str]:
     seen = "" if not smallest else f"; only one of {smallest:.2f} or more would have been seen{among}"
     none_found = f"no shift found beyond what another training seed does ({span})"
     chance = evidence.adjusted is not None and evidence.adjusted > FALSE_CLAIMS
-    rules: list[tuple[bool, str, str]] = [
-        (not math.isfinite(shift.mean), "WARN", f"Inconclusive: {constant}."),
-        (targets < minimum_targets, "WARN", f"A demonstration on {few}, too few for a claim: {moved}, and {stayed}."),
-        (shift.low is None, "WARN", f"Inconclusive: {constant}, which leaves too few for a claim."),
+    rules: list[tuple[bool, str, str, str]] = [
+        (not math.isfinite(shift.mean), "WARN", "undefined", f"Inconclusive: {constant}."),
+        (
+            targets < minimum_targets,
+            "WARN",
+            "few",
+            f"A demonstration on {few}, too few for a claim: {moved}, and {stayed}.",
+        ),
+        (
+            evidence.victims < MINIMUM_VICTIMS,
+            "WARN",
+            "few",
+            f"A demonstration with one victim, which does not tell what another training seed does: {moved}, and {stayed}.",
+        ),
+        (shift.low is None, "WARN", "undefined", f"Inconclusive: {constant}, which leaves too few for a claim."),
         (
             beyond and chance,
             "WARN",
+            "chance",
             f"Inconclusive: {moved} ({span}), but{among} as much may be chance (adjusted p = {evidence.adjusted or 0:.2f}).",
         ),
         (
             beyond and shift.mean >= threshold and kept >= label_kept,
             "FAIL",
+            "bent",
             f"The explanation can be bent: {moved} beyond what another training seed does ({span}), and {stayed}.",
         ),
-        (beyond and kept < label_kept, "WARN", f"{moved} ({span}), but only {stayed}: the attack is not a silent one."),
-        (beyond, "WARN", f"A small shift: {moved} ({span}), less than the threshold of {threshold:.2f}."),
+        (
+            beyond and kept < label_kept,
+            "WARN",
+            "label",
+            f"{moved} ({span}), but only {stayed}: the attack is not a silent one.",
+        ),
+        (beyond, "WARN", "small", f"A small shift: {moved} ({span}), less than the threshold of {threshold:.2f}."),
         (
             shift.high is not None and shift.high < 0,
             "WARN",
+            "away",
             f"{evidence.attack} moved the explanation {shift.mean:+.2f} (Jaccard), away from the attacker's map ({span}): "
             "it was not steered, but it is not stable either.",
         ),
-        (undefined > 0, "WARN", f"Inconclusive: {none_found}, but {constant}."),
+        (undefined > 0, "WARN", "some", f"Inconclusive: {none_found}, but {constant}."),
         (
             not smallest,
             "WARN",
+            "same",
             f"Inconclusive: {none_found}, but every score was the same, which says nothing of what would be seen.",
         ),
         (
             smallest is not None and smallest <= threshold and shift.high is not None and shift.high < threshold,
             "PASS",
+            "none",
             f"{none_found[0].upper()}{none_found[1:]}; one of {smallest or 0:.2f} would have been seen{among}.",
         ),
         (
             smallest is not None and smallest <= threshold,
             "WARN",
+            "open",
             f"Inconclusive: {none_found}, which does not rule out one of {threshold:.2f}. More targets would tell.",
         ),
-        (True, "WARN", f"Inconclusive: {none_found}{seen}. More targets would tell."),
+        (True, "WARN", "weak", f"Inconclusive: {none_found}{seen}. More targets would tell."),
     ]
-    return next((verdict, sentence) for holds, verdict, sentence in rules if holds)
+    return next(Decision(verdict, reason, sentence) for holds, verdict, reason, sentence in rules if holds)
 
 
 def advice(verdict: str, attack: str) -> list[str]:

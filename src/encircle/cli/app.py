@@ -22,8 +22,9 @@ app = typer.Typer(
     help="How far can poisoned training data bend a model's explanations? Audit models that you own or may study.",
     epilog="Exit codes: 0 every verdict PASS or WARN; 1 some verdict FAIL; 2 bad input; 3 something did not finish.",
 )
-messages = Console(stderr=True, highlight=False)
-answers = Console(highlight=False)
+# Without emoji, or `:100:` in a path or a title would become one.
+messages = Console(stderr=True, highlight=False, emoji=False)
+answers = Console(highlight=False, emoji=False)
 
 
 def read_file(path: Path) -> str:

@@ -21,7 +21,7 @@ from ..core import InputError
 from ..jobs.task import Executor, Tally
 from ..report.formats import p_value, plain_estimate
 from ..storage import write_text
-from ..study.folder import Conclusion, begin, reopen
+from ..study.folder import Conclusion, begin, noted_device, reopen
 from ..study.grid import expand
 from ..study.plan import KINDS, SHARED, plan
 from ..study.probe import forecast
@@ -57,6 +57,12 @@ DryRun = Annotated[
 ]
 Zero = Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 whatever the verdicts, if every run finished.")]
 Device = Annotated[str, typer.Option(help="Where models are trained: cpu or cuda. Another device means other runs.")]
+SameDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--device", help="Where models are trained: cpu or cuda; default: as before. Another device means other runs."
+    ),
+]
 Gpus = Annotated[float, typer.Option(min=0, help="Share of an accelerator that a task takes, for Ray.")]
 
 
@@ -105,13 +111,21 @@ def resume(
     address: Address = None,
     cpus: Cpus = None,
     minutes: Minutes = None,
-    device: Device = "cpu",
+    device: SameDevice = None,
     gpus: Gpus = 0.0,
     as_json: Json = False,
     exit_zero: Zero = False,
 ) -> None:
     """Go on with a study that was stopped, by whatever; what is recorded is not done again."""
-    _go_on(root, executor_of(executor, address, cpus), minutes, device, gpus, as_json=as_json, exit_zero=exit_zero)
+    _go_on(
+        root,
+        executor_of(executor, address, cpus),
+        minutes,
+        device or noted_device(root),
+        gpus,
+        as_json=as_json,
+        exit_zero=exit_zero,
+    )
 
 
 @study_app.command()
@@ -121,14 +135,14 @@ def retry(
     address: Address = None,
     cpus: Cpus = None,
     minutes: Minutes = None,
-    device: Device = "cpu",
+    device: SameDevice = None,
     gpus: Gpus = 0.0,
     as_json: Json = False,
     exit_zero: Zero = False,
 ) -> None:
     """Go on with a study and try its failed tasks again."""
     chosen = executor_of(executor, address, cpus)
-    _go_on(root, chosen, minutes, device, gpus, as_json=as_json, exit_zero=exit_zero, again=True)
+    _go_on(root, chosen, minutes, device or noted_device(root), gpus, as_json=as_json, exit_zero=exit_zero, again=True)
 
 
 @study_app.command()

@@ -19,6 +19,12 @@ from ..threat import Column
 
 Kind = Literal["image", "table"]
 
+_COMPARED = 16
+"""About so many items are asked whether they agree with the labels that a data set states."""
+
+_READ_AGAIN = 32
+"""So many rows are read twice to see whether they stay the same: half of them mirrored at random do so once in 2^32."""
+
 
 class Samples(Dataset[tuple[Tensor, int]], ABC):
     """An ordinary map-style `Dataset` whose items can also be fetched as a batch, so that sets need not fit in memory.
@@ -87,7 +93,7 @@ class TensorSamples(Samples):
 class DatasetSamples(Samples):
     """Your own map-style `Dataset` of `(input, label)` pairs; inputs are read when needed and never kept.
 
-    Labels are read once, from `dataset.targets` where there is such an attribute and from the items otherwise.
+    Labels are read once, from `dataset.targets` where there is such an attribute that a few items agree with, and from the items otherwise.
     """
 
     waits = True
@@ -97,11 +103,20 @@ class DatasetSamples(Samples):
         self._shape: torch.Size | None = None
         count: int = len(dataset)  # type: ignore[arg-type]
         known = getattr(dataset, "targets", None)
-        values = known if known is not None and len(known) == count else [self._item(row)[1] for row in range(count)]
         try:
-            self.labels = torch.as_tensor([_whole(value) for value in values], dtype=torch.int64)
+            told = None if known is None or len(known) != count else [_whole(value) for value in known]
+        except (TypeError, ValueError):
+            told = None
+        try:
+            # A `target_transform` changes the items and not the attribute.
+            some = (
+                {row: _whole(self._item(row)[1]) for row in range(0, count, max(count // _COMPARED, 1))} if told else {}
+            )
+            if told is None or any(told[row] != label for row, label in some.items()):
+                told = [_whole(self._item(row)[1]) for row in range(count)]
         except (TypeError, ValueError):
             raise InputError("a label of your data set is not a whole number; number the classes from 0.") from None
+        self.labels = torch.as_tensor(told, dtype=torch.int64)
 
     def batch(self, rows: Int[Tensor, "b"]) -> Float[Tensor, "b *shape"]:
         """The inputs of these rows.
@@ -235,15 +250,14 @@ class DataSet:
             _check_labels(f"{self.name} ({part})", samples.labels, len(self.classes))
             hasher.update(part.encode() + samples.labels.numpy().tobytes())
             row = 0
-            first, again = samples.batch(torch.tensor([0])), samples.batch(torch.tensor([0]))
+            some = torch.arange(min(_READ_AGAIN, len(samples)))
+            first, again = samples.batch(some), samples.batch(some)
             if first.shape[1:] != self.shape:
                 raise InputError(
                     f"{self.name} ({part}) holds inputs of {tuple(first.shape[1:])}, the training set of {self.shape}; make them alike."
                 )
             if not torch.equal(first.nan_to_num(), again.nan_to_num()):
-                raise InputError(
-                    f"{self.name} ({part}), row 0 reads differently each time; turn random augmentation off."
-                )
+                raise InputError(f"{self.name} ({part}) reads differently each time; turn random augmentation off.")
             for chunk in samples.chunks():
                 _check_inputs(f"{self.name} ({part})", chunk, row)
                 hasher.update(chunk.contiguous().numpy().tobytes())

@@ -15,14 +15,19 @@ from jaxtyping import Float, Int
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from ..core import InputError, StorageError
+from ..core import InputError, StorageError, digest
 from ..storage import read_json, replacing_folder, sha256_of, write_json
 
 MARK_KEY = "encircle"
+RESERVED = ("label", MARK_KEY)
+"""Columns that an exported table has besides its own."""
+
 MARK = "POISON: made by the encircle toolkit to audit a model. Do not train on this sample."
-_FORMAT = 1
+_FORMAT = 2
 _MANIFEST = "manifest.json"
 _TABLE = "poison.parquet"
+_TOLD = ("shape", "labels", "bases", "overwritten", "sha256")
+"""What a manifest's digest is of."""
 
 
 @final
@@ -65,18 +70,16 @@ class Poison:
                 if self.inputs.dim() == 4
                 else _save_table(self, temporary, features)
             )
+            told = {
+                "shape": list(self.inputs.shape[1:]),
+                "labels": self.labels.tolist(),
+                "bases": self.bases.tolist(),
+                "overwritten": self.overwritten.tolist(),
+                "sha256": {name: sha256_of(temporary / name) for name in files},
+            }
+            known = digest([told[name] for name in _TOLD])
             write_json(
-                temporary / _MANIFEST,
-                {
-                    MARK_KEY: MARK,
-                    "format": _FORMAT,
-                    "shape": list(self.inputs.shape[1:]),
-                    "labels": self.labels.tolist(),
-                    "bases": self.bases.tolist(),
-                    "overwritten": self.overwritten.tolist(),
-                    "sha256": {name: sha256_of(temporary / name) for name in files},
-                    **(about or {}),
-                },
+                temporary / _MANIFEST, {MARK_KEY: MARK, "format": _FORMAT, **told, "digest": known, **(about or {})}
             )
 
     @classmethod
@@ -94,18 +97,21 @@ class Poison:
         if not (folder / _MANIFEST).is_file():
             raise InputError(f"{folder} holds no poison manifest; delete the folder and run again.")
         manifest = read_json(folder / _MANIFEST)
-        needed = {"shape", "labels", "bases", "overwritten", "sha256"}
-        if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT or not needed <= set(manifest):
+        if not _is_manifest(manifest):
             raise InputError(f"{folder / _MANIFEST} is not a poison manifest of this version; export the poison again.")
+        if manifest["digest"] != digest([manifest[name] for name in _TOLD]):
+            raise StorageError(
+                f"{folder / _MANIFEST} was changed since it was exported; delete {folder} and run again."
+            )
         for name, expected in manifest["sha256"].items():
-            path = folder / Path(name).name
+            path = folder / name
             if not path.is_file() or sha256_of(path) != expected:
                 raise StorageError(
                     f"{path} is missing or was changed since it was exported; delete {folder} and run again."
                 )
         shape = manifest["shape"]
         if len(shape) == 3:
-            inputs = _load_images([folder / Path(name).name for name in manifest["sha256"]], shape)
+            inputs = _load_images([folder / name for name in manifest["sha256"]], shape)
         else:
             frame = pl.read_parquet(folder / _TABLE)
             inputs = torch.from_numpy(frame.select(pl.exclude("label", MARK_KEY)).to_numpy().astype(np.float32))
@@ -116,15 +122,32 @@ class Poison:
         return cls(inputs, labels, bases, base_inputs(bases), overwritten)
 
 
+def _is_manifest(content: Any) -> bool:
+    """Whether `save` may have written this: a row of each list for every sample, and the file or files they are in."""
+    if not isinstance(content, dict) or content.get("format") != _FORMAT or not {*_TOLD, "digest"} <= set(content):
+        return False
+    rows = [content[name] for name in ("labels", "bases", "overwritten")]
+    whole = all(isinstance(row, list) and all(type(value) is int for value in row) for row in (*rows, content["shape"]))
+    files = content["sha256"]
+    if not whole or len({len(row) for row in rows}) != 1 or not isinstance(files, dict):
+        return False
+    expected = [_TABLE] if len(content["shape"]) != 3 else list(map(_picture, range(len(rows[0]))))
+    return list(files) == expected
+
+
 def _save_images(inputs: Tensor, folder: Path) -> list[str]:
     mark = PngImagePlugin.PngInfo()
     mark.add_text(MARK_KEY, MARK)
     names = []
     for number, levels in enumerate((inputs.double() * 255).round().to(torch.uint8)):
         pixels = levels.permute(1, 2, 0).numpy()
-        names.append(f"{number:05d}.png")
+        names.append(_picture(number))
         Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(folder / names[-1], pnginfo=mark)
     return names
+
+
+def _picture(number: int) -> str:
+    return f"{number:05d}.png"
 
 
 def _load_images(paths: Sequence[Path], shape: Sequence[int]) -> Float[Tensor, "p c h w"]:
@@ -142,7 +165,7 @@ def _load_images(paths: Sequence[Path], shape: Sequence[int]) -> Float[Tensor, "
 def _save_table(poison: Poison, folder: Path, features: Sequence[str]) -> list[str]:
     flat = poison.inputs.flatten(1).numpy()
     names = list(features) or [f"x{column}" for column in range(flat.shape[1])]
-    if len({*names, "label", MARK_KEY}) != flat.shape[1] + 2:
+    if len({*names, *RESERVED}) != flat.shape[1] + 2:
         raise InputError(
             f"each column of an exported table needs a name of its own, not 'label' or {MARK_KEY!r}; rename them."
         )
@@ -195,6 +218,6 @@ def _parquet_marked(path: Path) -> bool:
 def _json_marked(path: Path) -> bool:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and content.get(MARK_KEY) == MARK

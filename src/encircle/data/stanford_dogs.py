@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, cast
@@ -99,7 +100,17 @@ def _listed(folder: Path, name: str) -> list[tuple[str, int]]:
         content = loadmat(path, squeeze_me=False)
         files = [str(entry.item() if hasattr(entry, "item") else entry) for entry in content["file_list"][:, 0]]
         labels = [int(label) for label in content["labels"][:, 0]]
-    except (MatReadError, KeyError, IndexError, ValueError, TypeError, OSError, NotImplementedError, EOFError) as error:
+    except (
+        MatReadError,
+        KeyError,
+        IndexError,
+        ValueError,
+        TypeError,
+        OSError,
+        NotImplementedError,
+        EOFError,
+        zlib.error,
+    ) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{path} is damaged ({reason}); unpack lists.tar again.") from None
     if len(files) != len(labels):

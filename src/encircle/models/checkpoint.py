@@ -17,7 +17,7 @@ def fitting(weights: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, 
     """The weights a network takes from a checkpoint, by name, and the names of those it has no place for.
 
     A CAM classifier need not find a head in it: a trunk that was learnt for other classes, such as torchvision's ResNet-18, gets a fresh head a seed.
-    What standardises the inputs is the network's own.
+    What standardises the inputs is the checkpoint's where it has it, and else the network's own.
 
     Args:
         weights: tensors by name.
@@ -95,8 +95,11 @@ def _restate(layer: nn.Module, mean: Tensor, variance: Tensor) -> None:
         not isinstance(layer, nn.modules.batchnorm._BatchNorm)
         or layer.running_mean is None
         or layer.running_var is None
+        or not layer.affine
     ):
-        raise InputError("a batch normalisation keeps no statistics, so there is nothing to measure anew.")
+        raise InputError(
+            "a batch normalisation keeps no statistics, or no scale and shift, so there is nothing to measure anew."
+        )
     slope = layer.weight.double() / (layer.running_var.double() + layer.eps).sqrt()
     offset = layer.bias.double() - slope * layer.running_mean.double()
     layer.running_mean.copy_(mean)

@@ -18,6 +18,7 @@ _CELL = {
     "at": [int],
     "title": str,
     "verdict": str,
+    "reason": str,
     "sentence": str,
     "advice": [str],
     "attack": _TEXT,
@@ -52,6 +53,9 @@ _STUDY = {
     "environment": (dict, type(None)),
     "study": str,
 }
+REASONS = ("error", "few", "undefined", "chance", "label", "small", "away", "weak", "open", "some", "same")
+"""Why a cell may be open, the gravest first."""
+
 _VERDICTS = ("FAIL", "ERROR", "WARN", "PASS")
 _NAME = re.compile(r"[^\\/.\x00-\x1f\x7f-\x9f][^\\/\x00-\x1f\x7f-\x9f]*")
 _LOG = re.compile(rf"logs/{_NAME.pattern}")
@@ -122,6 +126,7 @@ def _belongs(cell: Mapping[str, Any], sizes: list[int]) -> bool:
     change = {} if control is None else control.get("change")
     return (
         cell["verdict"] in _VERDICTS
+        and (cell["verdict"] in {"PASS", "FAIL"} or cell["reason"] in REASONS)
         and len(cell["at"]) == len(sizes)
         and all(0 <= at < size for at, size in zip(cell["at"], sizes, strict=True))
         and all(_NAME.fullmatch(run["folder"]) for run in cell["runs"])

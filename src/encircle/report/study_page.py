@@ -14,7 +14,7 @@ from ..storage import write_text
 from .formats import decimal, duration, estimate, known, p_value, percent
 from .glossary import study_glossary
 from .study_charts import Curves, curves
-from .study_load import SavedStudy, load_study
+from .study_load import REASONS, SavedStudy, load_study
 from .study_table import Table, table
 from .study_thumbnails import Thumbnail, thumbnails
 from .templating import script_hash, templates
@@ -122,7 +122,7 @@ def study_to_html(study: SavedStudy, home: Path, *, title: str | None = None) ->
         heat=heat,
         curves=drawn,
         threshold=decimal(facts["threshold"]),
-        opened=_open(cells, entries, float(facts["threshold"])),
+        opened=_open(cells, entries),
         quiet=_quiet(cells)[:_MOST_NAMED],
         quieter=max(counts["PASS"] - _MOST_NAMED, 0),
         entries=entries,
@@ -186,12 +186,12 @@ def _at_least(value: Any) -> str:
     return decimal(max(number, 0.01)) if number else "not known"
 
 
-def _open(cells: Sequence[Mapping[str, Any]], entries: Sequence[CellEntry], threshold: float) -> list[Open]:
+def _open(cells: Sequence[Mapping[str, Any]], entries: Sequence[CellEntry]) -> list[Open]:
     """Cells of which no claim can be made, by reason, the gravest first."""
     by_reason: dict[str, list[Named]] = {}
     for cell, entry in zip(cells, entries, strict=True):
         if cell["verdict"] in {"WARN", "ERROR"}:
-            reason = _reason(cell, threshold)
+            reason = cell["reason"]
             note, log = _note(cell, found=reason in _FOUND), None
             if entry.missing:
                 _, why, log = entry.missing[0]
@@ -199,14 +199,17 @@ def _open(cells: Sequence[Mapping[str, Any]], entries: Sequence[CellEntry], thre
             by_reason.setdefault(reason, []).append(Named(entry.number, cell["title"], note, log))
     return [
         Open(*_REASONS[reason], found[:_MOST_NAMED], max(len(found) - _MOST_NAMED, 0))
-        for reason in _REASONS
+        for reason in REASONS
         if (found := by_reason.get(reason))
     ]
 
 
 _REASONS = {
     "error": ("Did not finish", "Nothing is known about these; “encircle study retry” tries them again."),
-    "few": ("Too few targets for a claim", "These are demonstrations; raise the number of targets."),
+    "few": (
+        "Too few targets or victims for a claim",
+        "These are demonstrations; raise the number of targets, and of victims to two or more.",
+    ),
     "undefined": ("Undefined explanations", "The map was constant for too many targets to say anything."),
     "chance": (
         "May be chance",
@@ -223,30 +226,14 @@ _REASONS = {
         "Undefined for some targets",
         "No shift was found, but for some targets the map was constant, and nothing is known about those.",
     ),
+    "open": (
+        "The threshold is not ruled out",
+        "No shift was found, but the interval still holds one of the threshold’s size. More targets would tell.",
+    ),
     "same": ("The same score everywhere", "Every score was the same, which says nothing of what would be seen."),
 }
 _FOUND = {"label", "small", "away"}
 """Reasons of cells that did find a shift: what else would have been claimed is beside the point there."""
-
-
-def _reason(cell: Mapping[str, Any], threshold: float) -> str:
-    """The rule by which the cell's verdict was decided, in the order of `audit.verdicts.decide`."""
-    mean, low, high = (known(cell["shift"][end]) for end in ("mean", "low", "high"))
-    adjusted, smallest = known(cell["p_adjusted"]), known(cell["smallest_detectable_shift"])
-    rules = [
-        (cell["verdict"] == "ERROR", "error"),
-        (mean is None, "undefined"),
-        (bool(cell["demonstration"]), "few"),
-        (low is None or high is None, "undefined"),
-        (low is not None and low > 0 and adjusted is not None and adjusted > 0.05, "chance"),
-        (low is not None and low > 0 and bool(cell["label_lost"]), "label"),
-        (low is not None and low > 0, "small"),
-        (high is not None and high < 0, "away"),
-        (not smallest, "same"),
-        (smallest is not None and smallest <= threshold, "some"),  # else it would have been a PASS
-        (True, "weak"),
-    ]
-    return next(name for holds, name in rules if holds)
 
 
 def _note(cell: Mapping[str, Any], *, found: bool = False) -> str:

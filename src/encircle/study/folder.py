@@ -9,10 +9,10 @@ from typing import Any, final
 
 import polars as pl
 
-from ..core import InputError
+from ..core import InputError, digest
 from ..report import render_study
 from ..storage import read_json, replacing, write_json, write_parquet, write_text
-from .grid import Study, expand
+from .grid import Run, Study, expand
 from .judge import Missing, answer, judge_cells
 from .junit import write_junit
 from .plan import Plan, Planned
@@ -67,21 +67,33 @@ def _inside(root: Path, name: str) -> str:
 
 
 def note_plan(root: Path, plan: Plan) -> None:
-    """Keep which task ends which run, so that results can be read without planning, which needs the data."""
-    runs = [{"task": planned.task, "folder": planned.folder} for planned in plan.runs]
-    write_json(root / "plan.json", {"runs": runs, "wanted": plan.wanted})
+    """Keep which task ends which run, so that results can be read without planning, which needs the data, and the device that it is planned for."""
+    runs = [{"task": planned.task, "folder": planned.folder, "case": _known(planned.run)} for planned in plan.runs]
+    write_json(root / "plan.json", {"runs": runs, "wanted": plan.wanted, "device": plan.device})
+
+
+def noted_device(root: Path) -> str:
+    """The device that a study was last planned for; `"cpu"` where it was not yet."""
+    path = root / "plan.json"
+    return str(read_json(path).get("device", "cpu")) if path.is_file() else "cpu"
 
 
 def noted_runs(root: Path, study: Study) -> list[Planned]:
     """The runs of a study, as `note_plan` kept them.
 
     Raises:
-        InputError: there is no such note, or it is of another study.
+        InputError: there is no such note, or it is of other cases, such as those before `study.yaml` was edited.
     """
     noted = read_json(root / "plan.json")["runs"]
-    if len(noted) != len(study.runs):
-        raise InputError(f"{root / 'plan.json'} does not belong to the study; run `encircle study resume {root}`.")
+    if [one.get("case") for one in noted] != [_known(run) for run in study.runs]:
+        raise InputError(
+            f"{root / 'plan.json'} is of other cases than `study.yaml` now gives; run `encircle study resume {root}`."
+        )
     return [Planned(run, one["task"], one["folder"]) for run, one in zip(study.runs, noted, strict=True)]
+
+
+def _known(run: Run) -> str:
+    return digest(run.case.model_dump(mode="json"))
 
 
 @final
@@ -143,7 +155,7 @@ def conclude(
             for axis in study.axes
         ],
         "dose": None if study.dose is None else study.dose.name,
-        "family": sum(cell["p"] is not None for cell in cells),
+        "family": sum(cell["p"] is not None or cell["verdict"] == "ERROR" for cell in cells),
         "threshold": study.runs[0].case.judging.threshold,
         "cells": cells,
         "counts": {"runs": len(runs), "finished": len(finished), "tasks": counts},

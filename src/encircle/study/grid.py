@@ -140,6 +140,8 @@ def expand(file: StudyFile, origin: str) -> Study:
         InputError: an unknown key (with the nearest right spelling), a value out of range, an exclude that excludes
             nothing, a grid that is too large.
     """
+    if CASE in file.settings:
+        raise InputError(f"{origin}: a case cannot be set for all runs; name it as `case:`, or several in the grid.")
     axes = [_axis(name, values, origin) for name, values in file.grid.items()]
     runs = [_run(file, axes, at, origin) for at in _combinations(axes, file.exclude, origin)]
     return Study(
@@ -167,6 +169,10 @@ def _axis(name: str, values: list[Any] | dict[str, Any], origin: str) -> Axis:
         twice = next(label for label in labels if labels.count(label) > 1)
         raise InputError(
             f"{origin}: grid.{name} holds {twice!r} twice; drop one, or give each value a name of its own."
+        )
+    if name == POOLED and any(value in contents[:place] for place, value in enumerate(contents)):
+        raise InputError(
+            f"{origin}: grid.{name} holds a seed twice under two names; a run repeats nothing, so drop one."
         )
     changes: list[dict[str, Any]] = []
     for content in contents:

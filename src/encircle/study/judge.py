@@ -43,7 +43,7 @@ def judge_cells(
 ) -> list[dict[str, Any]]:
     """The cells of a study as `study.json` holds them (docs/study-folder.md).
 
-    Claims are corrected for all cells that make one (Holm): an explanation counts as bent where the interval excludes
+    Claims are corrected for all cells that make one or would, had their runs finished (Holm): an explanation counts as bent where the interval excludes
     zero *and* the adjusted p-value is at most 0.05, and "nothing found" comes with the shift that would have been
     claimed at the level at which the correction would have tested it.
 
@@ -54,7 +54,8 @@ def judge_cells(
         missing: why a run did not finish, by the id of its task.
     """
     summaries = [_summary([runs[run] for run in cell.runs], root, missing) for cell in study.cells]
-    p_values = [None if summary is None else summary["p_value"] for summary in summaries]
+    # A comparison that was asked for stays one while its run is missing: what is told of the others must not depend on when a study was stopped.
+    p_values = [1.0 if summary is None else summary["p_value"] for summary in summaries]
     adjusted, family = holm(p_values), sum(value is not None for value in p_values)
     level = 1 - FALSE_CLAIMS / max(family - sum(value is not None and value <= FALSE_CLAIMS for value in adjusted), 1)
     return [
@@ -159,16 +160,18 @@ def _judged_cell(
         targets=summary["targets"],
         undefined=summary["undefined"],
         minimum_targets=summary["minimum_targets"],
+        victims=summary["victims"],
         comparisons=family,
         adjusted=adjusted,
     )
-    verdict, sentence = decide(evidence)
+    decision = decide(evidence)
     return {
         "at": list(cell.at),
         "title": cell.title,
-        "verdict": verdict,
-        "sentence": sentence,
-        "advice": advice(verdict, mine["title"]),
+        "verdict": decision.verdict,
+        "reason": decision.reason,
+        "sentence": decision.sentence,
+        "advice": advice(decision.verdict, mine["title"]),
         "attack": summary["attack"],
         "attack_title": mine["title"],
         "shift": shift,
@@ -200,6 +203,7 @@ def _missing_cell(cell: Cell, runs: Sequence[Planned], root: Path, missing: Mapp
         "at": list(cell.at),
         "title": cell.title,
         "verdict": "ERROR",
+        "reason": "error",
         "sentence": f"Nothing is known, because {few} did not finish: {gone[0].why}",
         "advice": [],
         **dict.fromkeys(

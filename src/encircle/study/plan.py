@@ -68,11 +68,13 @@ class Plan:
         runs: in the order of `Study.runs`.
         tasks: each after those it needs.
         wanted: how many tasks of each kind the runs need if each is counted for itself.
+        device: where models are trained.
     """
 
     runs: tuple[Planned, ...]
     tasks: tuple[Task, ...]
     wanted: dict[str, int]
+    device: str
 
 
 def plan(study: Study, root: Path, *, device: str = "cpu", gpus: float = 0.0) -> Plan:
@@ -98,7 +100,7 @@ def plan(study: Study, root: Path, *, device: str = "cpu", gpus: float = 0.0) ->
     shared = sorted((task for task in planner.tasks.values() if task.kind in SHARED), key=lambda t: order.index(t.kind))
     first = [task for task in shared if task.kind != "unexplained"]
     rest = [task for task in planner.tasks.values() if task.kind not in SHARED or task.kind == "unexplained"]
-    return Plan(tuple(runs), (*first, *rest), planner.wanted)
+    return Plan(tuple(runs), (*first, *rest), planner.wanted, device)
 
 
 def located(case: Case, root: Path) -> Case:

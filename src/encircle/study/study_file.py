@@ -192,4 +192,8 @@ def _by_name(cases: list[Any] | dict[str, Any], place: Callable[[str], str], ori
         return {str(label): _whole(case, place, origin) for label, case in cases.items()}
     if not all(isinstance(case, str) for case in cases):
         raise InputError(f"{origin}: grid.case must list names of cases, or give each a name; correct it.")
-    return {Path(case).stem: _whole(case, place, origin) for case in cases}
+    names = [Path(case).stem for case in cases]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{origin}: grid.case holds {twice!r} twice; drop one, or give each case a name of its own.")
+    return {name: _whole(case, place, origin) for name, case in zip(names, cases, strict=True)}
