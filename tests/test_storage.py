@@ -142,6 +142,25 @@ with storage.replacing_folder(Path({str(tmp_path)!r}) / "folder") as temporary:
         sweep(tmp_path)
         assert names(tmp_path) == ["folder", "folder/a", "folder/b"]
 
+    def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        target = tmp_path / "out"
+        target.mkdir()
+        (target / "old").write_text("precious")
+        replace = Path.replace
+
+        def refuse(self: Path, to: Path) -> Path:
+            if to == target and "old-" not in self.name:
+                raise OSError(5, "Input/output error")
+            return replace(self, to)
+
+        monkeypatch.setattr(Path, "replace", refuse)
+        with pytest.raises(StorageError, match="cannot write"), replacing_folder(target) as temporary:
+            (temporary / "new").write_text("x")
+        assert (target / "old").read_text() == "precious"
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
     def test_a_full_disk_is_a_storage_error_and_keeps_the_old_folder(self, tmp_path: Path) -> None:
         (tmp_path / "folder").mkdir()
         (tmp_path / "folder" / "old").write_text("old")

@@ -98,6 +98,14 @@ def test_the_least_recently_used_is_trimmed_at_the_limit(tmp_path: Path, trained
     assert trained == [0, 1, 2]
 
 
+def test_what_is_not_the_cache_s_neither_counts_nor_is_deleted(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_bytes(b"x" * 10_000)
+    (tmp_path / "folder").mkdir()
+    cache = Cache(tmp_path, "a", limit=100)
+    cache.write("0" * 64, lambda path: path.write_bytes(b"y" * 50), suffix=".json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0" * 64 + ".json", "folder", "notes.txt"]
+
+
 def test_what_others_are_writing_neither_counts_nor_is_deleted(tmp_path: Path) -> None:
     ask(Cache(tmp_path, "a"))
     kept = file_of(tmp_path, age=100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -17,9 +18,10 @@ from torch.utils.data import Dataset
 
 from encircle.attacks import IMF
 from encircle.audit import Audit, run_audit
+from encircle.audit.goal_context import rehearse
 from encircle.core import InputError, StorageError
 from encircle.explain import Cam, Grad
-from encircle.goals import Features, FromFile, Region
+from encircle.goals import Away, Features, FromFile, Region
 from encircle.models import TwoLayerNet
 from encircle.report import render
 from encircle.storage import read_arrays
@@ -446,6 +448,24 @@ class Halved(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return self.hidden_factor * self.inner(inputs)
+
+
+@pytest.mark.parametrize("features", [["label", "b", "c", "d", "e"], ["a", "a", "c", "d", "e"], ["encircle", *"bcde"]])
+def test_columns_that_cannot_be_exported_are_refused_before_anything_is_trained(features: list[str]) -> None:
+    settings = {"explainer": Grad(), "goal": Features(("c",)), "classes": ["no", "yes"], **SETTINGS}
+    with pytest.raises(InputError, match="give each column a name of its own"):
+        Audit.of(lambda: TwoLayerNet(5, 2), Records(50, 0), Records(9, 1), features=features, **settings)  # type: ignore[arg-type]
+
+
+def test_away_needs_the_box_of_every_row_that_may_be_drawn() -> None:
+    settings = {"explainer": Grad(grid=(4, 4)), "goal": Away(), "classes": ["a", "b"], **SETTINGS}
+    audit = Audit.of(lambda: body(nn.ReLU()), Squares(64, 0), Squares(20, 1), **settings)  # type: ignore[arg-type]
+    boxes = dict.fromkeys(range(20), (0.0, 0.0, 0.5, 0.5))
+    audit.data = dataclasses.replace(audit.data, boxes=boxes)
+    rehearse(audit)
+    audit.data = dataclasses.replace(audit.data, boxes={row: box for row, box in boxes.items() if row != 19})
+    with pytest.raises(InputError, match="lacks that of 1, row 19 among them"):
+        rehearse(audit)
 
 
 class Dropping(nn.Module):

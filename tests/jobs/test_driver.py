@@ -356,6 +356,20 @@ def test_status_after_a_driver_was_cut_off(tmp_path: Path) -> None:
     assert [label for label, _ in at_work] == ["task 1"]
 
 
+def test_what_is_no_longer_planned_is_forgotten_and_not_deleted(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.register([task(0), task(1)])
+    store.set_states("failed", [task(0).id])
+    store.register([task(1)])
+    assert store.states() == {task(1).id: "waiting"}
+    tally = store.tally()
+    assert not tally.reasons
+    assert sum(sum(states.values()) for states in tally.counts.values()) == 1
+    store.register([task(0), task(1)])
+    assert set(store.states().values()) == {"waiting"}
+    store.close()
+
+
 def test_an_interrupt_leaves_no_process_and_nothing_running(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from tests.jobs.stubs import WORK, task;"

@@ -117,8 +117,15 @@ class Store:
                 raise
 
     def register(self, tasks: Sequence[Task]) -> None:
-        """Make tasks known; those that are known keep their state. Attempts that were cut off are closed."""
+        """Make tasks known, and no others; those that are known keep their state. Attempts that were cut off are closed.
+
+        What a study no longer plans, as after its file was edited, is forgotten and not deleted: if it is planned again, it is found on the disk.
+        """
+        planned = {task.id for task in tasks}
         with self._transaction() as write:
+            gone = [name for (name,) in write.execute("SELECT id FROM tasks") if name not in planned]
+            write.executemany("DELETE FROM tasks WHERE id = ?", [(name,) for name in gone])
+            write.execute("DELETE FROM needs")
             write.executemany(
                 "INSERT INTO tasks (id, kind, label, folder, kept) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
                 "kind = excluded.kind, label = excluded.label, folder = excluded.folder, kept = excluded.kept",
