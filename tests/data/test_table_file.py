@@ -139,6 +139,15 @@ def test_rows_without_a_label_are_left_out(tmp_path: Path, ending: str, classes:
     assert len(data.classes) == 2
 
 
+@pytest.mark.parametrize("name", ["ill", "race", "weight"])
+def test_a_column_of_lists_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "people.parquet"
+    frame = people()
+    frame.with_columns(pl.Series(name, [[value] for value in frame[name].to_list()])).write_parquet(path)
+    with pytest.raises(InputError, match=f"the column '{name}' of .* holds lists"):
+        table_file(path, SCHEMA)
+
+
 def test_a_label_that_nobody_has(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the label 'ill' of .* is empty"):
         table_file(written(tmp_path, people(ill=[None] * 60)), SCHEMA)

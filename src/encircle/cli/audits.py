@@ -20,6 +20,7 @@ from ..audit.many import run_cases
 from ..core import EncircleError, InputError, unknown_name
 from ..data.poison import find_marked
 from ..report import render
+from ..report.formats import plain_estimate
 from ..storage import write_text
 from ..study.study_file import embedded_studies, parse_study_file
 from .app import answers, app, messages, read_file
@@ -116,25 +117,17 @@ def _verdict_table(cases: Sequence[Case], results: Sequence[Judgement | Encircle
             continue
         for place, arm in enumerate(result.summary["arms"]):
             name = escape(f"{case.title}: {result.verdict}") if place == 0 else ""
-            change = "" if arm["arm"] == "clean" else _estimate(arm["jaccard_change"], signed=True)
+            change = "" if arm["arm"] == "clean" else escape(plain_estimate(arm["jaccard_change"]))
             table.add_row(
                 name,
                 escape(arm["title"]),
-                _estimate(arm["jaccard"]),
+                escape(plain_estimate(arm["jaccard"], ".2f")),
                 change,
-                _estimate(arm["l1"]),
+                escape(plain_estimate(arm["l1"], ".2f")),
                 f"{arm['label_kept']['mean'] or 0:.0%}",
                 end_section=place == len(result.summary["arms"]) - 1,
             )
     return table
-
-
-def _estimate(entry: dict[str, Any], *, signed: bool = False) -> str:
-    if entry["mean"] is None:
-        return "undefined"
-    style = "+.2f" if signed else ".2f"
-    span = "" if entry["low"] is None else f" \\[{entry['low']:{style}}, {entry['high']:{style}}]"
-    return f"{entry['mean']:{style}}{span}"
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -73,10 +74,12 @@ def reproduce(
         return
     for name, file in wanted.items():
         begin(file, place / name)
+    end = None if minutes is None else time.monotonic() + 60 * minutes
     for name in wanted:
         stopped = "stopped; run the same command again to go on."
         chosen = executor_of(executor, address, cpus)
-        watched(place / name, chosen, minutes, device, gpus, as_json=as_json, stopped=stopped)
+        left = None if end is None else max(end - time.monotonic(), 0) / 60
+        watched(place / name, chosen, left, device, gpus, as_json=as_json, stopped=stopped)
     raise typer.Exit(_show(place, gather(place, wanted, preset), as_json=as_json))
 
 

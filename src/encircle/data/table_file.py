@@ -79,6 +79,8 @@ def table_file(
     """
     frame = read_table(path, encoding)
     names = _features(frame, schema, path)
+    if (nested := next((name for name in [schema.label, *names] if frame[name].dtype.is_nested()), None)) is not None:
+        raise InputError(f"the column {nested!r} of {path} holds lists, not single values; list it under dropped.")
     frame = frame.filter(pl.Series([value is not None for value in _known(frame[schema.label])], dtype=pl.Boolean))
     if not frame.height:
         raise InputError(f"the label {schema.label!r} of {path} is empty; name another column, or give its values.")

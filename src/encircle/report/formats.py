@@ -61,7 +61,7 @@ def points(value: Mapping[str, Any]) -> str:
 
 
 def p_value(value: Any) -> str:
-    """`0.028`, or `< 0.001`: no p is nothing; `none` where nothing was tested."""
+    """`0.028`; `< 0.001` for all that are smaller, as none is 0; `none` where nothing was tested."""
     number = known(value)
     if number is None:
         return "none"

@@ -56,8 +56,8 @@ def page(results: Path) -> str:
         "hand. Victims have fresh seeds and learn "
         "from poison read back from its files. Attacks that stand side by side have the same targets, clean victims and seeds of poisoned victims; each has "
         "controls of its own bases and budget. Gain is of victims' Jaccard towards the desired map over those of another attack, paired by target and seed; "
-        "change is beyond the seed drift. Intervals are of 95 % (hierarchical bootstrap); with two victims they hold half of the variance that seeds bring to all "
-        "targets alike (docs/method.md).",
+        "change is beyond the seed drift. Intervals are of 95 % (hierarchical bootstrap); with two victims they hold half "
+        "of the variance that seeds bring to all targets alike (docs/method.md).",
     ]
     ablated = _each(results / "ablation", "ablate", lambda found: (str(found["title"]), _ablation(found)))
     doses = _each(results / "budget", "budget", _doses)
