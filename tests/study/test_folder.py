@@ -110,6 +110,11 @@ def test_results_are_not_shown_as_those_of_an_edited_study(tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"is of other cases than `study\.yaml` now gives; run `encircle study resume"):
         conclude_now(root)
     assert (root / "study.json").read_bytes() == before
+    for damaged in ("[]", '{"runs": 3}', '{"runs": [{}]}'):
+        (root / "plan.json").write_text(damaged)
+        with pytest.raises(InputError, match="is damaged; run `encircle study resume"):
+            conclude_now(root)
+    (root / "plan.json").unlink()
     assert noted_device(root) == "cpu"
 
 

@@ -15,6 +15,7 @@ from encircle.audit.parts import SCORE_COLUMNS
 from encircle.audit.verdicts import judge
 from encircle.scoring import ShiftError, holm, shift_error
 from encircle.storage import write_json, write_parquet
+from encircle.study.folder import _write_tables
 from encircle.study.grid import Study, expand
 from encircle.study.judge import Missing, answer, judge_cells
 from encircle.study.junit import write_junit
@@ -151,6 +152,29 @@ def test_what_did_not_finish_is_an_error_and_stays_a_comparison(tmp_path: Path) 
     verdict, sentence = answer(study, cells)
     assert verdict == "FAIL"
     assert "1 of 3 cells did not finish" in sentence
+
+
+def test_an_axis_named_like_a_result_keeps_its_labels(tmp_path: Path) -> None:
+    text = yaml.safe_dump({"title": "Made up", "case": TINY, "grid": {"victims": [3, 4], "explainer.kind": ["grad"]}})
+    study = expand(read_study_file(text, "study.yaml"), "study.yaml")
+    for number in range(2):
+        frame = scores(0.3, spread=0.01, seed=number)
+        summary = judge(
+            frame,
+            attack="imf",
+            titles=TITLES,
+            victims=3,
+            held_out=600,
+            threshold=0.1,
+            label_kept=0.9,
+            minimum_targets=5,
+        )
+        write_json(tmp_path / "runs" / f"run-{number}" / "verdict.json", summary)
+    _write_tables(tmp_path, study, judged(study, tmp_path), [], [])
+    table = pl.read_parquet(tmp_path / "cells.parquet")
+    assert table["axis victims"].to_list() == ["3", "4"]
+    assert table["victims"].to_list() == [3, 3]
+    assert table["explainer.kind"].to_list() == ["GRAD", "GRAD"]
 
 
 def test_no_claim_depends_on_where_a_study_was_stopped(tmp_path: Path) -> None:

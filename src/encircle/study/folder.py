@@ -84,7 +84,12 @@ def noted_runs(root: Path, study: Study) -> list[Planned]:
     Raises:
         InputError: there is no such note, or it is of other cases, such as those before `study.yaml` was edited.
     """
-    noted = read_json(root / "plan.json")["runs"]
+    plan = read_json(root / "plan.json")
+    noted = plan.get("runs") if isinstance(plan, dict) else None
+    if not isinstance(noted, list) or not all(
+        isinstance(one, dict) and {"task", "folder"} <= set(one) for one in noted
+    ):
+        raise InputError(f"{root / 'plan.json'} is damaged; run `encircle study resume {root}` to write it anew.")
     if [one.get("case") for one in noted] != [_known(run) for run in study.runs]:
         raise InputError(
             f"{root / 'plan.json'} is of other cases than `study.yaml` now gives; run `encircle study resume {root}`."
@@ -188,13 +193,14 @@ def _write_tables(
     rows = []
     for cell in cells:
         row: dict[str, Any] = {
-            axis.name: axis.labels[place] for axis, place in zip(study.axes, cell["at"], strict=True)
+            name: cell[name] for name in ("title", "verdict", "sentence", "attack", "p", "p_adjusted")
         }
-        row |= {name: cell[name] for name in ("title", "verdict", "sentence", "attack", "p", "p_adjusted")}
         row |= {name: cell[name] for name in ("smallest_detectable_shift", "label_kept", "targets", "victims")}
         for name in ("shift", "drift", "jaccard_clean", "jaccard_attack", "l1_clean", "l1_attack", "accuracy_change"):
             row |= {f"{name}_{end}": cell[name][end] for end in ("mean", "low", "high")}
-        rows.append(row)
+        at = zip(study.axes, cell["at"], strict=True)
+        labels = {f"axis {axis.name}" if axis.name in row else axis.name: axis.labels[place] for axis, place in at}
+        rows.append(labels | row)
     write_parquet(root / "cells.parquet", pl.DataFrame(rows, infer_schema_length=None))
     if not finished:
         return
