@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from encircle.cli import main
+from encircle.core import InputError
 
 from .audit.tiny_cases import TINY
 
@@ -57,6 +58,24 @@ def test_run_status_report_retry(
     assert {event["event"] for event in events} == {"begin", "start", "failed", "end", "concluded"}
     assert events[-1]["counts"]["finished"] == 1
     assert run(monkeypatch, "study", "report", "studies/mine") == 3
+
+
+@pytest.mark.parametrize("command", ["resume", "retry"])
+def test_a_study_stays_on_the_device_that_it_was_begun_on(
+    command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+
+    def go_on(root: Path, executor: object, *, device: str, **settings: object) -> None:
+        asked.append(device)
+        raise InputError("enough.")
+
+    monkeypatch.setattr("encircle.cli.studies.go_on", go_on)
+    assert run(monkeypatch, "study", command, tmp_path) == 2
+    (tmp_path / "plan.json").write_text(json.dumps({"runs": [], "wanted": {}, "device": "cuda"}))
+    assert run(monkeypatch, "study", command, tmp_path) == 2
+    assert run(monkeypatch, "study", command, tmp_path, "--device", "cpu") == 2
+    assert asked == ["cpu", "cuda", "cpu"]
 
 
 def test_dry_run_says_what_would_be_done_and_does_nothing(
