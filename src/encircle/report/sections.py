@@ -325,7 +325,7 @@ def _provenance(run: SavedRun) -> list[tuple[str, str]]:
         ("Device and threads", f"{environment['device']}, {environment['threads']}"),
         *_code_path(environment.get("code_path")),
         *_surplus(environment.get("surplus_weights")),
-        ("Time", duration(sum(value for value in seconds if value is not None))),
+        ("Time since last resumed", duration(sum(value for value in seconds if value is not None))),
     ]
 
 
