@@ -61,24 +61,12 @@ def test_the_readme_shows_the_committed_evidence() -> None:
 def test_the_committed_verdicts_follow_from_the_committed_scores(folder: str, count: int) -> None:
     import json
 
-    import polars as pl
-
-    from encircle.audit.verdicts import judge
-
     folders = sorted((HERE / "results" / folder).glob("*/verdict.json"))
     assert len(folders) == count
     for file in folders:
         kept = json.loads(file.read_text())
-        again = judge(
-            pl.read_parquet(file.parent / "scores.parquet"),
-            attack=kept["attack"],
-            titles={arm["arm"]: arm["title"] for arm in kept["arms"]},
-            victims=kept["victims"],
-            held_out=kept["held_out"],
-            threshold=kept["threshold"],
-            label_kept=0.9,
-            minimum_targets=5,
-        )
+        again = tool("rejudge").judged_anew(file)
+        assert (kept["label_kept_threshold"], kept["minimum_targets"]) == (0.9, 5)
         assert {key: again[key] for key in ("verdict", "sentence", "undefined")} == {
             key: kept[key] for key in ("verdict", "sentence", "undefined")
         }

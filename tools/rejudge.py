@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -16,10 +17,10 @@ from encircle.audit.verdicts import judge
 from encircle.storage import write_json
 
 
-def rejudge(file: Path) -> str | None:
-    """Judge one run anew; returns what became of its verdict, None if nothing of the file changed."""
+def judged_anew(file: Path) -> dict[str, Any]:
+    """What the scores beside a `verdict.json` come to by the rules as they are, with the settings that it was judged by."""
     old = json.loads(file.read_text("utf-8"))
-    summary = judge(
+    return judge(
         pl.read_parquet(file.parent / "scores.parquet"),
         attack=old["attack"],
         titles={arm["arm"]: arm["title"] for arm in old["arms"]},
@@ -29,7 +30,12 @@ def rejudge(file: Path) -> str | None:
         label_kept=old.get("label_kept_threshold", 0.9),  # verdicts from before they were kept are of the defaults
         minimum_targets=old.get("minimum_targets", 5),
     )
-    new = {**old, **summary}
+
+
+def rejudge(file: Path) -> str | None:
+    """Judge one run anew; returns what became of its verdict, None if nothing of the file changed."""
+    old = json.loads(file.read_text("utf-8"))
+    new = {**old, **judged_anew(file)}
     if new == old:
         return None
     write_json(file, new)

@@ -39,6 +39,12 @@ def scores(shift: float, *, spread: float, seed: int, targets: int = 10, victims
     return pl.DataFrame([{name: row.get(name) for name in SCORE_COLUMNS} for row in rows], schema=SCORE_COLUMNS)
 
 
+def keep_verdict(root: Path, number: int, frame: pl.DataFrame) -> None:
+    settings = {"victims": 3, "held_out": 600, "threshold": 0.1, "label_kept": 0.9, "minimum_targets": 5}
+    summary = judge(frame, attack="imf", titles=TITLES, **settings)  # type: ignore[arg-type]
+    write_json(root / "runs" / f"run-{number}" / "verdict.json", summary)
+
+
 def made_up(root: Path, shifts: list[float], *, spread: float = 0.01, seeds: int = 1, **more: Any) -> Study:
     """A study of one budget a shift, with run folders that hold such scores."""
     grid = {"budget.fraction": [0.01 * (number + 1) for number in range(len(shifts))], "seed": list(range(seeds))}
@@ -46,17 +52,7 @@ def made_up(root: Path, shifts: list[float], *, spread: float = 0.01, seeds: int
     study = expand(read_study_file(text, "study.yaml"), "study.yaml")
     for number, run in enumerate(study.runs):
         frame = scores(shifts[run.at[0]], spread=spread, seed=number, **more)
-        summary = judge(
-            frame,
-            attack="imf",
-            titles=TITLES,
-            victims=3,
-            held_out=600,
-            threshold=0.1,
-            label_kept=0.9,
-            minimum_targets=5,
-        )
-        write_json(root / "runs" / f"run-{number}" / "verdict.json", summary)
+        keep_verdict(root, number, frame)
         write_parquet(root / "runs" / f"run-{number}" / "scores.parquet", frame)
     return study
 
@@ -159,17 +155,7 @@ def test_an_axis_named_like_a_result_keeps_its_labels(tmp_path: Path) -> None:
     study = expand(read_study_file(text, "study.yaml"), "study.yaml")
     for number in range(2):
         frame = scores(0.3, spread=0.01, seed=number)
-        summary = judge(
-            frame,
-            attack="imf",
-            titles=TITLES,
-            victims=3,
-            held_out=600,
-            threshold=0.1,
-            label_kept=0.9,
-            minimum_targets=5,
-        )
-        write_json(tmp_path / "runs" / f"run-{number}" / "verdict.json", summary)
+        keep_verdict(tmp_path, number, frame)
     _write_tables(tmp_path, study, judged(study, tmp_path), [], [])
     table = pl.read_parquet(tmp_path / "cells.parquet")
     assert table["axis victims"].to_list() == ["3", "4"]

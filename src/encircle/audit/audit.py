@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -253,8 +254,8 @@ class Audit:
             raise InputError("with one class there is nothing to classify; name at least two.")
         if self.data.kind == "table" and len(self.data.features) != shape[0]:
             raise InputError(f"{len(self.data.features)} feature names for {shape[0]} columns; name each column once.")
-        for name in self.data.features if self.data.kind == "table" else ():
-            if name in RESERVED or list(self.data.features).count(name) > 1:
+        for name, times in Counter(self.data.features if self.data.kind == "table" else ()).items():
+            if name in RESERVED or times > 1:
                 raise InputError(
                     f"the column {name!r} cannot be exported beside {' and '.join(map(repr, RESERVED))}, or is there twice; give each column a name of its own."
                 )
