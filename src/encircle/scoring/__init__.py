@@ -1,5 +1,6 @@
 """How near a map came to the desired one, how far a poison went from its bases, and what of it is evidence."""
 
+from encircle.scoring.comparisons import holm
 from encircle.scoring.metrics import (
     cosine,
     distances,
@@ -21,7 +22,6 @@ from encircle.scoring.statistics import (
     defined_targets,
     facts_of,
     hierarchical_bootstrap,
-    holm,
     paired_shift,
     seed_drift,
     share_of_way,

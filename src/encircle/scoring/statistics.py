@@ -332,32 +332,6 @@ def smallest_detectable_shift(
     return None if error is None else error.detectable(level=level, power=power)
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """P-values adjusted for that many comparisons (Holm, Scandinavian Journal of Statistics 1979).
-
-    Claiming where the adjusted value is at most α makes at most one false claim among all with probability 1 - α,
-    however the comparisons depend on each other.
-
-    Args:
-        p_values: one a comparison, in [0, 1]; None for a comparison that was not made, which does not count.
-
-    Returns:
-        The adjusted values in the same order, at least the given ones and at most 1; None stays None.
-
-    Raises:
-        InputError: a p-value lies outside [0, 1].
-    """
-    made = sorted((value, place) for place, value in enumerate(p_values) if value is not None)
-    adjusted: list[float | None] = [None] * len(p_values)
-    reached = 0.0
-    for rank, (value, place) in enumerate(made):
-        if not 0.0 <= value <= 1.0:
-            raise InputError(f"the p-value {value} is out of range; it must lie between 0 and 1.")
-        reached = max(reached, min(1.0, (len(made) - rank) * value))
-        adjusted[place] = reached
-    return adjusted
-
-
 @dataclass(frozen=True, slots=True)
 class _Bootstrap:
     """The estimate and its resamples `(R,)` (empty if there was no target)."""
