@@ -83,6 +83,16 @@ def test_a_study_from_beginning_to_end_and_nothing_twice(tmp_path: Path) -> None
     heard.clear()
     done(tmp_path / "moved", listener=lambda name, facts: heard.append(name))
     assert heard == ["begin", "end"]
+    # Damage within a run is told of its cell alone, and mended as told.
+    root = tmp_path / "moved"
+    (report.parent / "scores.parquet").write_bytes(b"PAR1")
+    [cell] = [cell for cell in conclude_now(root).summary["cells"] if cell["verdict"] == "ERROR"]
+    assert f"runs/{report.parent.name}/scores.parquet is damaged; delete runs/{report.parent.name} " in cell["sentence"]
+    shutil.rmtree(report.parent)
+    mended = {
+        key: value for key, value in done(root).summary.items() if key not in {"counts", "seconds", "environment"}
+    }
+    assert mended == {key: conclusion.summary[key] for key in mended}
 
 
 @pytest.mark.slow

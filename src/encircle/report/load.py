@@ -76,6 +76,21 @@ _ENVIRONMENT = {
 
 
 @final
+class DamagedError(InputError):
+    """A saved file that cannot be drawn from.
+
+    Args:
+        path: the file.
+        trouble: what is wrong with it, as the end of a sentence that begins with its name.
+        remedy: what to do.
+    """
+
+    def __init__(self, path: Path, trouble: str, remedy: str) -> None:
+        super().__init__(f"{path} {trouble}; {remedy}")
+        self.path, self.trouble = path, trouble
+
+
+@final
 class LazyMaps(Mapping[str, NDArray[np.float32]]):
     """The arrays of a safetensors file, each read when it is asked for."""
 
@@ -126,7 +141,8 @@ def load_run(folder: Path) -> SavedRun:
     """Read a run folder and check that it holds what docs/run-folder.md promises.
 
     Raises:
-        InputError: the folder or a file in it is missing, damaged or incomplete; the message names it and the remedy.
+        InputError: the folder is missing; the message names it and the remedy.
+        DamagedError: a file in it is missing, damaged or incomplete.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -164,7 +180,7 @@ def read_checked(path: Path, schema: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON file of this shape: a type, several types, `{key: schema}` or `[schema]`.
 
     Raises:
-        InputError: it is missing, damaged, or of another shape.
+        DamagedError: it is missing, damaged, or of another shape.
     """
     value: dict[str, Any] = _read(path, lambda file: json.loads(file.read_text(encoding="utf-8")))
     _check(path, value, schema)
@@ -212,5 +228,5 @@ def _check_maps(run: SavedRun) -> None:
                 raise _unusable(path, f"holds a map '{row}/{name}' of another shape than its goal")
 
 
-def _unusable(path: Path, trouble: str) -> InputError:
-    return InputError(f"{path} {trouble}; {_REMEDIES.get(path.name, _REMEDY)}")
+def _unusable(path: Path, trouble: str) -> DamagedError:
+    return DamagedError(path, trouble, _REMEDIES.get(path.name, _REMEDY))

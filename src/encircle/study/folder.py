@@ -137,7 +137,7 @@ def conclude(
         seconds: time spent by kind of task.
 
     Raises:
-        InputError: a run folder is damaged.
+        InputError: the plan is damaged, or of other cases.
         StorageError: the folder cannot be written.
     """
     runs = noted_runs(root, study)

@@ -13,10 +13,11 @@ from ..jobs.driver import Driver, Listener
 from ..jobs.local import LocalExecutor
 from ..jobs.store import status
 from ..jobs.task import Executor, Tally
+from ..report.load import DamagedError, load_run
 from .folder import Conclusion, conclude, note_plan, noted_runs, reopen
 from .grid import Study
 from .judge import Missing
-from .plan import plan
+from .plan import Planned, plan
 
 WORK = "encircle.study.work:perform"
 """What workers do; named here and nowhere in a file of a study."""
@@ -100,6 +101,18 @@ def _conclude(root: Path, study: Study, tally: Tally, only: Collection[int] | No
                 planned.task, ("it is not done yet; go on with `encircle study resume`.", None)
             )
             missing[planned.task] = Missing(planned.run.case.title, why, log)
+        elif trouble := _trouble(root, planned):
+            missing[planned.task] = Missing(planned.run.case.title, trouble, None)
     if only is not None:
         study = replace(study, cells=tuple(cell for cell in study.cells if set(only) & set(cell.runs)))
     return conclude(root, study, missing, counts=tally.counts, seconds=tally.seconds)
+
+
+def _trouble(root: Path, planned: Planned) -> str | None:
+    """What keeps a finished run from being judged and drawn, with the remedy; None where nothing does."""
+    try:
+        load_run(root / "runs" / planned.folder)
+    except DamagedError as error:
+        file = error.path.relative_to(root)
+        return f"{file} {error.trouble}; delete {file.parent} and run `encircle study resume` to make it again."
+    return None
