@@ -8,7 +8,7 @@ JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(4, len(os.sched_getaffinity(0
 # Each worker is one thread: two processes of one thread finish more audits than one process of two.
 export OMP_NUM_THREADS = 1
 
-.PHONY: help demo test evidence choices study kill kdd21 bench bench-peer check clean
+.PHONY: help demo test evidence choices study kill kdd21 strength bench bench-peer check clean
 
 help:
 	@echo "make demo      a small fixed demonstration on embedded data, and its report (minutes)"
@@ -19,6 +19,7 @@ help:
 	@echo "make kill      kill -9 a study's driver 50 times locally and 10 times on Ray, and check what is left"
 	@echo "make bench     what crafting, training, whole audits and scheduling cost, as ratios within one run, into docs/performance.md (most of an hour)"
 	@echo "make kdd21     the paper's experiments at their committed size (hours); needs DATA=folder and WEIGHTS=file"
+	@echo "make strength  how far the strongest attack reaches and what its choices buy, as in docs/strength.md (days; ONLY=\"reach/digits-cam\" for one)"
 	@echo "make bench-peer  the same work by adversarial-robustness-toolbox, in an environment of its own"
 	@echo "make check     linters, types and import floors alone"
 	@echo "make clean     delete runs and the virtual environment"
@@ -68,6 +69,10 @@ kdd21: $(READY)
 	$(BIN)/encircle reproduce kdd21 --preset standard --data "$(DATA)" --weights "$(WEIGHTS)" --folder runs/kdd21-standard $(addprefix --only ,$(ONLY))
 	ENCIRCLE_DATA="$(DATA)" $(BIN)/python tools/recipes.py --weights "$(WEIGHTS)"
 	$(BIN)/python tools/kdd21.py runs/kdd21-standard
+
+# Resumable, and each run by itself (ONLY="reach/digits-cam ablation/digits-grad"; results/strength/commands.yaml has them all). Days, if all.
+strength: $(READY)
+	$(if $(DATA),ENCIRCLE_DATA="$(DATA)") $(BIN)/python tools/measure.py $(ONLY) $(if $(WEIGHTS),--weights "$(WEIGHTS)")
 
 # A well-known toolkit on the same work, in an environment of its own.
 bench-peer: $(READY)

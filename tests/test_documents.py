@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -108,6 +111,58 @@ def test_the_picture_of_strength_shows_every_attack_of_every_case_where_it_came(
             x, y = min(dots[row["name"]], key=lambda dot: abs(dot[1] - place))
             assert x == row["shift"]["mean"]
             assert abs(y - place) < 0.5
+
+
+def test_every_result_about_strength_has_the_command_that_it_came_from(tmp_path: Path) -> None:
+    import json
+    import shlex
+
+    from encircle.audit.case_file import assign_text
+    from encircle.cli.audits import load_case
+    from encircle.strength.ablation import FACTORS, varied
+    from encircle.strength.page import commands_of
+    from encircle.strength.reached import PUBLISHED, variants_of
+
+    (tmp_path / "weights").touch()
+    cells = [sys.executable, str(HERE / "tools" / "cells.py"), str(tmp_path), "--weights", str(tmp_path / "weights")]
+    subprocess.run(cells, check=True)
+    commands = commands_of(HERE / "results" / "strength")
+    for file in sorted((HERE / "results" / "strength").glob("*/*.json")):
+        found = json.loads(file.read_text())
+        words = shlex.split(commands[file.parent.name][file.stem])[2:]
+        given = {name: [value for flag, value in pairwise(words) if flag == name] for name in ("--set", "--selected")}
+        place = tmp_path / words[0]
+        case = load_case(str(place) if place.is_file() else words[0], given["--set"], outside=True).model_dump(
+            mode="json"
+        )
+        if file.parent.name == "budget":
+            known, kept = {"": {"attack": case["attack"]}}, {"": {"attack": found["attack"]}}
+            size = found["doses"][0]
+        elif file.parent.name == "ablation":
+            kept = {row["name"]: {"attack": row["attack"]} for row in found["rows"] if row["phase"] == "choice"}
+            known = {name: {"attack": varied(case["attack"], FACTORS.get(name, {}))} for name in kept}
+            size = found["rows"][0]
+        else:
+            selection: dict[str, Any] = {}
+            for setting in given["--selected"]:
+                assign_text(selection, setting, "--selected")
+            known = variants_of(case, selection)
+            kept = {row["name"]: row["settings"] for row in found["rows"]}
+            size = found["rows"][0]
+            assert set(known) == set(kept)
+            assert found["explainer"] == case["explainer"]["kind"]
+        assert (found["title"], size["targets"], size["victims"]) == (case["title"], case["targets"], case["victims"])
+        for name, settings in kept.items():
+            # What the letter of the paper is was read otherwise before; the page says where.
+            mine = {
+                key: value
+                for key, value in settings["attack"].items()
+                if key in known[name]["attack"] and not (name == PUBLISHED and key == "decay")
+            }
+            assert mine == {key: known[name]["attack"][key] for key in mine}, (file, name)
+            assert {key: settings[key] for key in settings if key != "attack"} == {
+                key: known[name][key] for key in settings if key != "attack"
+            }, (file, name)
 
 
 def test_nothing_of_the_place_it_was_made_in() -> None:

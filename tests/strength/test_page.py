@@ -234,6 +234,21 @@ def test_how_little_is_enough_has_its_table(tmp_path: Path) -> None:
     assert "| 5.00% | +0.25 [+0.10, +0.40] | 0.10 → 0.35 | 0.50 → 0.40 | 100% | -1.2 |" in text
 
 
+def test_the_command_stands_with_its_case_alone(tmp_path: Path) -> None:
+    rows = [row("as given", "choice")]
+    for name in ("a", "b"):
+        found = {"title": name.upper(), "chosen": "as given", "rows": rows}
+        kept(tmp_path, "ablation", name).write_text(json.dumps(found))
+    (tmp_path / "commands.yaml").write_text("ablation:\n  b: digits-cam --set victims=2\nreach: {}\n")
+    text = page(tmp_path)
+    assert text.count("`encircle ablate") == 1
+    assert "\n\n`encircle ablate digits-cam --set victims=2`\n\n" in text.split("### B")[1]
+    for damage in ("[1]", "ablation: 3", "elsewhere: {a: b}", "ablation: {a: }}"):
+        (tmp_path / "commands.yaml").write_text(damage)
+        with pytest.raises(InputError, match=r"commands\.yaml is damaged"):
+            page(tmp_path)
+
+
 def test_a_note_stands_last(tmp_path: Path) -> None:
     assert page(tmp_path).count("\n") == 3
     (tmp_path / "note.md").write_text("## What did not help\n\nThis.\n")

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
+
 from ..audit.verdicts import RESOLVABLE_ROWS
 from ..core import InputError
 from ..report.formats import UNDEFINED, plain_estimate, points
@@ -20,6 +22,9 @@ WORDS = {
     "together": "What helped, together",
     "report": "Reported, on a draw that chose nothing",
 }
+
+COMMANDS = {"reach": "reach", "budget": "budget", "ablation": "ablate"}
+"""Which command a folder of results is of."""
 
 LEAST_WAY = {"cam": 0.6, "grad": 0.4}
 """What share of the way to the ceiling is asked of the selected attack, by explainer."""
@@ -44,8 +49,8 @@ def page(results: Path) -> str:
     """The page as Markdown.
 
     Args:
-        results: holds `reach/<case>.json`, `ablation/<case>.json` and `budget/<case>.json`, as `encircle reach`, `ablate` and `budget` wrote them, and what
-            there is to say of them in `note.md`.
+        results: holds `reach/<name>.json`, `ablation/<name>.json` and `budget/<name>.json`, as `encircle reach`, `ablate` and `budget` wrote them, the
+            arguments that those were given in `commands.yaml`, by folder and name, and what there is to say of them in `note.md`.
 
     Raises:
         InputError: a file is damaged.
@@ -59,9 +64,9 @@ def page(results: Path) -> str:
         "change is beyond the seed drift. Intervals are of 95 % (hierarchical bootstrap); with two victims they hold half "
         "of the variance that seeds bring to all targets alike (docs/method.md).",
     ]
-    ablated = _each(results / "ablation", "ablate", lambda found: (str(found["title"]), _ablation(found)))
-    doses = _each(results / "budget", "budget", _doses)
-    reached = _each(results / "reach", "reach", lambda found: (_asked(found), _reach(found)))
+    ablated = _each(results, "ablation", _ablation)
+    doses = _each(results, "budget", _doses)
+    reached = _each(results, "reach", lambda found, run: (_asked(found), _reach(found, run)))
     if reached:
         parts += [
             "## How far it reaches",
@@ -95,28 +100,47 @@ def page(results: Path) -> str:
             "Gain is over the attack as the case gives it. Many choices are compared, and none is corrected for it: that is what the last table of each "
             "case is for, whose split, targets and victims were drawn anew.",
         ]
-        parts += [part for _, tables in ablated for part in tables]
+        parts += [part for tables in ablated for part in tables]
     if (note := results / "note.md").is_file():
         parts += [note.read_text("utf-8").strip()]
     return "\n\n".join(parts) + "\n"
 
 
-def _each(folder: Path, command: str, make: Callable[[Facts], Made]) -> list[Made]:
-    made = []
-    for path in sorted(folder.glob("*.json")):
+def _each(results: Path, kind: str, make: Callable[[Facts, str], Made]) -> list[Made]:
+    """What is made of each kept result and of the command that it came from."""
+    commands, made = commands_of(results).get(kind, {}), []
+    for path in sorted((results / kind).glob("*.json")):
+        command = commands.get(path.stem)
         try:
-            made.append(make(json.loads(path.read_text("utf-8"))))
+            made.append(make(json.loads(path.read_text("utf-8")), f"\n\n`{command}`" if command else ""))
         except (OSError, ValueError, LookupError, TypeError):
             raise InputError(
-                f"{path} is damaged; run `encircle {command}` again and copy what it wrote anew."
+                f"{path} is damaged; run `encircle {COMMANDS[kind]}` again and copy what it wrote anew."
             ) from None
     return made
+
+
+def commands_of(results: Path) -> dict[str, dict[str, str]]:
+    """The commands that results came from, by folder and name.
+
+    Raises:
+        InputError: `commands.yaml` is damaged.
+    """
+    path = results / "commands.yaml"
+    try:
+        kept = yaml.safe_load(path.read_text("utf-8")) if path.is_file() else {}
+        return {
+            kind: {name: f"encircle {COMMANDS[kind]} {arguments}" for name, arguments in each.items()}
+            for kind, each in kept.items()
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
+        raise InputError(f"{path} is damaged; give it the arguments of commands by folder and name.") from None
 
 
 # -- reach ---------------------------------------------------------------------------------------------------------------
 
 
-def _reach(found: Facts) -> list[str]:
+def _reach(found: Facts, run: str) -> list[str]:
     lines = []
     for row in found["rows"]:
         below = _below(row)
@@ -146,7 +170,7 @@ def _reach(found: Facts) -> list[str]:
     return [
         f"### {found['title']}",
         f"{some['targets']} targets x {some['victims']} victims an attack, finished on {found['device']}. Selected: {_besides(found)}.{on}"
-        f"{letter}",
+        f"{letter}{run}",
         head + "\n".join(lines),
     ]
 
@@ -235,7 +259,7 @@ def _below(row: Facts) -> float | None:
 # -- budgets -------------------------------------------------------------------------------------------------------------
 
 
-def _doses(found: Facts) -> list[str]:
+def _doses(found: Facts, run: str) -> list[str]:
     lines = [
         f"| {dose['share']:.2%} | {plain_estimate(dose['shift'])} | {_way(dose['jaccard_clean'], dose['jaccard_attack'])} | "
         f"{_way(dose['l1_clean'], dose['l1_attack'])} | {_kept(dose)} | {points(dose['accuracy_change'])} |"
@@ -246,7 +270,7 @@ def _doses(found: Facts) -> list[str]:
     return [
         f"### {found['title']}",
         f"{some['targets']} targets x {some['victims']} victims, epsilon {found['epsilon']:g}, threshold {found['threshold']:g}. {found['sentence']}",
-        f"Attack: {_told(found['attack'], {})}.",
+        f"Attack: {_told(found['attack'], {})}.{run}",
         head + "\n".join(lines),
     ]
 
@@ -254,13 +278,13 @@ def _doses(found: Facts) -> list[str]:
 # -- ablations -----------------------------------------------------------------------------------------------------------
 
 
-def _ablation(found: Facts) -> list[str]:
+def _ablation(found: Facts, run: str) -> list[str]:
     rows: Sequence[Facts] = found["rows"]
     some = rows[0]
     parts = [
         f"### {found['title']}",
         f"{some['targets']} targets x {some['victims']} victims an attack. Best where settings are chosen: **{found['chosen']}**.",
-        f"As given: {_told(some['attack'], {})}.",
+        f"As given: {_told(some['attack'], {})}.{run}",
     ]
     for phase, words in WORDS.items():
         mine = [row for row in rows if row["phase"] == phase]

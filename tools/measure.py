@@ -1,0 +1,53 @@
+"""Run what `docs/strength.md` is made of again: `python tools/measure.py [NAME ...] [--weights FILE]`, with names such as `reach/digits-cam`; resumable.
+
+The commands are those of `results/strength/commands.yaml`, and their folders `runs/strength/<name>-<kind>`. What finishes is kept in `results/strength/` and
+the page made anew. Dogs need the weights; they and the fractures are found in the data folder (`ENCIRCLE_DATA`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from encircle.strength.page import commands_of
+
+HERE = Path(__file__).resolve().parent.parent
+RUNS = HERE / "runs" / "strength"
+
+
+def main() -> None:
+    """Run what is named, one after another; everything where nothing is."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all, for days")
+    parser.add_argument("--weights", type=Path, help="ImageNet weights of ResNet-18, for the dogs")
+    asked = parser.parse_args()
+    commands = {
+        f"{kind}/{name}": command
+        for kind, each in commands_of(HERE / "results" / "strength").items()
+        for name, command in each.items()
+    }
+    for name in asked.names:
+        if name not in commands:
+            sys.exit(f"{name!r} is none of {', '.join(commands)}.")
+    cells = RUNS / "cells"
+    weights = ["--weights", str(asked.weights.resolve())] if asked.weights else []
+    _run([sys.executable, str(HERE / "tools" / "cells.py"), str(cells), *weights], HERE)
+    for name in asked.names or commands:
+        kind, _, case = name.partition("/")
+        folder = RUNS / f"{case}-{kind}"
+        sys.stderr.write(f"{name}: {commands[name]}\n")
+        words = shlex.split(commands[name])[1:]
+        _run([sys.executable, "-m", "encircle", *words, "--folder", str(folder), "--exit-zero"], cells)
+        _run([sys.executable, str(HERE / "tools" / "strength.py"), str(folder)], HERE)
+
+
+def _run(command: list[str], place: Path) -> None:
+    if status := subprocess.run(command, cwd=place, check=False).returncode:
+        sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
