@@ -56,6 +56,24 @@ def test_every_phase_has_its_table(tmp_path: Path) -> None:
     assert page(tmp_path) == text
 
 
+def test_gains_of_all_cases_stand_at_a_glance(tmp_path: Path) -> None:
+    up, down = {"mean": 0.2, "low": 0.1, "high": 0.3}, {"mean": -0.2, "low": -0.3, "high": -0.1}
+    around = {"mean": 0.0, "low": -0.1, "high": 0.1}
+    digits = [row(GIVEN, "choice"), row("influence", "choice", gain=up), row("a choice of old", "choice", gain=NOTHING)]
+    dogs = [row(GIVEN, "choice"), row("influence", "choice", gain=down), row("momentum 0.9", "choice", gain=around)]
+    for title, rows in (("Digits", digits), ("Dogs", [*dogs, row("influence", "report", gain=up)])):
+        found = {"title": title, "chosen": GIVEN, "rows": rows}
+        kept(tmp_path, "ablation", title).write_text(json.dumps(found))
+    table = page(tmp_path).split("| choice | ")[1].split("\n\n")[0].splitlines()
+    assert table == [
+        "Digits | Dogs |",
+        "|---|---|---|",
+        "| momentum 0.9 | – | +0.00 [-0.10, +0.10] |",
+        "| influence | **+0.20 [+0.10, +0.30]** | *-0.20 [-0.30, -0.10]* |",
+        "| a choice of old | undefined | – |",
+    ]
+
+
 def test_what_a_name_alone_does_not_tell_is_told(tmp_path: Path) -> None:
     given = {"kind": "imf", "models": 4, "momentum": 0.0}
     letter = {key: PAPER[key] for key in PAPER} | {"models": 4}

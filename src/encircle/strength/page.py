@@ -13,7 +13,7 @@ from ..audit.verdicts import RESOLVABLE_ROWS
 from ..core import InputError
 from ..report.formats import UNDEFINED, plain_estimate, points
 from ..scoring.statistics import SHORTEST_WAY
-from .ablation import AS_PUBLISHED, JOINT
+from .ablation import AS_PUBLISHED, FACTORS, GIVEN, JOINT
 from .ablation import PUBLISHED as LETTER
 from .reached import BEST_IMF, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
 
@@ -64,7 +64,7 @@ def page(results: Path) -> str:
         "change is beyond the seed drift. Intervals are of 95 % (hierarchical bootstrap); with two victims they hold half "
         "of the variance that seeds bring to all targets alike (docs/method.md).",
     ]
-    ablated = _each(results, "ablation", _ablation)
+    ablated = _each(results, "ablation", lambda found, run: (_gains(found), _ablation(found, run)))
     doses = _each(results, "budget", _doses)
     reached = _each(results, "reach", lambda found, run: (_asked(found), _reach(found, run)))
     if reached:
@@ -99,8 +99,11 @@ def page(results: Path) -> str:
             "## What each choice buys",
             "Gain is over the attack as the case gives it. Many choices are compared, and none is corrected for it: that is what the last table of each "
             "case is for, whose split, targets and victims were drawn anew.",
+            "All gains at a glance: **bold** where the interval lies above zero, *italic* where it lies below; a dash where the choice changes nothing "
+            "or was not tried.",
+            _at_a_glance(dict(gains for gains, _ in ablated)),
         ]
-        parts += [part for tables in ablated for part in tables]
+        parts += [part for _, tables in ablated for part in tables]
     if (note := results / "note.md").is_file():
         parts += [note.read_text("utf-8").strip()]
     return "\n\n".join(parts) + "\n"
@@ -291,6 +294,26 @@ def _ablation(found: Facts, run: str) -> list[str]:
         if mine:
             parts += [f"**{words}**", *_notable(mine, some["attack"]), _table(mine)]
     return parts
+
+
+def _gains(found: Facts) -> tuple[str, dict[str, Facts]]:
+    """The title of an ablation, and what each choice gained by itself."""
+    return str(found["title"]), {row["name"]: row["gain"] for row in found["rows"] if row["phase"] == "choice"}
+
+
+def _at_a_glance(cases: Mapping[str, Mapping[str, Facts]]) -> str:
+    tried = {name for gains in cases.values() for name in gains if name != GIVEN}
+    order = sorted(tried, key=lambda name: (list(FACTORS).index(name) if name in FACTORS else len(FACTORS), name))
+    lines = [f"| choice | {' | '.join(cases)} |", "|---" * (1 + len(cases)) + "|"]
+    lines += [f"| {name} | {' | '.join(_gain(gains.get(name)) for gains in cases.values())} |" for name in order]
+    return "\n".join(lines)
+
+
+def _gain(gain: Facts | None) -> str:
+    if gain is None:
+        return "–"
+    mark = "" if gain["low"] is None else "**" if gain["low"] > 0 else "*" if gain["high"] < 0 else ""
+    return f"{mark}{plain_estimate(gain)}{mark}"
 
 
 def _notable(rows: Sequence[Facts], given: Facts) -> list[str]:
