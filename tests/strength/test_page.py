@@ -213,6 +213,10 @@ class TestReach:
         text = self.text(tmp_path, control=control)
         assert "| 100% | -1.2 | unperturbed bases +0.05 [-0.10, +0.20] |" in text
 
+    def test_what_noise_costs_stands_beside_what_the_attack_costs(self, tmp_path: Path) -> None:
+        noise = {"mean": -0.004, "low": None, "high": None}
+        assert "| 100% | -1.2 (-0.4) | – |" in self.text(tmp_path, noise_accuracy=noise)
+
     def test_a_label_that_nobody_knows_of_is_undefined(self, tmp_path: Path) -> None:
         text = self.text(tmp_path, label_kept=None)
         [line] = [line for line in text.splitlines() if line.startswith("| Digits |")]

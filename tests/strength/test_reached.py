@@ -146,6 +146,7 @@ def test_a_whole_reach_says_what_its_runs_say_and_does_nothing_twice(tmp_path: P
         verdict = json.loads((folder / "verdict.json").read_text())
         assert told["share_of_way"] == verdict["share_of_way"] == row.share
         assert row.watermark_l1 == next(arm["l1"]["mean"] for arm in verdict["arms"] if arm["arm"] == "watermark")
+        assert row.noise_accuracy == next(arm["accuracy_change"] for arm in verdict["arms"] if arm["arm"] == "noise")
         assert told["gain"]["mean"] == row.gain.mean
     executors: list[Serial] = []
 

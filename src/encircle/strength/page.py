@@ -76,7 +76,8 @@ def page(results: Path) -> str:
             "The ceiling bends models themselves, keeping label and accuracy. It is an estimate, which an attack may surpass; a share of the way to it is "
             "undefined where that way is shorter "
             f"than {SHORTEST_WAY:g}. The strongest control is what may have moved the explanation furthest without an attack, of the same bases and budget; a "
-            "dash where it was not kept.",
+            "dash where it was not kept. What noise on the same bases changes of accuracy stands in brackets, where it was kept: so much is "
+            "not the crafting's doing.",
             f"What is asked of the selected attack: {LEAST_WAY['cam']:.0%} of the way to the ceiling for CAM and {LEAST_WAY['grad']:.0%} for GRAD (the mean); "
             f"a gain over IMF as published whose interval lies above zero; L1 at least {BELOW_WM:.0%} below unbounded WM's; "
             f"with a fifth of the poison a mean gain of at "
@@ -156,7 +157,7 @@ def _reach(found: Facts, run: str) -> list[str]:
             _way(row["l1_clean"], row["l1_attack"]),
             UNDEFINED if below is None else f"{below:+.0%}",
             _kept(row),
-            points(row["accuracy_change"]),
+            _accuracy(row),
             _control(row),
         ]
         lines.append(f"| {' | '.join(entries)} |")
@@ -168,7 +169,7 @@ def _reach(found: Facts, run: str) -> list[str]:
     )
     head = (
         "| attack | gain over the published | change | of the way | Jaccard, clean → attack | L1, clean → attack | L1 against WM's | label kept | "
-        "accuracy, points | strongest control, change |\n|---|---|---|---|---|---|---|---|---|---|\n"
+        "accuracy, points (of noise) | strongest control, change |\n|---|---|---|---|---|---|---|---|---|---|\n"
     )
     return [
         f"### {found['title']}",
@@ -186,6 +187,12 @@ def _beside_the_letter(name: str, attack: Facts) -> str:
 
 def _kept(row: Facts) -> str:
     return UNDEFINED if row["label_kept"] is None else f"{row['label_kept']:.0%}"
+
+
+def _accuracy(row: Facts) -> str:
+    """The change of accuracy, and what noise on the same bases changes; results from before that was kept do not know it."""
+    noise = row.get("noise_accuracy")
+    return points(row["accuracy_change"]) + ("" if noise is None else f" ({points(noise)})")
 
 
 def _control(row: Facts) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, final
@@ -44,6 +44,7 @@ class Reached:
         gain: of Jaccard over IMF as published, paired by target and seed; undefined where the attacker's own models make another desired map.
         share: of the way from clean to the ceiling, an interval of `verdict.json`; without a mean where that way is too short to speak of.
         watermark_l1: the unbounded WM's L1 at the same budget; None where undefined.
+        noise_accuracy: what random noise of the same budget, on the same bases, changes of accuracy; an interval of `verdict.json`.
         cell: of the study, as in `study.json`.
     """
 
@@ -52,6 +53,7 @@ class Reached:
     gain: Interval
     share: Mapping[str, float | None]
     watermark_l1: float | None
+    noise_accuracy: Mapping[str, float | None]
     cell: Mapping[str, Any]
 
 
@@ -121,24 +123,27 @@ def reach(
     variants = cast(dict[str, Settings], study.grid[VARIANT])
     title = str(case.get("title", "Audit"))
     found = SideBySide(executor, listener, device, gpus)(study, root)
-    rows = tuple(
-        Reached(
-            name,
-            variants[name],
-            one.gain_over(found[PUBLISHED]),
-            one.verdict["share_of_way"],
-            next(arm["l1"]["mean"] for arm in one.verdict["arms"] if arm["arm"] == "watermark"),
-            one.cell,
+    rows = []
+    for name, one in found.items():
+        arms = {arm["arm"]: arm for arm in one.verdict["arms"]}
+        rows.append(
+            Reached(
+                name,
+                variants[name],
+                one.gain_over(found[PUBLISHED]),
+                one.verdict["share_of_way"],
+                arms["watermark"]["l1"]["mean"],
+                arms["noise"]["accuracy_change"],
+                one.cell,
+            )
         )
-        for name, one in found.items()
-    )
     facts = {
         "title": title,
         "explainer": case["explainer"]["kind"],
         "device": ", ".join(sorted({one.device for one in found.values()})),
     }
     write_json(root / "reach.json", facts | {"rows": as_facts(rows)})
-    return rows
+    return tuple(rows)
 
 
 def reach_study(case: Mapping[str, Any], selection: Mapping[str, Any] | None = None) -> StudyFile:
@@ -169,7 +174,7 @@ def reach_study(case: Mapping[str, Any], selection: Mapping[str, Any] | None = N
     return variants_study(f"{case.get('title', 'Audit')}: reach", content, variants)
 
 
-def as_facts(rows: tuple[Reached, ...]) -> list[dict[str, Any]]:
+def as_facts(rows: Sequence[Reached]) -> list[dict[str, Any]]:
     """Rows as `reach.json` holds them."""
     return [
         {
@@ -177,6 +182,7 @@ def as_facts(rows: tuple[Reached, ...]) -> list[dict[str, Any]]:
             "settings": row.settings,
             "share_of_way": row.share,
             "watermark_l1": row.watermark_l1,
+            "noise_accuracy": row.noise_accuracy,
             **kept_of(row.gain, row.cell),
         }
         for row in rows
