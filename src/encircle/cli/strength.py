@@ -242,7 +242,7 @@ def _rows(found: Ablation) -> Table:
         caption_justify="left",
     )
     for heading in ("", "attack", "gain", "change", "L1", "kept", "points"):
-        table.add_column(heading, no_wrap=heading == "attack")
+        table.add_column(heading, min_width=14 if heading == "attack" else None)
     before = ""
     for row in found.rows:
         if before and row.phase != before:
