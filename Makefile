@@ -19,7 +19,7 @@ help:
 	@echo "make kill      kill -9 a study's driver 50 times locally and 10 times on Ray, and check what is left"
 	@echo "make bench     what crafting, training, whole audits and scheduling cost, as ratios within one run, into docs/performance.md (most of an hour)"
 	@echo "make kdd21     the paper's experiments at their committed size (hours); needs DATA=folder and WEIGHTS=file"
-	@echo "make strength  how far the strongest attack reaches and what its choices buy, as in docs/strength.md (days; ONLY=\"reach/digits-cam\" for one)"
+	@echo "make strength  how far the strongest attack reaches and what its choices buy, as in docs/strength.md (many hours; ONLY=\"reach/digits-cam\" for one)"
 	@echo "make bench-peer  the same work by adversarial-robustness-toolbox, in an environment of its own"
 	@echo "make check     linters, types and import floors alone"
 	@echo "make clean     delete runs and the virtual environment"
@@ -70,7 +70,7 @@ kdd21: $(READY)
 	ENCIRCLE_DATA="$(DATA)" $(BIN)/python tools/recipes.py --weights "$(WEIGHTS)"
 	$(BIN)/python tools/kdd21.py runs/kdd21-standard
 
-# Resumable, and each run by itself (ONLY="reach/digits-cam ablation/digits-grad"; results/strength/commands.yaml has them all). Days, if all.
+# Resumable, and each run by itself (ONLY="reach/digits-cam ablation/digits-grad"; results/strength/commands.yaml has them all).
 strength: $(READY)
 	$(if $(DATA),ENCIRCLE_DATA="$(DATA)") $(BIN)/python tools/measure.py $(ONLY) $(if $(WEIGHTS),--weights "$(WEIGHTS)")
 

@@ -7,11 +7,13 @@ the page made anew. Dogs need the weights; they and the fractures are found in t
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+from encircle.audit.case_data import DATA_FOLDER, data_folder
 from encircle.strength.page import commands_of
 
 HERE = Path(__file__).resolve().parent.parent
@@ -21,7 +23,7 @@ RUNS = HERE / "runs" / "strength"
 def main() -> None:
     """Run what is named, one after another; everything where nothing is."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all, for days")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all, for many hours")
     parser.add_argument("--weights", type=Path, help="ImageNet weights of ResNet-18, for the dogs")
     asked = parser.parse_args()
     commands = {
@@ -32,6 +34,9 @@ def main() -> None:
     for name in asked.names:
         if name not in commands:
             sys.exit(f"{name!r} is none of {', '.join(commands)}.")
+    os.environ[DATA_FOLDER] = str(
+        data_folder().resolve()
+    )  # commands run beside their case files, where a relative place would be another
     cells = RUNS / "cells"
     weights = ["--weights", str(asked.weights.resolve())] if asked.weights else []
     _run([sys.executable, str(HERE / "tools" / "cells.py"), str(cells), *weights], HERE)

@@ -74,6 +74,14 @@ def test_gains_of_all_cases_stand_at_a_glance(tmp_path: Path) -> None:
     ]
 
 
+def test_two_cases_of_one_title_have_a_column_each(tmp_path: Path) -> None:
+    for name, gain in (("a", 0.1), ("b", 0.2)):
+        rows = [row(GIVEN, "choice"), row("influence", "choice", gain=NOTHING | {"mean": gain})]
+        found = {"title": "Digits", "chosen": GIVEN, "rows": rows}
+        kept(tmp_path, "ablation", name).write_text(json.dumps(found))
+    assert "| choice | Digits | Digits |\n|---|---|---|\n| influence | +0.10 | +0.20 |" in page(tmp_path)
+
+
 def test_what_a_name_alone_does_not_tell_is_told(tmp_path: Path) -> None:
     given = {"kind": "imf", "models": 4, "momentum": 0.0}
     letter = {key: PAPER[key] for key in PAPER} | {"models": 4}

@@ -121,8 +121,9 @@ def test_results_are_not_shown_as_those_of_an_edited_study(tmp_path: Path) -> No
         noted_runs(root, reopen(root))
     for damaged in ("[]", '{"runs": 3}', '{"runs": [{}]}'):
         (root / "plan.json").write_text(damaged)
-        with pytest.raises(InputError, match="is damaged; run `encircle study resume"):
-            noted_runs(root, reopen(root))
+        for read in (lambda: noted_runs(root, reopen(root)), lambda: noted_device(root)):
+            with pytest.raises(InputError, match="is damaged; run `encircle study resume"):
+                read()
     (root / "plan.json").unlink()
     assert noted_device(root) == "cpu"
 

@@ -64,9 +64,9 @@ def page(results: Path) -> str:
         "change is beyond the seed drift. Intervals are of 95 % (hierarchical bootstrap); with two victims they hold half "
         "of the variance that seeds bring to all targets alike (docs/method.md).",
     ]
-    ablated = _each(results, "ablation", lambda found, run: (_gains(found), _ablation(found, run)))
+    ablated = _each(results, "ablation", lambda found, command: (_gains(found), _ablation(found, command)))
     doses = _each(results, "budget", _doses)
-    reached = _each(results, "reach", lambda found, run: (_asked(found), _reach(found, run)))
+    reached = _each(results, "reach", lambda found, command: (_asked(found), _reach(found, command)))
     if reached:
         parts += [
             "## How far it reaches",
@@ -102,7 +102,7 @@ def page(results: Path) -> str:
             "case is for, whose split, targets and victims were drawn anew.",
             "All gains at a glance: **bold** where the interval lies above zero, *italic* where it lies below; a dash where the choice changes nothing "
             "or was not tried.",
-            _at_a_glance(dict(gains for gains, _ in ablated)),
+            _at_a_glance([gains for gains, _ in ablated]),
         ]
         parts += [part for _, tables in ablated for part in tables]
     if (note := results / "note.md").is_file():
@@ -111,7 +111,7 @@ def page(results: Path) -> str:
 
 
 def _each(results: Path, kind: str, make: Callable[[Facts, str], Made]) -> list[Made]:
-    """What is made of each kept result and of the command that it came from."""
+    """What is made of each kept result, and of a paragraph with the command that it came from (empty where that is not known)."""
     commands, made = commands_of(results).get(kind, {}), []
     for path in sorted((results / kind).glob("*.json")):
         command = commands.get(path.stem)
@@ -144,7 +144,7 @@ def commands_of(results: Path) -> dict[str, dict[str, str]]:
 # -- reach ---------------------------------------------------------------------------------------------------------------
 
 
-def _reach(found: Facts, run: str) -> list[str]:
+def _reach(found: Facts, command: str) -> list[str]:
     lines = []
     for row in found["rows"]:
         below = _below(row)
@@ -174,7 +174,7 @@ def _reach(found: Facts, run: str) -> list[str]:
     return [
         f"### {found['title']}",
         f"{some['targets']} targets x {some['victims']} victims an attack, finished on {found['device']}. Selected: {_besides(found)}.{on}"
-        f"{letter}{run}",
+        f"{letter}{command}",
         head + "\n".join(lines),
     ]
 
@@ -269,7 +269,7 @@ def _below(row: Facts) -> float | None:
 # -- budgets -------------------------------------------------------------------------------------------------------------
 
 
-def _doses(found: Facts, run: str) -> list[str]:
+def _doses(found: Facts, command: str) -> list[str]:
     lines = [
         f"| {dose['share']:.2%} | {plain_estimate(dose['shift'])} | {_way(dose['jaccard_clean'], dose['jaccard_attack'])} | "
         f"{_way(dose['l1_clean'], dose['l1_attack'])} | {_kept(dose)} | {points(dose['accuracy_change'])} |"
@@ -280,7 +280,7 @@ def _doses(found: Facts, run: str) -> list[str]:
     return [
         f"### {found['title']}",
         f"{some['targets']} targets x {some['victims']} victims, epsilon {found['epsilon']:g}, threshold {found['threshold']:g}. {found['sentence']}",
-        f"Attack: {_told(found['attack'], {})}.{run}",
+        f"Attack: {_told(found['attack'], {})}.{command}",
         head + "\n".join(lines),
     ]
 
@@ -288,13 +288,13 @@ def _doses(found: Facts, run: str) -> list[str]:
 # -- ablations -----------------------------------------------------------------------------------------------------------
 
 
-def _ablation(found: Facts, run: str) -> list[str]:
+def _ablation(found: Facts, command: str) -> list[str]:
     rows: Sequence[Facts] = found["rows"]
     some = rows[0]
     parts = [
         f"### {found['title']}",
         f"{some['targets']} targets x {some['victims']} victims an attack. Best where settings are chosen: **{found['chosen']}**.",
-        f"As given: {_told(some['attack'], {})}.{run}",
+        f"As given: {_told(some['attack'], {})}.{command}",
     ]
     for phase, words in WORDS.items():
         mine = [row for row in rows if row["phase"] == phase]
@@ -308,11 +308,12 @@ def _gains(found: Facts) -> tuple[str, dict[str, Facts]]:
     return str(found["title"]), {row["name"]: row["gain"] for row in found["rows"] if row["phase"] == "choice"}
 
 
-def _at_a_glance(cases: Mapping[str, Mapping[str, Facts]]) -> str:
-    tried = {name for gains in cases.values() for name in gains if name != GIVEN}
-    order = sorted(tried, key=lambda name: (list(FACTORS).index(name) if name in FACTORS else len(FACTORS), name))
-    lines = [f"| choice | {' | '.join(cases)} |", "|---" * (1 + len(cases)) + "|"]
-    lines += [f"| {name} | {' | '.join(_gain(gains.get(name)) for gains in cases.values())} |" for name in order]
+def _at_a_glance(cases: Sequence[tuple[str, Mapping[str, Facts]]]) -> str:
+    """A row a choice, in the order of `FACTORS` and then those that it no longer has, and a column a case."""
+    tried = dict.fromkeys(name for _, gains in cases for name in gains if name != GIVEN)
+    order = [name for name in FACTORS if name in tried] + [name for name in tried if name not in FACTORS]
+    lines = [f"| choice | {' | '.join(title for title, _ in cases)} |", "|---" * (1 + len(cases)) + "|"]
+    lines += [f"| {name} | {' | '.join(_gain(gains.get(name)) for _, gains in cases)} |" for name in order]
     return "\n".join(lines)
 
 

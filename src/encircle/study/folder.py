@@ -73,28 +73,38 @@ def note_plan(root: Path, plan: Plan) -> None:
 
 
 def noted_device(root: Path) -> str:
-    """The device that a study was last planned for; `"cpu"` where it was not yet."""
-    path = root / "plan.json"
-    return str(read_json(path).get("device", "cpu")) if path.is_file() else "cpu"
+    """The device that a study was last planned for; `"cpu"` where it was not yet.
+
+    Raises:
+        InputError: the note is damaged.
+    """
+    return str(_noted_plan(root).get("device", "cpu")) if (root / "plan.json").is_file() else "cpu"
 
 
 def noted_runs(root: Path, study: Study) -> list[Planned]:
     """The runs of a study, as `note_plan` kept them.
 
     Raises:
-        InputError: there is no such note, or it is of other cases, such as those before `study.yaml` was edited.
+        InputError: there is no such note, it is damaged, or it is of other cases, such as those before `study.yaml` was edited.
     """
-    plan = read_json(root / "plan.json")
-    noted = plan.get("runs") if isinstance(plan, dict) else None
-    if not isinstance(noted, list) or not all(
-        isinstance(one, dict) and {"task", "folder"} <= set(one) for one in noted
-    ):
-        raise InputError(f"{root / 'plan.json'} is damaged; run `encircle study resume {root}` to write it anew.")
+    noted = _noted_plan(root)["runs"]
     if [one.get("case") for one in noted] != [_known(run) for run in study.runs]:
         raise InputError(
             f"{root / 'plan.json'} is of other cases than `study.yaml` now gives; run `encircle study resume {root}`."
         )
     return [Planned(run, one["task"], one["folder"]) for run, one in zip(study.runs, noted, strict=True)]
+
+
+def _noted_plan(root: Path) -> dict[str, Any]:
+    plan = read_json(root / "plan.json")
+    noted = plan.get("runs") if isinstance(plan, dict) else None
+    if not isinstance(noted, list) or not all(
+        isinstance(one, dict) and {"task", "folder"} <= set(one) for one in noted
+    ):
+        raise InputError(
+            f"{root / 'plan.json'} is damaged; run `encircle study resume {root} --device cpu` to write it anew, or with the other device that the study is on."
+        )
+    return dict(plan)
 
 
 def _known(run: Run) -> str:

@@ -93,9 +93,13 @@ def conclude_now(root: Path) -> Conclusion:
 
 
 def _conclude(root: Path, study: Study, tally: Tally, only: Collection[int] | None = None) -> Conclusion:
-    runs = noted_runs(root, study)
+    if only is not None:
+        study = replace(study, cells=tuple(cell for cell in study.cells if set(only) & set(cell.runs)))
+    asked = {place for cell in study.cells for place in cell.runs}
     missing = {}
-    for planned in runs:
+    for place, planned in enumerate(noted_runs(root, study)):
+        if place not in asked:
+            continue
         if not (root / "runs" / planned.folder / "verdict.json").is_file():
             why, log = tally.reasons.get(
                 planned.task, ("it is not done yet; go on with `encircle study resume`.", None)
@@ -103,8 +107,6 @@ def _conclude(root: Path, study: Study, tally: Tally, only: Collection[int] | No
             missing[planned.task] = Missing(planned.run.case.title, why, log)
         elif trouble := _trouble(root, planned):
             missing[planned.task] = Missing(planned.run.case.title, trouble, None)
-    if only is not None:
-        study = replace(study, cells=tuple(cell for cell in study.cells if set(only) & set(cell.runs)))
     return conclude(root, study, missing, counts=tally.counts, seconds=tally.seconds)
 
 
