@@ -197,6 +197,27 @@ class TestChoice:
     def test_the_best_is_the_one_that_gained_most(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert self.chosen(tmp_path, monkeypatch, set()) == "momentum"
 
+    @pytest.mark.parametrize(
+        ("low", "phases"), [(-0.01, ["choice", "report"]), (0.01, ["choice", "together", "report"])]
+    )
+    def test_what_may_be_chance_does_not_enter_the_joint_attack(
+        self, low: float, phases: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[str] = []
+
+        def run(self: object, phase: Phase, attacks: dict[str, Any]) -> list[Row]:
+            asked.append(phase)
+            gains = {GIVEN: Interval(0.0, 0.0, 0.0), "momentum": Interval(0.2, low, 0.5)}
+            return [
+                Row(name, phase, attack, gains.get(name, Interval(0.3, 0.1, 0.5)), {"label_lost": False, **NONE})
+                for name, attack in attacks.items()
+            ]
+
+        monkeypatch.setattr("encircle.strength.ablation._Phases.run", run)
+        factors = {"matching": {"kind": "matching"}, "momentum": {"momentum": 0.9}}
+        ablate(case_of(TINY).model_dump(mode="json"), tmp_path, Serial, factors=factors)
+        assert asked == phases
+
     def test_an_attack_that_loses_the_label_is_not_chosen(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

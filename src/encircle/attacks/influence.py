@@ -69,11 +69,8 @@ class Influence(SurrogateAttack):
         """C of each member, of the mean loss over the training set as far as it is at hand."""
         recipe, hidden = moment.ensemble.recipe, moment.hidden
         some = torch.arange(0, len(hidden), -(-len(hidden) // POISONED), device=hidden.device)
-        seen = torch.cat([moment.clean.reshape(-1, *hidden.shape[1:]).to(hidden), hidden[some]])
-        labels = [moment.classes, moment.labels[some]]
-        each = zip(labels, moment.sizes, strict=True)
-        shares = torch.cat([seen.new_full((len(part),), count / max(len(part), 1)) for part, count in each])
-        shares, given = shares / shares.sum(), recipe.weights_of(torch.cat(labels))
+        seen, labels, counts = moment.whole(hidden[some], moment.labels[some])
+        shares, given = counts / len(counts), recipe.weights_of(labels)
         weights = shares if given is None else shares * given.to(shares)
         rows = seen.repeat(members, *[1] * (seen.dim() - 1))
         return gauss_newton(model, rows, weights.repeat(members), recipe.shared_stages)

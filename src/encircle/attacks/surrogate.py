@@ -61,6 +61,27 @@ class Moment:
         """The poison and its labels, once for each member of a group, one after another."""
         return self.hidden.repeat(members, *[1] * (self.hidden.dim() - 1)), self.labels.repeat(members)
 
+    def whole(
+        self, some: Float[Tensor, "s *hidden"], labels: Int[Tensor, "s"]
+    ) -> tuple[Float[Tensor, "rows *hidden"], Int[Tensor, "rows"], Float[Tensor, "rows"]]:
+        """The training set as far as it is at hand: the clean mini-batch and some of the poison.
+
+        Args:
+            some: of the poison.
+            labels: its labels.
+
+        Returns:
+            Samples, labels, and what each counts, 1 on average, so that each part weighs what it weighs in the training set.
+        """
+        parts = [self.clean.reshape(-1, *some.shape[1:]).to(some), some]
+        counts = torch.cat(
+            [
+                part.new_full((len(part),), size / max(len(part), 1))
+                for part, size in zip(parts, self.sizes, strict=True)
+            ]
+        )
+        return torch.cat(parts), torch.cat([self.classes, labels]), counts / counts.mean()
+
     def weighed(self, found: Float[Tensor, "rows *hidden"], members: int) -> Float[Tensor, "members p *hidden"]:
         """Gradients of losses of so repeated poison, each times its class's weight in L_train."""
         shares = found.reshape(members, *self.hidden.shape)

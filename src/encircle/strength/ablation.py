@@ -82,7 +82,7 @@ UNFIT = (0.0, "balanced")
 GIVEN, AS_PUBLISHED, JOINT = "as given", "IMF to the letter", "together"
 
 WORTH = 0.01
-"""A factor is kept if it raises the mean Jaccard of the victims by at least this."""
+"""A factor helps by at least so much, in the victims' mean Jaccard, where targets are too few for an interval."""
 
 CHOICE = 1_000_003
 """Added to the case's seed for the split, targets and victims that settings are chosen on."""
@@ -156,8 +156,9 @@ def ablate(
 
     Three studies in `root`: `choice` (the attack as given, and with each factor changed), `together` (all that helped at once), both on a split,
     targets and victims that are drawn anew; and `report` (the paper's letter, the attack as given, the best of the other two) on the case's. Where the split
-    does not depend on the seed, a target may be drawn in both by chance. What helped and what is best is told by the victims' mean Jaccard among attacks
-    that keep the target's label; accuracy has no say, and stands beside. A stopped ablation goes on where it was, and tries again what failed.
+    does not depend on the seed, a target may be drawn in both by chance. Among attacks that keep the target's label, what helped is what gained beyond the
+    interval, and what is best has the highest mean gain; accuracy has no say, and stands beside. A stopped ablation goes on where it was, and tries again
+    what failed.
 
     Args:
         case: a case's keys and values, all of them (`Case.model_dump`).
@@ -175,9 +176,7 @@ def ablate(
     given, tried = dict(case["attack"]), choices_of(case, factors)
     work = _Phases(case, root, SideBySide(executor, listener, device, gpus))
     rows = work.run("choice", tried)
-    helped = {
-        row.name: row for row in rows if row.name != GIVEN and row.gain.mean >= WORTH and not row.cell["label_lost"]
-    }
+    helped = {row.name: row for row in rows if row.name != GIVEN and _helps(row.gain) and not row.cell["label_lost"]}
     best = _best(rows)
     if len(helped) > 1:
         together = joint(given, {name: (factors[name], row.gain.mean) for name, row in helped.items()})
@@ -246,6 +245,11 @@ def joint(given: Settings, helped: Mapping[str, tuple[Settings, float]]) -> Sett
         if not together.keys() & changes.keys():
             together |= changes
     return varied(given, together)
+
+
+def _helps(gain: Interval) -> bool:
+    """Whether a gain is none by chance, as far as that can be told."""
+    return gain.mean >= WORTH if gain.low is None else gain.low > 0
 
 
 def _best(rows: Sequence[Row]) -> Row:
