@@ -15,7 +15,7 @@ help:
 	@echo "make test      linters, types, import floors and the whole test suite"
 	@echo "make evidence  the same cases with enough targets and victims for a claim; resumable"
 	@echo "make choices   the embedded cases' settings beside others, on a split of their own"
-	@echo "make study     three budgets x two explainers x two attacks, and the README's dose-response picture; resumable"
+	@echo "make study     three budgets x two explainers x three attacks, and the README's dose-response picture; resumable"
 	@echo "make kill      kill -9 a study's driver 50 times locally and 10 times on Ray, and check what is left"
 	@echo "make bench     what crafting, training, whole audits and scheduling cost, as ratios within one run, into docs/performance.md (most of an hour)"
 	@echo "make kdd21     the paper's experiments at their committed size (hours); needs DATA=folder and WEIGHTS=file"

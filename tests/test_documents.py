@@ -130,7 +130,8 @@ def test_every_result_about_strength_has_the_command_that_it_came_from(tmp_path:
     for file in sorted((HERE / "results" / "strength").glob("*/*.json")):
         found = json.loads(file.read_text())
         words = shlex.split(commands[file.parent.name][file.stem])[2:]
-        given = {name: [value for flag, value in pairwise(words) if flag == name] for name in ("--set", "--selected")}
+        flags = ("--set", "--selected", "--supposed")
+        given = {name: [value for flag, value in pairwise(words) if flag == name] for name in flags}
         place = tmp_path / words[0]
         case = load_case(str(place) if place.is_file() else words[0], given["--set"], outside=True).model_dump(
             mode="json"
@@ -143,10 +144,11 @@ def test_every_result_about_strength_has_the_command_that_it_came_from(tmp_path:
             known = {name: {"attack": varied(case["attack"], FACTORS.get(name, {}))} for name in kept}
             size = found["rows"][0]
         else:
-            selection: dict[str, Any] = {}
-            for setting in given["--selected"]:
-                assign_text(selection, setting, "--selected")
-            known = variants_of(case, selection)
+            told: dict[str, dict[str, Any]] = {"--selected": {}, "--supposed": {}}
+            for name, settings in told.items():
+                for setting in given[name]:
+                    assign_text(settings, setting, name)
+            known = variants_of(case, *told.values())
             kept = {row["name"]: row["settings"] for row in found["rows"]}
             size = found["rows"][0]
             assert set(known) == set(kept)

@@ -1,7 +1,8 @@
 """Run what `docs/strength.md` is made of again: `python tools/measure.py [NAME ...] [--weights FILE]`, with names such as `reach/digits-cam`; resumable.
 
 The commands are those of `results/strength/commands.yaml`, and their folders `runs/strength/<name>-<kind>`. What finishes is kept in `results/strength/` and
-the page made anew. Dogs need the weights; they and the fractures are found in the data folder (`ENCIRCLE_DATA`).
+the page made anew; what fails is named at the end and keeps no other from being run. Dogs need the weights; they and the fractures are found in the data
+folder (`ENCIRCLE_DATA`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from encircle.strength.page import commands_of
 
 HERE = Path(__file__).resolve().parent.parent
 RUNS = HERE / "runs" / "strength"
+STOPPED = 130
+"""How a command ends that was stopped from the keyboard."""
 
 
 def main() -> None:
@@ -39,19 +42,31 @@ def main() -> None:
     )  # commands run beside their case files, where a relative place would be another
     cells = RUNS / "cells"
     weights = ["--weights", str(asked.weights.resolve())] if asked.weights else []
-    _run([sys.executable, str(HERE / "tools" / "cells.py"), str(cells), *weights], HERE)
+    if _status([sys.executable, str(HERE / "tools" / "cells.py"), str(cells), *weights], HERE):
+        sys.exit(1)
+    left = list[str]()
     for name in asked.names or commands:
         kind, _, case = name.partition("/")
         folder = RUNS / f"{case}-{kind}"
         sys.stderr.write(f"{name}: {commands[name]}\n")
         words = shlex.split(commands[name])[1:]
-        _run([sys.executable, "-m", "encircle", *words, "--folder", str(folder), "--exit-zero"], cells)
-        _run([sys.executable, str(HERE / "tools" / "strength.py"), str(folder)], HERE)
+        if words[1].endswith(".yaml") and not (cells / words[1]).is_file():
+            sys.stderr.write(f"{name} is left out: its network starts from weights; name them with --weights.\n")
+            left.append(name)
+            continue
+        run = [sys.executable, "-m", "encircle", *words, "--folder", str(folder), "--exit-zero"]
+        keep = [sys.executable, str(HERE / "tools" / "strength.py"), str(folder)]
+        if _status(run, cells) or _status(keep, HERE):
+            left.append(name)
+    if left:
+        sys.exit(f"not finished: {', '.join(left)}; the same command goes on where it was.")
 
 
-def _run(command: list[str], place: Path) -> None:
-    if status := subprocess.run(command, cwd=place, check=False).returncode:
-        sys.exit(status)
+def _status(command: list[str], place: Path) -> int:
+    status = subprocess.run(command, cwd=place, check=False).returncode
+    if status == STOPPED or status < 0:
+        sys.exit(STOPPED)  # whoever stops one run wants no other to begin
+    return status
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from encircle.core import InputError
 from encircle.storage import write_text
 from encircle.strength.page import page as text_of
-from encircle.strength.reached import BEST_IMF, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
+from encircle.strength.reached import BEST_IMF, GUESSED, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
 
 HERE = Path(__file__).resolve().parent.parent
 RESULTS = HERE / "results" / "strength"
@@ -30,6 +30,7 @@ LOOKS = {
     BEST_IMF: ("s", "#3d6fb4"),
     LITTLE: ("v", "#d98e3a"),
     TRANSFERRED: ("D", "#5f9c5a"),
+    GUESSED: ("^", "#7a5ba6"),
     SELECTED: ("o", "#a81e1e"),
 }
 """Marker and colour of each attack, from the top of a case's band to its bottom."""
@@ -53,11 +54,13 @@ def picture() -> Figure:
         heights, means = list[float](), list[float]()
         for place, case in enumerate(cases):
             for row in (row for row in case["rows"] if row["name"] == name):
-                height, shift = place + 0.16 * (beside - 2), row["shift"]
+                height, shift = place + 0.14 * (beside - 2.5), row["shift"]
                 heights.append(height)
                 means.append(shift["mean"])
                 if shift["low"] is not None:
                     ax.plot([shift["low"], shift["high"]], [height] * 2, color=colour, linewidth=1.6, zorder=2)
+        if not means:
+            continue
         ax.scatter(means, heights, s=30, marker=marker, color=colour, label=name, zorder=3)
     ax.axvline(0, color="#8b8f96", linewidth=0.8)
     ax.set_ylim(len(cases) - 0.5, -0.5)

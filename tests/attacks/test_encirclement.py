@@ -30,10 +30,11 @@ def pooled(model: nn.Module, inputs: Tensor) -> Tensor:
 def wanted(model: nn.Module, objective: Objective, kind: str, explainer: str) -> tuple[Tensor, Tensor]:
     """Entry by entry: what is shown and what is not."""
     assert isinstance(model, CamClassifier)
-    shown = objective.desired.values.double()
-    shown = (shown - shown.min()) / (shown.max() - shown.min())
+    values, mask = objective.desired.values.double(), objective.desired.mask
+    assert mask is not None
+    shown = (values - values[mask].min()) / (values[mask].max() - values[mask].min())
     both = []
-    for weights in (shown, 1 - shown):
+    for weights in (torch.where(mask, shown, 0.0), torch.where(mask, 1 - shown, 0.0)):
         if kind == "image":
             found = model.features(objective.target)[0]
             total = torch.zeros(len(found), dtype=torch.float64)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from encircle.attacks.imf import TO_THE_LETTER
 from encircle.core import InputError
 from encircle.strength.ablation import AS_PUBLISHED, GIVEN, JOINT
-from encircle.strength.ablation import PUBLISHED as PAPER
 from encircle.strength.page import page
-from encircle.strength.reached import BEST_IMF, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
+from encircle.strength.reached import BEST_IMF, GUESSED, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
 
 NOTHING = {"mean": None, "low": None, "high": None}
 
@@ -84,7 +84,7 @@ def test_two_cases_of_one_title_have_a_column_each(tmp_path: Path) -> None:
 
 def test_what_a_name_alone_does_not_tell_is_told(tmp_path: Path) -> None:
     given = {"kind": "imf", "models": 4, "momentum": 0.0}
-    letter = {key: PAPER[key] for key in PAPER} | {"models": 4}
+    letter = TO_THE_LETTER | {"models": 4}
     rows = [
         row(GIVEN, "choice", attack=given),
         row(JOINT, "together", attack=given | {"kind": "matching", "momentum": 0.9}),
@@ -131,6 +131,11 @@ def reached(name: str, **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in {"phase", "attack"}}
 
 
+def first_of_digits(text: str) -> str:
+    """Its line in the table of what was asked; there are others further down."""
+    return next(line for line in text.splitlines() if line.startswith("| Digits |"))
+
+
 class TestReach:
     def text(self, results: Path, explainer: str = "cam", **selected: Any) -> str:
         lower = {"mean": -0.1, "low": -0.2, "high": 0.1}
@@ -142,7 +147,12 @@ class TestReach:
                 **{"settings": {"attack": {"kind": "influence", "models": 4, "other_share": 0.25}}, **selected},
             ),
             reached(LITTLE, gain={"mean": 0.0, "low": -0.2, "high": 0.2}),
-            reached(TRANSFERRED, shift={"mean": 0.12, "low": -0.1, "high": 0.3}),
+            reached(TRANSFERRED, gain={"mean": 0.12, "low": -0.1, "high": 0.3}),
+            reached(
+                GUESSED,
+                settings={"attack": {}, "attacker": {"recipe": {"epochs": 3, "lr": 0.01}}},
+                gain={"mean": 0.3, "low": 0.1, "high": 0.4},
+            ),
         ]
         found = {"title": "Digits", "explainer": explainer, "device": "a device", "rows": rows}
         kept(results, "reach", "digits").write_text(json.dumps(found))
@@ -158,7 +168,7 @@ class TestReach:
         assert " IMF as published has decay True, which the letter of the paper has not." in page(tmp_path)
 
     def test_says_what_was_asked_and_whether_it_holds(self, tmp_path: Path) -> None:
-        [line] = [line for line in self.text(tmp_path).splitlines() if line.startswith("| Digits |")]
+        line = first_of_digits(self.text(tmp_path))
         asked = [entry.strip() for entry in line.split("|")[2:-1]]
         assert asked == [
             "70.0 [60.0, 80.0] %: yes",
@@ -166,7 +176,7 @@ class TestReach:
             "-0.10 [-0.20, +0.10]: **no**",
             "-23%: yes",
             "+0.00 [-0.20, +0.20]: yes",
-            "+0.12 [-0.10, +0.30]: **no**",
+            "+0.25 [+0.10, +0.40]; –",
             "100%: yes",
             "-1.2",
         ]
@@ -185,15 +195,13 @@ class TestReach:
     ) -> None:
         change = dict(zip(("mean", "low", "high"), (-0.005, *interval), strict=True))
         some = {"accuracy_change": change, "accuracy_resolvable": True}
-        [line] = [line for line in self.text(tmp_path, **some).splitlines() if "| Digits |" in line]
+        line = first_of_digits(self.text(tmp_path, **some))
         assert line.split("|")[-2].strip() == told
 
     @pytest.mark.parametrize("known", [{}, {"accuracy_resolvable": False}])
     def test_few_rows_do_not_show_that_accuracy_is_kept(self, known: dict[str, bool], tmp_path: Path) -> None:
         change = {"mean": 0.0, "low": -0.001, "high": 0.001}
-        [line] = [
-            line for line in self.text(tmp_path, accuracy_change=change, **known).splitlines() if "| Digits |" in line
-        ]
+        line = first_of_digits(self.text(tmp_path, accuracy_change=change, **known))
         assert line.split("|")[-2].strip() == "+0.0 [-0.1, +0.1]"
 
     def test_less_is_asked_for_gradients(self, tmp_path: Path) -> None:
@@ -203,8 +211,8 @@ class TestReach:
 
     def test_what_cannot_be_told_is_not_marked(self, tmp_path: Path) -> None:
         unknown = {"share_of_way": NOTHING, "gain": NOTHING, "l1_attack": NOTHING, "shift": NOTHING}
-        [line] = [line for line in self.text(tmp_path, **unknown).splitlines() if line.startswith("| Digits |")]
-        assert line.count("undefined") == 3
+        line = first_of_digits(self.text(tmp_path, **unknown))
+        assert line.count("undefined") == 4
         assert line.count("yes") + line.count("**no**") == 3
 
     def test_each_attack_has_its_row(self, tmp_path: Path) -> None:
@@ -212,8 +220,7 @@ class TestReach:
         row_of = f"| {SELECTED} | +0.25 [+0.10, +0.40] | +0.25 [+0.10, +0.40] | 70 [60, 80] % | 0.10 → 0.35 | 0.50 → 0.40 | -23% | 100% | -1.2 | – |"
         assert row_of in text
         assert (
-            "6 targets x 2 victims an attack, finished on a device. Selected: kind influence, other_share 0.25. The other network: kind two-layer, hidden 64."
-            in text
+            "6 targets x 2 victims an attack, finished on a device. Selected: kind influence, other_share 0.25." in text
         )
 
     def test_the_strongest_control_stands_beside_its_attack(self, tmp_path: Path) -> None:
@@ -227,13 +234,29 @@ class TestReach:
 
     def test_a_label_that_nobody_knows_of_is_undefined(self, tmp_path: Path) -> None:
         text = self.text(tmp_path, label_kept=None)
-        [line] = [line for line in text.splitlines() if line.startswith("| Digits |")]
+        line = first_of_digits(text)
         assert line.split("|")[-3].strip() == "undefined"
 
-    def test_of_a_change_that_is_none_half_is_nothing_to_ask_for(self, tmp_path: Path) -> None:
-        lower = {"mean": -0.1, "low": -0.2, "high": 0.0}
-        [line] = [line for line in self.text(tmp_path, shift=lower).splitlines() if line.startswith("| Digits |")]
-        assert "| +0.12 [-0.10, +0.30] |" in line
+    def test_what_is_left_without_knowing_network_or_recipe_has_its_table(self, tmp_path: Path) -> None:
+        table = self.text(tmp_path).split("or another recipe:\n\n")[1].split("\n\n")[0].splitlines()[2:]
+        assert table == [
+            "| Digits | kind two-layer, hidden 64 | +0.25 [+0.10, +0.40] | +0.12 [-0.10, +0.30] | 48%: **no** |",
+            "| Digits | epochs 3, lr 0.01 | +0.25 [+0.10, +0.40] | +0.30 [+0.10, +0.40] | 120% |",
+        ]
+
+    @pytest.mark.parametrize("mean", [None, 0.0, -0.1])
+    def test_of_a_gain_that_is_none_nothing_can_be_left(self, mean: float | None, tmp_path: Path) -> None:
+        text = self.text(tmp_path, gain={"mean": mean, "low": None, "high": None})
+        assert text.split("or another recipe:\n\n")[1].split("\n\n")[0].count("| undefined |") == (
+            4 if mean is None else 2
+        )
+
+    def test_who_knows_everything_has_no_such_table(self, tmp_path: Path) -> None:
+        self.text(tmp_path)
+        path = tmp_path / "reach" / "digits.json"
+        found = json.loads(path.read_text())
+        path.write_text(json.dumps(found | {"rows": found["rows"][:4]}))
+        assert "or another recipe" not in page(tmp_path)
 
     @pytest.mark.parametrize("lost", ["explainer", "rows"])
     def test_a_file_that_lacks_something_is_named(self, lost: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from encircle.audit import Case
 from encircle.audit.identity import settings_of
 from encircle.core import InputError
 from encircle.strength import reach, reach_study
-from encircle.strength.reached import BEST_IMF, FIFTH, LITTLE, PUBLISHED, SELECTED, TRANSFERRED, variants_of
+from encircle.strength.reached import BEST_IMF, FIFTH, GUESSED, LITTLE, PUBLISHED, SELECTED, TRANSFERRED, variants_of
 from tests.audit.tiny_cases import TINY, case_of
 from tests.study.serial import Serial
 
@@ -120,6 +120,29 @@ def test_an_attacker_with_the_victims_network_transfers_nothing(attacker: Any, t
         reach(case, tmp_path, Serial)
 
 
+def test_who_guesses_the_recipe_crafts_for_another_on_the_victims_network() -> None:
+    case = case_of({**TINY, "attacker": ATTACKER}).model_dump(mode="json")
+    found = variants_of(case, None, {"epochs": 9})
+    assert list(found) == [PUBLISHED, BEST_IMF, SELECTED, LITTLE, TRANSFERRED, GUESSED]
+    assert found[GUESSED] == {"attack": found[SELECTED]["attack"], "attacker": {"recipe": {"epochs": 9}}}
+    supposed = Case.model_validate({**case, **found[GUESSED]}).supposed()
+    assert supposed is not None
+    assert (supposed.recipe.epochs, supposed.model) == (9, case_of(TINY).model)
+
+
+@pytest.mark.parametrize(
+    ("supposed", "message"),
+    [
+        ({"epoch": 3}, r"what is supposed: .*'epoch' is no key of a recipe"),
+        ({"epochs": -1}, "what is supposed: .*epochs"),
+        ({"epochs": case_of(TINY).recipe.epochs}, "what is supposed of the recipe is what it is"),
+    ],
+)
+def test_a_guess_that_is_none_is_refused(supposed: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        reach(case_of(TINY).model_dump(mode="json"), tmp_path, Serial, supposed=supposed)
+
+
 def test_a_fifth_that_is_no_poison_is_refused(tmp_path: Path) -> None:
     case = case_of({**TINY, "budget": {"count": 2, "epsilon": 0.1}}).model_dump(mode="json")
     with pytest.raises(InputError, match="a fifth of the budget is no poison at all"):
@@ -136,8 +159,8 @@ def test_an_attack_without_settings_is_refused(tmp_path: Path) -> None:
 def test_a_whole_reach_says_what_its_runs_say_and_does_nothing_twice(tmp_path: Path) -> None:
     ceiling = {"epochs": 1, "weights": [1.0]}
     case = case_of({**TINY, "victims": 1, "ceiling": ceiling, "attacker": ATTACKER}).model_dump(mode="json")
-    rows = reach(case, tmp_path, Serial)
-    assert [row.name for row in rows] == [PUBLISHED, BEST_IMF, SELECTED, LITTLE, TRANSFERRED]
+    rows = reach(case, tmp_path, Serial, supposed={"lr": 0.01})
+    assert [row.name for row in rows] == [PUBLISHED, BEST_IMF, SELECTED, LITTLE, TRANSFERRED, GUESSED]
     assert (rows[0].gain.mean, rows[0].gain.low) == (0, None)  # two targets are too few for an interval
     facts = json.loads((tmp_path / "reach.json").read_text())
     assert facts["explainer"] == "grad"
@@ -154,5 +177,5 @@ def test_a_whole_reach_says_what_its_runs_say_and_does_nothing_twice(tmp_path: P
         executors.append(Serial())
         return executors[-1]
 
-    assert [row.gain for row in reach(case, tmp_path, executor)] == [row.gain for row in rows]
+    assert [row.gain for row in reach(case, tmp_path, executor, supposed={"lr": 0.01})] == [row.gain for row in rows]
     assert all(one.done == [] for one in executors)

@@ -29,7 +29,7 @@ def shown_and_hidden(
 
     A feature map `(n, k, h, w)` is pooled with the desired map as weights (brought to the features' grid), and with one minus it. Hidden units `(n, k)`
     are kept or dropped one by one where the map is over them; where it is over a table's columns, those are moved to the middle of their range before they
-    go through the model.
+    go through the model. What a mask leaves out is neither shown nor the rest.
 
     Args:
         objective: knows target and desired map, of which only how it varies matters.
@@ -39,17 +39,22 @@ def shown_and_hidden(
         InputError: the map's entries are not places in inputs or features.
     """
     values, target = objective.desired.values.to(objective.target), objective.target
-    shown = (values - values.amin()) / (values - values.amin()).amax().clamp(min=torch.finfo(values.dtype).tiny)
+    matters = torch.ones_like(values) if objective.desired.mask is None else objective.desired.mask.to(values)
+    low, high = values[matters > 0].aminmax()
+    shown = matters * ((values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny)).clamp(0, 1)
+    rest = matters - shown
     over_units = objective.explainer.needs_shared_start(tuple(target.shape[1:]))
     if target.shape[1:] == shown.shape and not over_units:
-        parts = (see(MIDDLE + (target - MIDDLE) * weights) for weights in (shown, 1 - shown))
+        parts = (see(MIDDLE + (target - MIDDLE) * weights) for weights in (shown, rest))
         return next(parts), next(parts)
     found = see(target)
     if found.dim() == 4 and shown.dim() == 2:
-        grid = F.adaptive_avg_pool2d(shown[None, None], (found.shape[2], found.shape[3]))
-        return _pooled(found, grid), _pooled(found, 1 - grid)
+        grids = [
+            F.adaptive_avg_pool2d(weights[None, None], (found.shape[2], found.shape[3])) for weights in (shown, rest)
+        ]
+        return _pooled(found, grids[0]), _pooled(found, grids[1])
     if over_units and found.shape[1:] == shown.shape:
-        return found * shown, found * (1 - shown)
+        return found * shown, found * rest
     raise InputError(
         f"a desired map of shape {tuple(shown.shape)} lies neither over inputs of shape {tuple(target.shape[1:])} nor over features of shape "
         f"{tuple(found.shape[1:])}, so feature encirclement does not know what it shows; choose another attack."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +21,21 @@ from .base import Problem
 from .surrogate import Moment, SurrogateAttack
 
 Form = Literal["finite-difference", "exact"]
+
+TO_THE_LETTER: dict[str, Any] = {
+    "kind": "imf",
+    "distance": "none",
+    "hinge": None,
+    "step": "raw",
+    "gamma": 1.0,
+    "decay": False,
+    "form": "finite-difference",
+    "lower": "plain",
+    "staggered": False,
+    "restart": False,
+    "poison_batch": "batch",
+}
+"""Settings of `IMF` that make it Algorithm 1 as it is printed (docs/method.md); how many models, passes and copies of the target there are it leaves open."""
 
 COMPARED = 16
 """The two forms are compared once an epoch on so many poison samples, or on a quarter of them if that is less: it must cost nothing much."""
@@ -84,7 +99,7 @@ class IMF(SurrogateAttack):
     """Interpretation Manipulation Framework (Zhang, Gao & Su, KDD 2021, Algorithm 1).
 
     The defaults are our choice of what the paper leaves open, made on targets that are not reported on; the paper's own
-    letter is `distance="none", hinge=None, step="raw", gamma=1.0, decay=False, form="finite-difference", lower="plain",
+    letter (`TO_THE_LETTER`) is `distance="none", hinge=None, step="raw", gamma=1.0, decay=False, form="finite-difference", lower="plain",
     staggered=False, restart=False, poison_batch="batch"`.
 
     Args:

@@ -124,6 +124,14 @@ def reach_command(
             metavar="KEY=VALUE",
         ),
     ] = None,
+    supposed: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--supposed",
+            help="A key of the recipe as an attacker supposes it who does not know it, such as epochs=10; the selected attack is then also crafted so.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
     folder: Annotated[Path | None, typer.Option(help="The study's folder; default: studies/<case>-reach.")] = None,
     dry_run: DryRun = False,
     executor: Kind = "local",
@@ -137,16 +145,19 @@ def reach_command(
 ) -> None:
     """Set the selected attack beside IMF as published and IMF with the case's other settings on the paper's bases, all beside the ceiling.
 
-    The selected attack is also tried with a fifth of the poison, and with `--set attacker.model=...` crafted on that network. Ends with status 1 if any of them
-    bent the explanation. Running the same command again resumes what was stopped, with the same scores.
+    The selected attack is also tried with a fifth of the poison, and with `--set attacker.model=...` crafted on that network, and with `--supposed` for that
+    recipe. Ends with status 1 if any of them bent the explanation. Running the same command again resumes what was stopped, with the same scores.
     """
     content = load_case(name, overrides or [], outside=outside).model_dump(mode="json")
     place = folder or Path("studies") / f"{Path(name).stem}-reach"
     selection: dict[str, Any] = {}
     for setting in selected or []:
         assign_text(selection, setting, "--selected")
+    guess: dict[str, Any] = {}
+    for setting in supposed or []:
+        assign_text(guess, setting, "--supposed")
     if dry_run:
-        say_what_would_be_done(reach_study(content, selection), name, cpus, device)
+        say_what_would_be_done(reach_study(content, selection, guess), name, cpus, device)
         return
     with _watched(as_json) as board:
         found = reach(
@@ -154,6 +165,7 @@ def reach_command(
             place,
             lambda: executor_of(executor, address, cpus),
             selection=selection,
+            supposed=guess,
             listener=board.hear,
             device=device,
             gpus=gpus,

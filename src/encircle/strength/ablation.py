@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 from ..attacks import IMF
+from ..attacks.imf import TO_THE_LETTER
 from ..audit import Audit, Case
 from ..audit.case import AnyAttack, options
 from ..audit.identity import settings_of
@@ -51,21 +52,6 @@ FACTORS: dict[str, Settings] = {
     "feature encirclement": {"kind": "encirclement"},
 }
 """One choice each, in place of the case's own."""
-
-PUBLISHED: Settings = {
-    "kind": "imf",
-    "distance": "none",
-    "hinge": None,
-    "step": "raw",
-    "gamma": 1.0,
-    "decay": False,
-    "form": "finite-difference",
-    "lower": "plain",
-    "staggered": False,
-    "restart": False,
-    "poison_batch": "batch",
-}
-"""Algorithm 1 to the letter (docs/method.md): what differs from `IMF()`."""
 
 SIZE = ("models", "epochs", "target_share")
 """What the letter of the paper leaves open, and takes from the case."""
@@ -139,7 +125,7 @@ def varied(attack: Settings, changes: Settings) -> Settings:
 
 def as_published(attack: Settings) -> Settings:
     """IMF to the letter of the paper, of the size of another attack."""
-    return settings_of(IMF(**PUBLISHED)) | {name: attack[name] for name in SIZE}  # type: ignore[no-any-return]
+    return settings_of(IMF(**TO_THE_LETTER)) | {name: attack[name] for name in SIZE}  # type: ignore[no-any-return]
 
 
 def ablate(

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 import yaml
 
+from ..attacks.imf import TO_THE_LETTER
 from ..audit.verdicts import RESOLVABLE_ROWS
 from ..core import InputError
 from ..report.formats import UNDEFINED, plain_estimate, points
 from ..scoring.statistics import SHORTEST_WAY
 from .ablation import AS_PUBLISHED, FACTORS, GIVEN, JOINT
-from .ablation import PUBLISHED as LETTER
-from .reached import BEST_IMF, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
+from .reached import BEST_IMF, GUESSED, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
 
 WORDS = {
     "choice": "One choice at a time",
@@ -33,7 +33,7 @@ BELOW_WM = 0.2
 """How far below WM's its L1 is asked to be."""
 
 SURVIVES = 0.5
-"""What share of its change is asked to survive on a network it was not crafted on."""
+"""What share of its gain is asked to survive on a network it was not crafted on."""
 
 LABEL_KEPT = 0.9
 """What share of victims is asked to keep the target's label."""
@@ -66,14 +66,16 @@ def page(results: Path) -> str:
     ]
     ablated = _each(results, "ablation", lambda found, command: (_gains(found), _ablation(found, command)))
     doses = _each(results, "budget", _doses)
-    reached = _each(results, "reach", lambda found, command: (_asked(found), _reach(found, command)))
+    reached = _each(results, "reach", lambda found, command: (_asked(found), _unknowing(found), _reach(found, command)))
     if reached:
         parts += [
             "## How far it reaches",
             "IMF as published is Algorithm 1 to the letter, but for what stands with a case, "
             "with as many models, epochs and copies of the target as the case has; at its best it has all the "
-            "settings of the case, with bases as the paper knows them; what the selected attack has besides stands with each case. "
-            "The ceiling bends models themselves, keeping label and accuracy. It is an estimate, which an attack may surpass; a share of the way to it is "
+            "settings of the case, with bases as the paper knows them, and says more: the letter's raw step hardly moves an entry (docs/method.md, Eq. 11), so "
+            "that its poison is little more than its bases with noise. What the selected attack has besides stands with each case. "
+            "The ceiling bends models themselves; those that lose the label or more than a point of accuracy do not count. Of an attack all victims do, "
+            "and whether they kept them stands beside. It is an estimate, which an attack may surpass; a share of the way to it is "
             "undefined where that way is shorter "
             f"than {SHORTEST_WAY:g}. The strongest control is what may have moved the explanation furthest without an attack, of the same bases and budget; a "
             "dash where it was not kept. What noise on the same bases changes of accuracy stands in brackets, where it was kept: so much is "
@@ -81,13 +83,18 @@ def page(results: Path) -> str:
             f"What is asked of the selected attack: {LEAST_WAY['cam']:.0%} of the way to the ceiling for CAM and {LEAST_WAY['grad']:.0%} for GRAD (the mean); "
             f"a gain over IMF as published whose interval lies above zero; L1 at least {BELOW_WM:.0%} below unbounded WM's; "
             f"with a fifth of the poison a mean gain of at "
-            f"least nothing over IMF as published with all of it; {SURVIVES:.0%} of its change on a network it was not crafted on (the mean); the label "
+            f"least nothing over IMF as published with all of it; {SURVIVES:.0%} of its gain on a network it was not crafted on (the means); the label "
             f"kept by {LABEL_KEPT:.0%} of victims; accuracy no more than {100 * ACCURACY_LOSS:g} point lower, which is neither yes nor no where the interval "
             f"holds both, where there is none, or where yes would rest on fewer than {RESOLVABLE_ROWS} held-out rows.",
             "![How far each attack bends each case's explanation](pictures/strength.png)",
-            ASKED + "\n".join(line for line, _ in reached),
+            ASKED + "\n".join(line for line, _, _ in reached),
         ]
-        parts += [part for _, tables in reached for part in tables]
+        if unknowing := [line for _, lines, _ in reached for line in lines]:
+            parts += [
+                "What is left of the gain over IMF as published where the attacker supposes another network than the victims', or another recipe:",
+                UNKNOWING + "\n".join(unknowing),
+            ]
+        parts += [part for _, _, tables in reached for part in tables]
     if doses:
         parts += [
             "## How little is enough",
@@ -161,9 +168,7 @@ def _reach(found: Facts, command: str) -> list[str]:
             _control(row),
         ]
         lines.append(f"| {' | '.join(entries)} |")
-    some, transferred = found["rows"][0], [row for row in found["rows"] if row["name"] == TRANSFERRED]
-    others = [f"{key} {value}" for row in transferred for key, value in row["settings"]["attacker"]["model"].items()]
-    on = f" The other network: {', '.join(others)}." if others else ""
+    some = found["rows"][0]
     letter = _beside_the_letter(
         PUBLISHED, next(row["settings"]["attack"] for row in found["rows"] if row["name"] == PUBLISHED)
     )
@@ -173,7 +178,7 @@ def _reach(found: Facts, command: str) -> list[str]:
     )
     return [
         f"### {found['title']}",
-        f"{some['targets']} targets x {some['victims']} victims an attack, finished on {found['device']}. Selected: {_besides(found)}.{on}"
+        f"{some['targets']} targets x {some['victims']} victims an attack, finished on {found['device']}. Selected: {_besides(found)}."
         f"{letter}{command}",
         head + "\n".join(lines),
     ]
@@ -181,7 +186,7 @@ def _reach(found: Facts, command: str) -> list[str]:
 
 def _beside_the_letter(name: str, attack: Facts) -> str:
     """What an attack called by the paper's name has otherwise than its letter, which results from before that was read so do."""
-    told = _told({key: attack[key] for key in LETTER if key in attack}, LETTER)
+    told = _told({key: attack[key] for key in TO_THE_LETTER if key in attack}, TO_THE_LETTER)
     return f" {name} has {told}, which the letter of the paper has not." if told else ""
 
 
@@ -213,18 +218,20 @@ def _told(attack: Facts, other: Facts) -> str:
 
 
 ASKED = (
-    "| case | of the way to the ceiling | gain over the published | IMF at its best, likewise | L1 against WM's | with a fifth of the poison | change on "
-    "another network | label kept | accuracy, points |\n|---|---|---|---|---|---|---|---|---|\n"
+    "| case | of the way to the ceiling | gain over the published | IMF at its best, likewise | L1 against WM's | with a fifth of the poison | "
+    "change, and of the strongest control | label kept | accuracy, points |\n|---|---|---|---|---|---|---|---|---|\n"
+)
+
+UNKNOWING = (
+    "| case | the attacker supposes | gain, knowing all | gain, supposing so | left of it |\n|---|---|---|---|---|\n"
 )
 
 
 def _asked(found: Facts) -> str:
     """What was asked of a case's selected attack, and whether it holds."""
     rows = {row["name"]: row for row in found["rows"]}
-    selected, best, little, moved = rows[SELECTED], rows[BEST_IMF], rows[LITTLE], rows.get(TRANSFERRED)
+    selected, best, little = rows[SELECTED], rows[BEST_IMF], rows[LITTLE]
     way, below, little_more = selected["share_of_way"]["mean"], _below(selected), little["gain"]["mean"]
-    change, survived = selected["shift"]["mean"], None if moved is None else moved["shift"]["mean"]
-    transfer = None if survived is None or change is None or change <= 0 else survived >= SURVIVES * change
     entries = [
         found["title"],
         _mark(None if way is None else way >= LEAST_WAY[found["explainer"]], _percent(selected["share_of_way"], ".1f")),
@@ -232,11 +239,29 @@ def _asked(found: Facts) -> str:
         _mark(_above(best["gain"]), plain_estimate(best["gain"])),
         _mark(None if below is None else below <= -BELOW_WM, UNDEFINED if below is None else f"{below:+.0%}"),
         _mark(None if little_more is None else little_more >= 0, plain_estimate(little["gain"])),
-        "–" if moved is None else _mark(transfer, plain_estimate(moved["shift"])),
+        f"{plain_estimate(selected['shift'])}; {_control(selected)}",
         _mark(None if (kept := selected["label_kept"]) is None else kept >= LABEL_KEPT, _kept(selected)),
         _mark(_keeps(selected), plain_estimate(selected["accuracy_change"], "+.1f", scale=100)),
     ]
     return f"| {' | '.join(entries)} |"
+
+
+def _unknowing(found: Facts) -> list[str]:
+    """What is left of the selected attack's gain where its attacker does not know everything; half of it is asked for on another network."""
+    rows = {row["name"]: row for row in found["rows"]}
+    whole, lines = rows[SELECTED]["gain"], []
+    for name in (TRANSFERRED, GUESSED):
+        if name in rows:
+            attacker, gain = rows[name]["settings"]["attacker"], rows[name]["gain"]
+            left = (
+                None if not whole["mean"] or whole["mean"] < 0 or gain["mean"] is None else gain["mean"] / whole["mean"]
+            )
+            holds = None if left is None or name == GUESSED else left >= SURVIVES
+            share = _mark(holds, UNDEFINED if left is None else f"{left:.0%}")
+            supposed = _told((attacker.get("model") or {}) | attacker.get("recipe", {}), {})
+            entries = [found["title"], supposed, plain_estimate(whole), plain_estimate(gain), share]
+            lines.append(f"| {' | '.join(entries)} |")
+    return lines
 
 
 def _percent(share: Facts, how: str = ".0f") -> str:

@@ -21,7 +21,8 @@ from .ablation import MADE_FOR, as_published, varied
 from .side_by_side import VARIANT, Settings, SideBySide, kept_of, variants_study
 
 PUBLISHED, BEST_IMF, SELECTED = "IMF as published", "IMF at its best", "selected"
-LITTLE, TRANSFERRED = "selected, a fifth of the poison", "selected, crafted on another network"
+LITTLE = "selected, a fifth of the poison"
+TRANSFERRED, GUESSED = "selected, crafted on another network", "selected, crafted for another recipe"
 
 WITHIN_THE_PAPER: Settings = {"other_share": 0.0, "dirty_label": False, "bases": "nearest", "repeats": 1}
 """What bases the paper knows: samples of the target's class, and the target."""
@@ -64,12 +65,15 @@ def selected_of(attack: Settings, selection: Settings) -> Settings:
     return varied(attack, selection)
 
 
-def variants_of(case: Mapping[str, Any], selection: Mapping[str, Any] | None = None) -> dict[str, Settings]:
+def variants_of(
+    case: Mapping[str, Any], selection: Mapping[str, Any] | None = None, supposed: Mapping[str, Any] | None = None
+) -> dict[str, Settings]:
     """What is compared, by name, as keys of the case.
 
     Args:
-        case: a case's keys and values, all of them. If it has an attacker who crafts on another network, that is for the last variant alone.
+        case: a case's keys and values, all of them. If it has an attacker who crafts on another network, that is for a variant of its own alone.
         selection: what the selected attack has besides (`selected_of`).
+        supposed: keys of the recipe as an attacker supposes them who does not know it, for another variant.
     """
     given: Settings = dict(case["attack"])
     best = varied(given, {"kind": "imf"} | WITHIN_THE_PAPER)
@@ -83,6 +87,8 @@ def variants_of(case: Mapping[str, Any], selection: Mapping[str, Any] | None = N
     }
     if case["attacker"] is not None:
         found[TRANSFERRED] = {"attack": selected, "attacker": case["attacker"]}
+    if supposed:
+        found[GUESSED] = {"attack": selected, "attacker": {"recipe": dict(supposed)}}
     return found
 
 
@@ -98,6 +104,7 @@ def reach(
     executor: Callable[[], Executor],
     *,
     selection: Mapping[str, Any] | None = None,
+    supposed: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
     device: str = "cpu",
     gpus: float = 0.0,
@@ -111,6 +118,7 @@ def reach(
         root: the study's folder; `reach.json` goes there too.
         executor: makes who does the work.
         selection: what the selected attack has besides (`selected_of`); to be chosen on another draw (`ablate`).
+        supposed: keys of the recipe as an attacker supposes them who does not know it: the selected attack is also crafted so.
         listener: told what happens.
         device: where models are trained.
         gpus: share of an accelerator that training and crafting need.
@@ -119,7 +127,7 @@ def reach(
         InputError: there is no such study (`reach_study`).
         EncircleError: a run did not finish.
     """
-    study = reach_study(case, selection)
+    study = reach_study(case, selection, supposed)
     variants = cast(dict[str, Settings], study.grid[VARIANT])
     title = str(case.get("title", "Audit"))
     found = SideBySide(executor, listener, device, gpus)(study, root)
@@ -146,12 +154,14 @@ def reach(
     return tuple(rows)
 
 
-def reach_study(case: Mapping[str, Any], selection: Mapping[str, Any] | None = None) -> StudyFile:
+def reach_study(
+    case: Mapping[str, Any], selection: Mapping[str, Any] | None = None, supposed: Mapping[str, Any] | None = None
+) -> StudyFile:
     """What `reach` runs, with the same arguments.
 
     Raises:
-        InputError: the case cannot be audited, its attack or the selected one is not one that crafts with surrogates, the selection has an unknown setting, a
-            fifth of the poison is none, or the attacker has the victims' own network.
+        InputError: the case cannot be audited, its attack or the selected one is not one that crafts with surrogates, the selection or what is supposed has an
+            unknown setting, a fifth of the poison is none, the case's attacker has the victims' own network, or what is supposed is so.
     """
     asked = dict(selection or {})
     for kind in (case["attack"]["kind"], asked.get("kind", case["attack"]["kind"])):
@@ -164,10 +174,15 @@ def reach_study(case: Mapping[str, Any], selection: Mapping[str, Any] | None = N
     case_of({**case, "attack": selected | asked}, "the selected attack")
     if case["attacker"] is not None and case["attacker"]["model"] in (None, case["model"]):
         raise InputError(
-            "the attacker crafts on the victims' own network, so nothing would be transferred; set attacker.model to another, or leave the attacker out."
+            "the attacker crafts on the victims' own network, so nothing would be transferred; set attacker.model to another, or leave the attacker out "
+            "and say what it supposes of the recipe (--supposed)."
         )
+    if supposed:
+        case_of({**case, "attacker": {"recipe": dict(supposed)}}, "what is supposed")
+        if all(case["recipe"].get(key) == value for key, value in supposed.items()):
+            raise InputError("what is supposed of the recipe is what it is; suppose something else, such as epochs=10.")
     content = {**case, "attacker": None, "ceiling": case["ceiling"] or settings_of(Ceiling())}
-    variants = variants_of(case, selection)
+    variants = variants_of(case, selection, supposed)
     little = Audit.from_case(Case.model_validate({**content, **variants[LITTLE]}))
     if little.budget.size(len(little.data.train)) == 0:
         raise InputError("a fifth of the budget is no poison at all; raise budget.fraction or budget.count.")
