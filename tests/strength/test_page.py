@@ -131,9 +131,9 @@ def reached(name: str, **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in {"phase", "attack"}}
 
 
-def first_of_digits(text: str) -> str:
+def first_of_digits(text: str, begin: str = "| Digits |") -> str:
     """Its line in the table of what was asked; there are others further down."""
-    return next(line for line in text.splitlines() if line.startswith("| Digits |"))
+    return next(line for line in text.splitlines() if line.startswith(begin))
 
 
 class TestReach:
@@ -214,6 +214,11 @@ class TestReach:
         line = first_of_digits(self.text(tmp_path, **unknown))
         assert line.count("undefined") == 4
         assert line.count("yes") + line.count("**no**") == 3
+
+    def test_a_selection_that_is_not_the_first_has_its_number(self, tmp_path: Path) -> None:
+        assert "(selection" not in self.text(tmp_path)
+        (tmp_path / "commands.yaml").write_text("selection: {digits: 4, dogs: 2}\n")
+        assert first_of_digits(page(tmp_path), "| Digits (selection 4) | 70.0 [60.0, 80.0] %: yes |")
 
     def test_each_attack_has_its_row(self, tmp_path: Path) -> None:
         text = self.text(tmp_path)
@@ -297,6 +302,10 @@ def test_the_command_stands_with_its_case_alone(tmp_path: Path) -> None:
     assert text.count("`encircle ablate") == 1
     assert "\n\n`encircle ablate digits-cam --set victims=2`\n\n" in text.split("### B")[1]
     for damage in ("[1]", "ablation: 3", "elsewhere: {a: b}", "ablation: {a: }}"):
+        (tmp_path / "commands.yaml").write_text(damage)
+        with pytest.raises(InputError, match=r"commands\.yaml is damaged"):
+            page(tmp_path)
+    for damage in ("selection: 3", "selection: {digits: second}"):
         (tmp_path / "commands.yaml").write_text(damage)
         with pytest.raises(InputError, match=r"commands\.yaml is damaged"):
             page(tmp_path)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,7 +51,8 @@ def page(results: Path) -> str:
 
     Args:
         results: holds `reach/<name>.json`, `ablation/<name>.json` and `budget/<name>.json`, as `encircle reach`, `ablate` and `budget` wrote them, the
-            arguments that those were given in `commands.yaml`, by folder and name, and what there is to say of them in `note.md`.
+            arguments that those were given in `commands.yaml`, by folder and name (and under `selection` how many selections a reach has reported on its
+            targets, where it is not the first), and what there is to say of them in `note.md`.
 
     Raises:
         InputError: a file is damaged.
@@ -64,9 +66,14 @@ def page(results: Path) -> str:
         "change is beyond the seed drift. Intervals are of 95 % (hierarchical bootstrap); with two victims they hold half "
         "of the variance that seeds bring to all targets alike (docs/method.md).",
     ]
-    ablated = _each(results, "ablation", lambda found, command: (_gains(found), _ablation(found, command)))
-    doses = _each(results, "budget", _doses)
-    reached = _each(results, "reach", lambda found, command: (_asked(found), _unknowing(found), _reach(found, command)))
+    ablated = _each(results, "ablation", lambda found, command, _: (_gains(found), _ablation(found, command)))
+    doses = _each(results, "budget", lambda found, command, _: _doses(found, command))
+    which = selections_of(results)
+    reached = _each(
+        results,
+        "reach",
+        lambda found, command, name: (_asked(found, which.get(name, 1)), _unknowing(found), _reach(found, command)),
+    )
     if reached:
         parts += [
             "## How far it reaches",
@@ -85,7 +92,8 @@ def page(results: Path) -> str:
             f"with a fifth of the poison a mean gain of at "
             f"least nothing over IMF as published with all of it; {SURVIVES:.0%} of its gain on a network it was not crafted on (the means); the label "
             f"kept by {LABEL_KEPT:.0%} of victims; accuracy no more than {100 * ACCURACY_LOSS:g} point lower, which is neither yes nor no where the interval "
-            f"holds both, where there is none, or where yes would rest on fewer than {RESOLVABLE_ROWS} held-out rows.",
+            f"holds both, where there is none, or where yes would rest on fewer than {RESOLVABLE_ROWS} held-out rows. Where a selection is not the first that was "
+            "reported on its targets, its number stands with the case: the more there were, the more of what it shows may be chance.",
             "![How far each attack bends each case's explanation](pictures/strength.png)",
             ASKED + "\n".join(line for line, _, _ in reached),
         ]
@@ -117,13 +125,13 @@ def page(results: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _each(results: Path, kind: str, make: Callable[[Facts, str], Made]) -> list[Made]:
-    """What is made of each kept result, and of a paragraph with the command that it came from (empty where that is not known)."""
+def _each(results: Path, kind: str, make: Callable[[Facts, str, str], Made]) -> list[Made]:
+    """What is made of each kept result, of a paragraph with the command that it came from (empty where that is not known), and of its name."""
     commands, made = commands_of(results).get(kind, {}), []
     for path in sorted((results / kind).glob("*.json")):
         command = commands.get(path.stem)
         try:
-            made.append(make(json.loads(path.read_text("utf-8")), f"\n\n`{command}`" if command else ""))
+            made.append(make(json.loads(path.read_text("utf-8")), f"\n\n`{command}`" if command else "", path.stem))
         except (OSError, ValueError, LookupError, TypeError):
             raise InputError(
                 f"{path} is damaged; run `encircle {COMMANDS[kind]}` again and copy what it wrote anew."
@@ -137,13 +145,30 @@ def commands_of(results: Path) -> dict[str, dict[str, str]]:
     Raises:
         InputError: `commands.yaml` is damaged.
     """
-    path = results / "commands.yaml"
-    try:
-        kept = yaml.safe_load(path.read_text("utf-8")) if path.is_file() else {}
+    with _commands(results) as kept:
         return {
             kind: {name: f"encircle {COMMANDS[kind]} {arguments}" for name, arguments in each.items()}
             for kind, each in kept.items()
+            if kind != "selection"
         }
+
+
+def selections_of(results: Path) -> dict[str, int]:
+    """Which of its selections a reach reports, by its name, where it is not the first.
+
+    Raises:
+        InputError: `commands.yaml` is damaged.
+    """
+    with _commands(results) as kept:
+        return {name: int(number) for name, number in kept.get("selection", {}).items()}
+
+
+@contextmanager
+def _commands(results: Path) -> Iterator[Mapping[str, Any]]:
+    """What `commands.yaml` holds; what goes wrong with it is told as damage of it."""
+    path = results / "commands.yaml"
+    try:
+        yield yaml.safe_load(path.read_text("utf-8")) if path.is_file() else {}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
         raise InputError(f"{path} is damaged; give it the arguments of commands by folder and name.") from None
 
@@ -227,13 +252,13 @@ UNKNOWING = (
 )
 
 
-def _asked(found: Facts) -> str:
+def _asked(found: Facts, selection: int) -> str:
     """What was asked of a case's selected attack, and whether it holds."""
     rows = {row["name"]: row for row in found["rows"]}
     selected, best, little = rows[SELECTED], rows[BEST_IMF], rows[LITTLE]
     way, below, little_more = selected["share_of_way"]["mean"], _below(selected), little["gain"]["mean"]
     entries = [
-        found["title"],
+        found["title"] + ("" if selection == 1 else f" (selection {selection})"),
         _mark(None if way is None else way >= LEAST_WAY[found["explainer"]], _percent(selected["share_of_way"], ".1f")),
         _mark(_above(selected["gain"]), plain_estimate(selected["gain"])),
         _mark(_above(best["gain"]), plain_estimate(best["gain"])),
