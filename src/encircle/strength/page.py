@@ -93,7 +93,8 @@ def page(results: Path) -> str:
             f"least nothing over IMF as published with all of it; {SURVIVES:.0%} of its gain on a network it was not crafted on (the means); the label "
             f"kept by {LABEL_KEPT:.0%} of victims; accuracy no more than {100 * ACCURACY_LOSS:g} point lower, which is neither yes nor no where the interval "
             f"holds both, where there is none, or where yes would rest on fewer than {RESOLVABLE_ROWS} held-out rows. "
-            "Where a selection is not the first that was reported on its targets, its number stands with the case: the more there were, the more of what it shows may be chance.",
+            "Where a selection is not the first that was reported on its targets, its number stands with the case: the more there were, the more of what it "
+            "shows may be chance.",
             "![How far each attack bends each case's explanation](pictures/strength.png)",
             ASKED + "\n".join(line for line, _, _ in reached),
         ]
