@@ -281,3 +281,31 @@ def test_the_example_cases_have_the_settings_of_the_papers_cells(name: str, cell
     case = read_yaml((HERE / "docs" / "cases" / f"{name}.yaml").read_text(encoding="utf-8"), name)
     for key in ("data", "model", "recipe", "explainer", "goal", "attack", "budget"):
         assert case[key] == yaml.safe_load(yaml.safe_dump(CELLS[cell][key])), key
+
+
+def test_what_cannot_be_measured_keeps_no_other_from_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measure = tool("measure")
+    asked: list[list[str]] = []
+
+    def status(command: list[str], place: Path) -> int:
+        asked.append(command)
+        return int("breast-cancer-grad" in command)
+
+    monkeypatch.setattr(measure, "_status", status)
+    monkeypatch.setattr(measure, "RUNS", tmp_path)
+    monkeypatch.setenv("ENCIRCLE_DATA", str(tmp_path))
+    names = ["reach/breast-cancer-grad", "reach/dogs-cam", "budget/breast-cancer-grad", "ablation/digits-cam"]
+    monkeypatch.setattr(sys, "argv", ["measure.py", *names])
+    with pytest.raises(SystemExit, match=r"not finished: reach/breast-cancer-grad, reach/dogs-cam, budget/breast-canc"):
+        measure.main()
+    assert "reach/dogs-cam is left out: its network starts from weights" in capsys.readouterr().err
+    assert [command[3:5] for command in asked if command[1:3] == ["-m", "encircle"]] == [
+        ["reach", "breast-cancer-grad"],
+        ["budget", "breast-cancer-grad"],
+        ["ablate", "digits-cam"],
+    ]
+    assert [command[-1] for command in asked if command[1].endswith("strength.py")] == [
+        str(tmp_path / "digits-cam-ablation")
+    ]
