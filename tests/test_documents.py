@@ -100,6 +100,7 @@ def test_the_picture_of_strength_shows_every_attack_of_every_case_where_it_came(
     (legend,) = drawn.legends
     dots = {dots.get_label(): dots.get_offsets() for dots in ax.collections}
     assert [text.get_text() for text in legend.get_texts()] == list(dots)
+    controls = dots.pop("strongest control of the selected")
     cases = [json.loads(file.read_text()) for file in sorted((HERE / "results/strength/reach").glob("*.json"))]
     assert [" ".join(label.get_text().split()) for label in ax.get_yticklabels()] == [case["title"] for case in cases]
     assert sum(map(len, dots.values())) == sum(len(case["rows"]) for case in cases)
@@ -111,6 +112,9 @@ def test_the_picture_of_strength_shows_every_attack_of_every_case_where_it_came(
             x, y = min(dots[row["name"]], key=lambda dot: abs(dot[1] - place))
             assert x == row["shift"]["mean"]
             assert abs(y - place) < 0.5
+    selected = [row for case in cases for row in case["rows"] if row["name"] == "selected"]
+    known = [row["control"]["change"]["mean"] for row in selected if row.get("control")]
+    assert known == [x for x, _ in controls]
 
 
 def test_every_result_about_strength_has_the_command_that_it_came_from(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ LOOKS = {
 }
 """Marker and colour of each attack, from the top of a case's band to its bottom."""
 
+CONTROL = "strongest control of the selected"
+
 
 def page() -> str:
     """The page as Markdown."""
@@ -62,6 +64,15 @@ def picture() -> Figure:
         if not means:
             continue
         ax.scatter(means, heights, s=30, marker=marker, color=colour, label=name, zorder=3)
+        if name == SELECTED:
+            controls = [
+                (row["control"]["change"]["mean"], height)
+                for row, height in zip(
+                    (row for case in cases for row in case["rows"] if row["name"] == name), heights, strict=True
+                )
+                if row.get("control")
+            ]
+            ax.scatter(*zip(*controls, strict=True), s=90, marker="|", color=colour, label=CONTROL, zorder=3)
     ax.axvline(0, color="#8b8f96", linewidth=0.8)
     ax.set_ylim(len(cases) - 0.5, -0.5)
     ax.set_yticks(range(len(cases)), [textwrap.fill(case["title"], 28) for case in cases])
