@@ -53,25 +53,20 @@ def picture() -> Figure:
     for place in range(0, len(cases), 2):
         ax.axhspan(place - 0.5, place + 0.5, color="#f3f4f6", zorder=0)
     for beside, (name, (marker, colour)) in enumerate(LOOKS.items()):
-        heights, means = list[float](), list[float]()
+        heights, means, controls = list[float](), list[float](), list[tuple[float, float]]()
         for place, case in enumerate(cases):
             for row in (row for row in case["rows"] if row["name"] == name):
                 height, shift = place + 0.14 * (beside - 2.5), row["shift"]
                 heights.append(height)
                 means.append(shift["mean"])
+                if name == SELECTED and row.get("control"):
+                    controls.append((row["control"]["change"]["mean"], height))
                 if shift["low"] is not None:
                     ax.plot([shift["low"], shift["high"]], [height] * 2, color=colour, linewidth=1.6, zorder=2)
         if not means:
             continue
         ax.scatter(means, heights, s=30, marker=marker, color=colour, label=name, zorder=3)
-        if name == SELECTED:
-            controls = [
-                (row["control"]["change"]["mean"], height)
-                for row, height in zip(
-                    (row for case in cases for row in case["rows"] if row["name"] == name), heights, strict=True
-                )
-                if row.get("control")
-            ]
+        if controls:
             ax.scatter(*zip(*controls, strict=True), s=90, marker="|", color=colour, label=CONTROL, zorder=3)
     ax.axvline(0, color="#8b8f96", linewidth=0.8)
     ax.set_ylim(len(cases) - 0.5, -0.5)
