@@ -218,6 +218,7 @@ class DataSet:
         features: column names of a table.
         boxes: for images, the object's box in a test row, as `(top, left, bottom, right)` shares of the sides.
         columns: for tables, how a column may change, by name (see `threat.Legal`); all others are continuous.
+        notes: sentences about what was left out or changed while the data were read.
     """
 
     name: str
@@ -230,6 +231,7 @@ class DataSet:
     features: Sequence[str] = ()
     boxes: Mapping[int, tuple[float, float, float, float]] = field(default_factory=dict)
     columns: Mapping[str, Column] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
