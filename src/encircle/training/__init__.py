@@ -2,8 +2,9 @@
 
 from .code_path import CodePath
 from .ensemble import Ensemble
-from .fit import Learner, Source, correct, fit, read_weights, save_tensors, save_weights
+from .fit import Learner, Source, correct, fit
 from .recipe import Recipe
+from .weights import read_weights, save_tensors, save_weights
 
 __all__ = [
     "CodePath",

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import cast, final
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +16,6 @@ from ..core import InputError
 from ..data import Samples, TensorSamples
 from ..models import Way, batch_norms, fitting, split, stacked
 from ..seeds import derive_seed, generator
-from ..storage import write_bytes
 from .augmentation import flipped_and_shifted
 from .code_path import trainable
 from .recipe import Recipe
@@ -363,38 +359,6 @@ def correct(model: nn.Module, hidden: Samples, frozen: int = 0) -> Bool[Tensor, 
     return torch.cat(right)
 
 
-def save_weights(path: Path, model: nn.Module) -> None:
-    """Write a model's weights and buffers as safetensors, whole or not at all."""
-    save_tensors(path, model.state_dict())
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors by name as safetensors, whole or not at all."""
-    write_bytes(path, save({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}))
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read weights by name from `.safetensors`, or from a torch file of tensors (`weights_only=True`: nothing in it can run).
-
-    Raises:
-        InputError: the file is missing or is neither.
-    """
-    if not path.is_file():
-        raise InputError(f"the weights {path} do not exist; give an existing .safetensors or .pt file.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"the weights {path} cannot be read: {reason}") from None
-    except Exception as error:  # torch raises pickle's own error for what it refuses to unpickle
-        raise InputError(f"the weights {path} hold more than tensors and are not loaded; save a state dict.") from error
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise InputError(f"the weights {path} hold more than tensors by name; save model.state_dict().")
-    return loaded
-
-
 __all__ = [
     "Learner",
     "Source",
@@ -410,9 +374,6 @@ __all__ = [
     "layer_noise",
     "losses_of",
     "read_ahead",
-    "read_weights",
-    "save_tensors",
-    "save_weights",
     "steps_per_epoch",
     "train",
     "training_mode",
