@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from encircle.attacks import IMF
+from encircle.attacks import IMF, GradientMatching
 from encircle.audit import Audit, Case, embedded_cases, read_case
 from encircle.audit.case import AnyAttack, AnyExplainer, AnyGoal, AnyModel, options
 from encircle.audit.case_data import AnyData
@@ -57,6 +57,23 @@ from .tiny_cases import TINY, TINY_IMAGES, case_of
         ("", [f"title={'[' * 3000}"], "'title' is not YAML"),
         ("a: &a [*a]", [], "entries once its aliases are written out"),
         ("!!python/object/apply:os.system ['true']", [], "is not YAML"),
+        ("budget: {fraction: 0.3}\nbudget: {count: 1}", [], "has the key 'budget' twice, in lines 1 and 2; drop one"),
+        ("", ["attack={kind: imf, kind: matching}"], "--set 'attack' has the key 'kind' twice"),
+        ("seed: 010", [], 'write 10 or "010".'),
+        ("", ["seed=1:30"], "--set 'seed' has 1:30 in line 1"),
+        ("victims: true", [], "victims needs a number, not true; correct it."),
+        ("", ["victims=true"], "victims needs a number, not true; correct it."),
+        ("victims: yes", [], "victims: input should be a valid integer"),
+        ("budget: {count: true}", [], "budget.count needs a number, not true"),
+        ("budget: {fraction: 0.1, epsilon: True}", [], "budget.epsilon needs a number, not true"),
+        ("targets: [3, true]", [], "targets.1 needs a number, not true"),
+        ("seed: false", [], "seed needs a number, not false"),
+        (
+            "attack: {kind: influence, target_share: 0, other_share: true}",
+            [],
+            "attack.other_share needs a number, not true",
+        ),
+        ("attacker: {recipe: {epochs: true}}", [], "attacker.recipe.epochs needs a number, not true"),
     ],
 )
 def test_one_sentence_for_what_is_wrong(text: str, overrides: list[str], sentence: str) -> None:
@@ -79,6 +96,19 @@ def test_overrides_win() -> None:
     assert case.budget.fraction == 0.05
     assert isinstance(case.attack, IMF)
     assert case.attack.epochs == 3
+
+
+def test_numbers_and_switches_mean_what_they_look_like() -> None:
+    case = read_case(
+        "recipe: {lr: 1e-2, augmentation: null}\nattack: {kind: matching, other_share: .5, dirty_label: yes}",
+        ["seed=1E1"],
+        "case",
+    )
+    assert case.recipe.lr == 0.01
+    assert isinstance(case.attack, GradientMatching)
+    assert case.attack.dirty_label is True
+    assert case.seed == 10
+    assert read_case("title: yes", [], "case").title == "yes"
 
 
 @pytest.mark.parametrize("name", sorted(embedded_cases()))

@@ -140,6 +140,10 @@ def test_a_folder_of_another_study_or_of_something_else_is_refused(tmp_path: Pat
     assert begun(root) == root
     with pytest.raises(InputError, match="holds another study"):
         begun(root, title="Other")
+    rewritten = (root / "study.yaml").read_text().replace("title: Tiny", 'title: "Tiny"', 1)
+    (root / "study.yaml").write_text(rewritten)  # by a version that puts other texts in quotes
+    assert begun(root) == root
+    assert (root / "study.yaml").read_text() == rewritten
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("precious")
     np.save(tmp_path / "map.npy", np.zeros(30))

@@ -143,6 +143,8 @@ def test_excludes_leave_out_what_matches_in_all_their_keys(
         ({"case": "nowhere.yaml"}, "there is no case file"),
         ({"grid": 3}, "grid"),
         ({"limit": -1}, "limit"),
+        ({"limit": True}, "limit needs a number, not true"),
+        ({"grid": {"victims": [2, True]}}, "run true: victims needs a number, not true"),
         ({"set": {"title.x": 1}}, "title"),
     ],
 )
@@ -211,6 +213,17 @@ def test_a_case_elsewhere_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--allow-outside"):
         read_study_file(text, "study.yaml", folder=home)
     assert read_study_file(text, "study.yaml", folder=home, outside=True).case == TINY
+
+
+def test_a_key_that_stands_twice_is_refused_wherever_it_stands() -> None:
+    for text in (
+        "grid: {victims: [1]}\ngrid: {targets: [1]}",
+        "grid: {victims: [1], victims: [2]}",
+        "grid: {attack: [{kind: imf, models: 1, models: 2}]}",
+        "case: {seed: 1, seed: 2}",
+    ):
+        with pytest.raises(InputError, match=r"study\.yaml has the key '\w+' twice, in line"):
+            read_study_file(text, "study.yaml")
 
 
 def test_nothing_in_a_study_file_can_execute(tmp_path: Path) -> None:

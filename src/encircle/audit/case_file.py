@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from ..attacks import Ceiling
@@ -19,12 +17,12 @@ from ..core import InputError
 from ..threat import Budget
 from ..training import CodePath, Recipe
 from .case import UNIONS, Attacker, Case, Judging, options
+from .yaml_text import load
 
 FILES = ("checkpoint", "goal.path", "goal.mask")
 """The keys of a case that name files."""
 
 _LARGEST_FILE = 1_000_000
-_MOST_ENTRIES = 1_000_000
 
 
 def embedded_cases() -> dict[str, str]:
@@ -60,35 +58,17 @@ def read_yaml(text: str, origin: str) -> dict[str, Any]:
     """The keys and values of a YAML file.
 
     Raises:
-        InputError: it is no such thing.
+        InputError: it is no such thing (`yaml_text.load`).
     """
     if len(text) > _LARGEST_FILE:
         raise InputError(f"{origin} has {len(text)} letters, more than any case or study needs; give another file.")
-    try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InputError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
+    content = load(text, origin)
     content = {} if content is None else content
-    if _entries(content, {}) > _MOST_ENTRIES:
-        raise InputError(
-            f"{origin} has more than {_MOST_ENTRIES} entries once its aliases are written out; give another file."
-        )
     if not isinstance(content, dict):
         raise InputError(f"{origin} must hold keys and values; `encircle init` writes an example.")
     if (strange := _strange_key(content, set())) is not None:
         raise InputError(f"{origin} has the key {strange}, which is no text; put it in quotes.")
     return content
-
-
-def _entries(content: Any, known: dict[int, float]) -> float:
-    """How many entries there are with every alias written out, which is not done; endless where something holds itself."""
-    if not isinstance(content, dict | list):
-        return 1
-    if id(content) not in known:
-        known[id(content)] = math.inf  # while it is counted: whoever meets it now lies inside of it
-        inner = content.values() if isinstance(content, dict) else content
-        known[id(content)] = 1 + sum(_entries(item, known) for item in inner)
-    return known[id(content)]
 
 
 def _strange_key(content: Any, seen: set[int]) -> str | None:
@@ -108,12 +88,51 @@ def case_of(content: dict[str, Any], origin: str) -> Case:
     """A case from keys and values.
 
     Raises:
-        InputError: an unknown key, or a value out of range.
+        InputError: an unknown key, a value out of range, or true or false for a number.
     """
     try:
-        return Case.model_validate(content)
+        case = Case.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{origin}: {_explained(error)}") from None
+    refuse_boolean_numbers(content, case.model_dump(), origin)
+    if (
+        supposed := case.supposed()
+    ) is not None and case.attacker is not None:  # keys of a recipe, not yet validated there
+        recipe = {"recipe": case.attacker.recipe}
+        refuse_boolean_numbers({"attacker": recipe}, {"attacker": supposed.model_dump()}, origin)
+    return case
+
+
+def refuse_boolean_numbers(content: Any, validated: Any, origin: str) -> None:
+    """Refuse true and false where a number is meant, which validation takes for 1 and 0.
+
+    Args:
+        content: keys and values as they were written.
+        validated: the same after validation.
+        origin: what errors call them.
+
+    Raises:
+        InputError: there is one; names its key.
+    """
+    if (key := _boolean_number(content, validated)) is not None:
+        *_, value = key
+        raise InputError(f"{origin}: {'.'.join(key[:-1])} needs a number, not {value}; correct it.")
+
+
+def _boolean_number(content: Any, validated: Any) -> tuple[str, ...] | None:
+    """The path to a boolean that became a number, and the boolean, as YAML has it."""
+    if isinstance(content, bool):
+        became_number = isinstance(validated, int | float) and not isinstance(validated, bool)
+        return (str(content).lower(),) if became_number else None
+    pairs: Iterable[tuple[str, Any, Any]] = ()
+    if isinstance(content, Mapping) and isinstance(validated, Mapping):
+        values = {str(key): value for key, value in validated.items()}
+        pairs = [(str(key), value, values[str(key)]) for key, value in content.items() if str(key) in values]
+    elif isinstance(content, list | tuple) and isinstance(validated, list | tuple):
+        both = enumerate(zip(content, validated, strict=False))
+        pairs = [(str(index), value, after) for index, (value, after) in both]
+    paths = ((name, *path) for name, value, after in pairs if (path := _boolean_number(value, after)) is not None)
+    return next(paths, None)
 
 
 def each_file(content: dict[str, Any], place: Callable[[str], str]) -> None:
@@ -163,11 +182,7 @@ def assign_text(content: dict[str, Any], override: str, option: str = "--set") -
     key, equals, value = override.partition("=")
     if not equals:
         raise InputError(f"{option} {override!r} is not of the form key=value.")
-    try:
-        found = yaml.safe_load(value)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InputError(f"{option} {key!r} is not YAML: {' '.join(str(error).split())}") from None
-    assign(content, key, found)
+    assign(content, key, load(value, f"{option} {key!r}"))
 
 
 def assign(content: dict[str, Any], key: str, value: Any) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-import yaml
 
 from ..core import RESULTS_VERSION, InputError, digest
 from ..goals import Goal
@@ -24,6 +23,7 @@ from .pieces import Pieces
 from .progress import Reporter, Silent
 from .verdicts import judge
 from .workshop import CODE_PATH, Workshop
+from .yaml_text import dump, load
 
 
 @final
@@ -224,13 +224,12 @@ def _slug(text: str) -> str:
 def claim(audit: Audit, folder: Path, fingerprint: str) -> None:
     """Make the run folder this audit's, or refuse one that another case made."""
     path, identity = folder / "case.yaml", run_identity(audit, fingerprint)
-    content = yaml.safe_dump({"encircle_run": identity, **audit.describe()}, sort_keys=False, allow_unicode=True)
     if not path.exists():
-        write_text(path, content)
+        write_text(path, dump({"encircle_run": identity, **audit.describe()}))
         return
     try:
-        known = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        known = load(path.read_text(encoding="utf-8"), str(path))
+    except (InputError, UnicodeDecodeError):
         known = None
     if not isinstance(known, dict) or known.get("encircle_run") != identity:
         raise InputError(f"{folder} was made by another case; choose another folder with --runs, or delete it.")

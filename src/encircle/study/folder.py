@@ -9,6 +9,7 @@ from typing import Any, final
 
 import polars as pl
 
+from ..audit.case_file import read_yaml
 from ..core import InputError, digest
 from ..report import render_study
 from ..storage import read_json, replacing, write_json, write_parquet, write_text
@@ -34,9 +35,18 @@ def begin(file: StudyFile, root: Path) -> Study:
     study = expand(gather_files(file, root), str(path))
     if not path.is_file():
         write_text(path, study.text)
-    elif path.read_text(encoding="utf-8") != study.text:
+    elif not _is_study(path, study.text):
         raise InputError(f"{root} holds another study; choose another folder with --folder, or delete it.")
     return study
+
+
+def _is_study(path: Path, text: str) -> bool:
+    """Whether a file holds this study, however its YAML is written: other versions put other texts in quotes."""
+    try:
+        known = path.read_text(encoding="utf-8")
+        return known == text or read_yaml(known, str(path)) == read_yaml(text, str(path))
+    except (UnicodeDecodeError, InputError):
+        return False
 
 
 def _ours(name: str) -> bool:

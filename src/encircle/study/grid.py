@@ -10,11 +10,10 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, final
 
-import yaml
-
 from ..audit import Case
 from ..audit.case import UNIONS, Attacker, Judging, options
 from ..audit.case_file import assign, case_of
+from ..audit.yaml_text import dump
 from ..core import InputError, unknown_name
 from ..threat import Budget
 from ..training import Recipe
@@ -318,7 +317,7 @@ def _label(name: str, value: Any) -> str:
         return _kind_title(first, str(value))
     if isinstance(value, float | int) and not isinstance(value, bool):
         return f"{100 * value:g}%" if name == "budget.fraction" else f"{value:g}"
-    return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("...\n").strip()
+    return dump(value, one_line=True)
 
 
 def _kind_title(union: str, kind: str) -> str:

@@ -10,11 +10,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, final
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..audit import Case, embedded_cases
-from ..audit.case_file import FILES, assign_text, beside, each_file, read_yaml
+from ..audit.case_file import FILES, assign_text, beside, each_file, read_yaml, refuse_boolean_numbers
+from ..audit.yaml_text import dump
 from ..core import InputError, unknown_name
 from ..storage import write_bytes
 
@@ -46,7 +46,7 @@ class StudyFile(BaseModel):
 
     def as_text(self) -> str:
         """The file as YAML."""
-        return yaml.safe_dump(self.model_dump(by_alias=True, mode="json"), sort_keys=False, allow_unicode=True)
+        return dump(self.model_dump(by_alias=True, mode="json"))
 
     def each_file(self, place: Callable[[str], str]) -> None:
         """Rename every file that the study names, wherever it does."""
@@ -87,8 +87,9 @@ def parse_study_file(text: str, origin: str) -> StudyFile:
     Raises:
         InputError: not a study, or an unknown key (with the nearest right spelling).
     """
+    content = read_yaml(text, origin)
     try:
-        return StudyFile.model_validate(read_yaml(text, origin))
+        file = StudyFile.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         if first["type"] == "extra_forbidden":
@@ -96,6 +97,8 @@ def parse_study_file(text: str, origin: str) -> StudyFile:
             raise unknown_name("key of a study", str(first["loc"][0]), known) from None
         where = ".".join(str(part) for part in first["loc"][:2])
         raise InputError(f"{origin}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}; correct it.") from None
+    refuse_boolean_numbers(content, file.model_dump(by_alias=True), origin)
+    return file
 
 
 def read_study_file(

@@ -1,0 +1,149 @@
+"""YAML as people mean it: nothing is dropped, and nothing is read as another value than the one it looks like."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, final
+
+import yaml
+from yaml.nodes import MappingNode, ScalarNode
+
+from ..core import InputError
+
+_MOST_ENTRIES = 1_000_000
+
+_BOOL, _INT, _FLOAT, _TEXT, _MERGE, _VALUE = (
+    f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "str", "merge", "value")
+)
+_AMBIGUOUS = "!ambiguous-number"
+_DIGITS = "0123456789"
+_EXPONENT = "(?:[eE][-+]?[0-9]+)"
+
+_PLAIN: tuple[tuple[str, str, str], ...] = (
+    (_BOOL, "true|True|TRUE|false|False|FALSE", "tTfF"),
+    (
+        _AMBIGUOUS,  # octal, and of base 60: YAML 1.1 has these numbers, YAML 1.2 has not
+        r"[-+]?0[0-7_]+|[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*",
+        f"-+{_DIGITS}",
+    ),
+    (_INT, "[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)", f"-+{_DIGITS}"),
+    (
+        _FLOAT,
+        rf"[-+]?(?:[0-9][0-9_]*\.[0-9_]*{_EXPONENT}?|[0-9][0-9_]*{_EXPONENT}|\.[0-9][0-9_]*{_EXPONENT}?)"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        f"-+.{_DIGITS}",
+    ),
+)
+"""What texts without quotes mean: tag, pattern, first letters; the first that fits. Null, dates and merge keys are those of YAML 1.1."""
+
+_UNREAD = ((_BOOL, "y|Y|n|N", "yYnN"),)
+"""Booleans of YAML 1.1 that PyYAML reads as texts, and other readers do not."""
+
+_LINE_BREAKS = re.compile("[\x85\u2028\u2029]")
+"""Come back as others, or not at all, unless they are escaped."""
+
+
+@final
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML has it
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in {_BOOL, _INT, _FLOAT, _VALUE}]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def __init__(self, text: str, origin: str) -> None:
+        super().__init__(text)
+        self.origin = origin
+
+    def compose_mapping_node(self, anchor: Any) -> MappingNode:
+        # Here and not where dictionaries are made of mappings: by then, what is merged stands beside a mapping's own keys.
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, ScalarNode) or key.tag == _MERGE:
+                continue
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in lines:
+                where = f"in line {line}" if lines[name] == line else f"in lines {lines[name]} and {line}"
+                raise InputError(f"{self.origin} has the key {key.value!r} twice, {where}; drop one of them.")
+            lines[name] = line
+        return node
+
+    def refuse_number(self, node: ScalarNode) -> Any:
+        text = str(self.construct_scalar(node))
+        digits = text.replace("_", "").lstrip("+-")
+        if ":" in digits:
+            *places, last = digits.split(":")
+            number = float(last) if "." in last else int(last)
+            number += sum(int(place) * 60**power for power, place in enumerate(reversed(places), start=1))
+        else:
+            number = int(digits)
+        raise InputError(
+            f"{self.origin} has {text} in line {node.start_mark.line + 1}, which not every reader of YAML takes for the same; "
+            f'write {-number if text.startswith("-") else number} or "{text}".'
+        )
+
+
+@final
+class _Dumper(yaml.SafeDumper):
+    def represent_text(self, text: str) -> ScalarNode:
+        return self.represent_scalar(_TEXT, text, style='"' if _LINE_BREAKS.search(text) else None)
+
+
+for _tag, _pattern, _first in _PLAIN:
+    _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), list(_first))
+for _tag, _pattern, _first in _PLAIN + _UNREAD:  # beside PyYAML's own: what either means otherwise gets quotes
+    _Dumper.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), list(_first))
+_Loader.add_constructor(_AMBIGUOUS, _Loader.refuse_number)
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
+def load(text: str, origin: str) -> Any:
+    """What a YAML text holds: `1e-2` and `.5e1` are numbers, only `true` and `false` are booleans.
+
+    Args:
+        text: one document.
+        origin: what errors call it.
+
+    Raises:
+        InputError: not YAML, a key twice in one mapping, a number that YAML 1.1 and 1.2 read differently, or too many aliases.
+    """
+    try:
+        loader = _Loader(text, origin)
+        try:
+            content = loader.get_single_data()
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise InputError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
+    if _entries(content, {}) > _MOST_ENTRIES:
+        raise InputError(
+            f"{origin} has more than {_MOST_ENTRIES} entries once its aliases are written out; give another file."
+        )
+    return content
+
+
+def dump(value: Any, *, one_line: bool = False) -> str:
+    """A value as YAML that `load` and readers of YAML 1.1 take for the same value.
+
+    Args:
+        value: of texts, numbers, booleans, null, lists and dictionaries.
+        one_line: for people: braces instead of lines, keys sorted, no line break at the end.
+    """
+    if one_line:
+        text = yaml.dump(
+            value, Dumper=_Dumper, default_flow_style=True, sort_keys=True, allow_unicode=True, width=math.inf
+        )
+        return text.removesuffix("...\n").strip()
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def _entries(content: Any, known: dict[int, float]) -> float:
+    """How many entries there are with every alias written out, which is not done; endless where something holds itself."""
+    if not isinstance(content, dict | list):
+        return 1
+    if id(content) not in known:
+        known[id(content)] = math.inf  # while it is counted: whoever meets it now lies inside of it
+        inner = content.values() if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(_entries(item, known) for item in inner)
+    return known[id(content)]
