@@ -91,6 +91,17 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(
     assert not (tmp_path / "studies").exists()
 
 
+@pytest.mark.parametrize("flags", [["--dry-run"], []])
+def test_a_grid_that_holds_one_audit_twice_is_refused(
+    flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = study(tmp_path, grid={"budget.fraction": {"a tenth": 0.1, "ten percent": 0.1}})
+    assert run(monkeypatch, "study", "run", path, *flags) == 2
+    assert "'Mine · a tenth' and 'Mine · ten percent' are the same audit" in capsys.readouterr().err
+    assert not (tmp_path / "studies").exists()
+
+
 def test_init_writes_a_study_that_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

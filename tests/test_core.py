@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import subprocess
 import sys
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encircle.core import EncircleError, InputError, StorageError, digest, unknown_name
+from encircle.core import EncircleError, InputError, StorageError, digest, number_text, unknown_name
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -33,6 +35,36 @@ def test_an_unknown_name_offers_the_nearest_spelling() -> None:
 
 def test_an_unknown_name_like_no_other_lists_them_all() -> None:
     assert str(unknown_name("region", "zzz", ["top", "left"])) == "unknown region 'zzz'; choose one of: left, top."
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "percent"),
+    [
+        (0.1, "0.1", "10"),
+        (0.07, "0.07", "7"),
+        (0.29, "0.29", "29"),
+        (0.1234567, "0.1234567", "12.34567"),
+        (1e-7, "1e-07", "1e-05"),
+        (1.234567891e-9, "1.234567891e-09", "0.0000001234567891"),
+        (3, "3", "300"),
+        (10**7, "1e+07", "1e+09"),
+        (123456789, "123456789", "12345678900"),
+        (10**400 + 1, f"1{'0' * 399}1", None),
+        (-0.5, "-0.5", "-50"),
+        (math.inf, "inf", "inf"),
+        (math.nan, "nan", "nan"),
+    ],
+)
+def test_a_number_is_as_short_as_reads_back_the_same(value: float, text: str, percent: str | None) -> None:
+    assert number_text(value) == text
+    if percent is not None:
+        assert number_text(value, percent=True) == percent
+
+
+@given(st.floats(allow_nan=False) | st.integers(-(2**53), 2**53))
+def test_a_number_s_text_reads_back_the_same(value: float) -> None:
+    assert float(number_text(value)) == value
+    assert Decimal(number_text(value, percent=True)) == Decimal(repr(value)) * 100
 
 
 def test_a_digest_is_sha256_of_canonical_json() -> None:

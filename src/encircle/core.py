@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any
 
@@ -40,6 +41,21 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
     near = get_close_matches(str(name), names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(names)}."
     return InputError(f"unknown {kind} {name!r}; {hint}")
+
+
+def number_text(value: int | float, *, percent: bool = False) -> str:
+    """A number for people, as short as reads back as the same: `0.1`, `0.1234567`, `1e+07`.
+
+    Args:
+        value: the number.
+        percent: a share in per cent, `7` for 0.07, without the sign.
+    """
+    exact = Decimal(repr(float(value)) if isinstance(value, float) else value)
+    exact = exact.scaleb(2) if percent else exact
+    short = f"{float(exact):g}"
+    if not exact.is_finite() or Decimal(short) == exact:
+        return short
+    return f"{exact.normalize():f}" if percent else str(value)
 
 
 def digest(value: Any) -> str:

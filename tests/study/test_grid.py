@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encircle.core import InputError
-from encircle.study.grid import MOST_RUNS, Study, expand
+from encircle.study.grid import MOST_RUNS, Study, expand, refuse_equal_runs
 from encircle.study.study_file import StudyFile, gather_files, parse_study_file, read_study_file
 
 from ..audit.tiny_cases import TINY
@@ -153,6 +153,43 @@ def test_what_is_wrong_is_said_in_one_sentence(content: dict[str, Any], words: s
         study_of(**content)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"budget.fraction": {"a tenth": 0.1, "ten percent": 0.1}},
+        {"attack": [{"kind": "imf"}, {"kind": "imf", "attempts": 1}]},
+        {"model.hidden": {"eight": 8, "8": 8.0}},
+        {"many": {"a": {"victims": 3}, "b": {"victims": 3, "budget.epsilon": 0.1}}},
+        {"case": {"a": TINY, "b": {**TINY, "title": "Other"}}},
+        {"victims": [2, 3], "evidence": {"a": {"victims": 4}, "b": {"victims": 4, "targets": 2}}},
+    ],
+)
+def test_one_audit_under_two_names_is_refused(grid: dict[str, Any]) -> None:
+    study = study_of(grid=grid, set={"targets": 2})
+    with pytest.raises(
+        InputError, match=r"^mine\.yaml: 'Tiny · .*' and 'Tiny · .*' are the same audit under two names; drop"
+    ):
+        refuse_equal_runs(study, "mine.yaml")
+
+
+def test_audits_that_differ_in_anything_are_not_refused() -> None:
+    refuse_equal_runs(
+        study_of(grid={"budget.epsilon": [0.1, 0.2], "seed": [0, 1], "attack.kind": ["imf", "matching"]}), "x"
+    )
+
+
+def test_labels_tell_numbers_apart() -> None:
+    study = study_of(
+        grid={
+            "budget.fraction": [0.07, 0.1234567, 0.1234568],
+            "recipe.lr": [1e-3, 0.1000001],
+            "seed": [1234567, 1234568],
+        }
+    )
+    assert [axis.labels for axis in study.axes] == [("7%", "12.34567%", "12.34568%"), ("0.001", "0.1000001")]
+    assert len({run.case.title for run in study.runs}) == 12
 
 
 def test_the_written_study_is_the_same_study(tmp_path: Path) -> None:

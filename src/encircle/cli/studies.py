@@ -22,7 +22,7 @@ from ..jobs.task import Executor, Tally
 from ..report.formats import p_value, plain_estimate
 from ..storage import write_text
 from ..study.folder import Conclusion, begin, noted_device, reopen
-from ..study.grid import expand
+from ..study.grid import expand, refuse_equal_runs
 from ..study.plan import KINDS, SHARED, plan
 from ..study.probe import forecast
 from ..study.run import conclude_now, executor_of, go_on, standing
@@ -96,6 +96,7 @@ def run(
 ) -> None:
     """Run a study, or what is left of it: every run crafted, retrained, explained and judged; then the report of all."""
     file = _read(name, overrides or [], outside=outside)
+    refuse_equal_runs(expand(file, name), name)
     root = folder or Path("studies") / Path(name).stem
     if dry_run:
         say_what_would_be_done(file, name, cpus, device)

@@ -14,7 +14,7 @@ from ..audit import Case
 from ..audit.case import UNIONS, Attacker, Judging, options
 from ..audit.case_file import assign, case_of
 from ..audit.yaml_text import dump
-from ..core import InputError, unknown_name
+from ..core import InputError, number_text, unknown_name
 from ..threat import Budget
 from ..training import Recipe
 from .study_file import CASE, StudyFile
@@ -151,6 +151,28 @@ def expand(file: StudyFile, origin: str) -> Study:
         limit=60 * file.limit,
         text=file.as_text(),
     )
+
+
+def refuse_equal_runs(study: Study, origin: str) -> None:
+    """Refuse a grid that names the same audit twice: it would be judged, and claims corrected, as if there were two.
+
+    Studies that a command makes may do so, to set something beside itself.
+
+    Args:
+        study: every audit.
+        origin: what errors call it.
+
+    Raises:
+        InputError: there is one; names both.
+    """
+    titles: dict[str, str] = {}
+    for run in study.runs:
+        case = run.case.model_dump_json(exclude={"title"})
+        if case in titles:
+            raise InputError(
+                f"{origin}: {titles[case]!r} and {run.case.title!r} are the same audit under two names; drop one of them from the grid."
+            )
+        titles[case] = run.case.title
 
 
 def _axis(name: str, values: list[Any] | dict[str, Any], origin: str) -> Axis:
@@ -316,7 +338,7 @@ def _label(name: str, value: Any) -> str:
     if first in UNIONS and rest == "kind":
         return _kind_title(first, str(value))
     if isinstance(value, float | int) and not isinstance(value, bool):
-        return f"{100 * value:g}%" if name == "budget.fraction" else f"{value:g}"
+        return f"{number_text(value, percent=True)}%" if name == "budget.fraction" else number_text(value)
     return dump(value, one_line=True)
 
 
