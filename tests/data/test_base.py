@@ -11,8 +11,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from encircle.core import InputError
 from encircle.data import DataSet, DatasetSamples, Samples, TensorSamples, split_rows
@@ -158,6 +159,259 @@ class TestDatasetSamples:
             torch.ones(2, 2, 2), torch.tensor([2, 2]), torch.tensor([1, -1])
         )
         assert mixed.batch(torch.arange(5))[:, 0, 0].tolist() == pytest.approx([0.0, 1.0, 0.02, 0.03, 1.0])
+
+
+class Pairs(Dataset[Any]):
+    """Six good items, but for one that is, or raises, what a test wants."""
+
+    def __init__(self, item: Any, row: int = 4) -> None:
+        self.item, self.row = item, row
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, row: int) -> Any:
+        if row != self.row:
+            return torch.zeros(2, 2), row % 2
+        if isinstance(self.item, BaseException):
+            raise self.item
+        return self.item
+
+
+class Peculiar(Exception):
+    """As a data set's own code may raise."""
+
+
+class TestItems:
+    @pytest.mark.parametrize(
+        ("error", "reason"),
+        [
+            (KeyError(5), "KeyError: 5"),
+            (IndexError("list index out of range"), "IndexError: list index out of range"),
+            (EOFError(), "EOFError"),
+            (StopIteration(), "StopIteration"),
+            (Peculiar("first line\nsecond"), "Peculiar: first line"),
+            (OSError("cannot identify image file"), "cannot identify image file"),
+        ],
+    )
+    def test_whatever_an_item_raises_names_the_row(self, error: Exception, reason: str) -> None:
+        with pytest.raises(InputError) as caught:
+            DatasetSamples(Pairs(error))
+        assert str(caught.value) == f"item 4 of your data set cannot be read ({reason}); mend or drop it."
+        assert caught.value.__cause__ is error
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), InputError("the picture a.png is damaged.")])
+    def test_what_is_no_fault_of_the_item_passes(self, error: BaseException) -> None:
+        with pytest.raises(type(error)) as caught:
+            DatasetSamples(Pairs(error))
+        assert caught.value is error
+
+    @pytest.mark.parametrize(
+        ("item", "kind"),
+        [
+            ({"image": 0, "label": 1}, "dict"),
+            ((torch.zeros(2, 2), 1, "file.png"), "tuple of 3"),
+            ([torch.zeros(2, 2)], "list of 1"),
+            (torch.zeros(2, 2), "Tensor"),
+            (None, "NoneType"),
+        ],
+    )
+    def test_items_are_pairs(self, item: Any, kind: str) -> None:
+        with pytest.raises(
+            InputError, match=rf"item 4 of the test set is a {kind}; items must be pairs \(input, label\)"
+        ):
+            DatasetSamples(Pairs(item), name="the test set")
+
+    def test_an_empty_set_is_refused(self) -> None:
+        with pytest.raises(InputError, match="your data set is empty"):
+            DatasetSamples([])
+
+    def test_items_must_have_numbers(self) -> None:
+        class Stream(IterableDataset[Any]):
+            def __iter__(self) -> Any:
+                return iter([])
+
+        class Endless(Dataset[Any]):
+            def __getitem__(self, row: int) -> Any:
+                return torch.zeros(2), 0
+
+        class Unsure(Endless):
+            def __len__(self) -> int:
+                raise NotImplementedError
+
+        for dataset in (Stream(), Endless(), Unsure()):
+            with pytest.raises(InputError, match=r"no (items by number|length).*; give a map-style one"):
+                DatasetSamples(dataset)
+
+
+class TestLabels:
+    @pytest.mark.parametrize(
+        "label",
+        [
+            1,
+            True,
+            1.0,
+            np.int32(1),
+            np.uint8(1),
+            np.float64(1),
+            np.bool_(True),
+            np.array([1]),
+            np.array(1),
+            np.array([[1.0]]),
+            torch.tensor(1),
+            torch.tensor([1]),
+            torch.tensor([1.0], dtype=torch.bfloat16),
+        ],
+    )
+    @pytest.mark.parametrize("stated", [True, False])
+    def test_numbers_of_every_kind_are_taken(self, label: Any, stated: bool) -> None:
+        dataset = Pairs((torch.zeros(2, 2), label), row=5)
+        if stated:
+            dataset.targets = [0, 1, 0, 1, 0, label]  # type: ignore[attr-defined]
+        assert DatasetSamples(dataset).labels.tolist() == [0, 1, 0, 1, 0, 1]
+
+    @pytest.mark.parametrize("kind", [np.array, torch.tensor])
+    def test_stated_labels_may_be_a_column(self, kind: Any) -> None:
+        own = Own(1000, targets=False)
+        own.targets = kind([[row % 3] for row in range(1000)])
+        assert DatasetSamples(own).labels.tolist() == [row % 3 for row in range(1000)]
+        assert own.read <= 20
+
+    @pytest.mark.parametrize("stated", ["raises", "one-hot", "texts", "too few"])
+    def test_stated_labels_that_are_none_do_not_matter(self, stated: str) -> None:
+        class Stating(Own):
+            @property
+            def targets(self) -> Any:
+                if stated == "raises":
+                    raise KeyError("no annotations")
+                return {"one-hot": np.eye(9), "texts": ["a"] * 9, "too few": [0]}[stated]
+
+        assert DatasetSamples(Stating(9, targets=False)).labels.tolist() == [row % 3 for row in range(9)]
+
+    @pytest.mark.parametrize(
+        ("label", "what"),
+        [
+            (math.inf, "inf"),
+            (math.nan, "nan"),
+            (1.5, "1.5"),
+            ("cat", "'cat'"),
+            ("1", "'1'"),
+            (None, "None"),
+            (np.float32("inf"), "inf"),
+            (torch.tensor(math.inf), "inf"),
+            (torch.tensor([0, 1, 0]), "an array of 3 numbers (of a one-hot vector, give its argmax)"),
+            (np.zeros(0), "an array of 0 numbers"),
+            ({"boxes": torch.zeros(9, 4)}, "a dict"),
+            (np.datetime64(7, "ns"), "np.datetime64('1970"),
+            (1j, "a complex"),
+            (2**70, "1180591620717411303424"),
+        ],
+    )
+    def test_anything_else_names_the_row(self, label: Any, what: str) -> None:
+        with pytest.raises(
+            InputError, match=r"^the label of item 4 of your data set is [^\n]+, not a whole number;"
+        ) as caught:
+            DatasetSamples(Pairs((torch.zeros(2, 2), label)))
+        assert what in str(caught.value)
+
+
+class TestInputs:
+    @pytest.mark.parametrize(
+        ("content", "sentence"),
+        [
+            (
+                torch.zeros(2, 2, dtype=torch.uint8),
+                "is uint8 and must be float32 in [0, 1]; divide it by 255 as float32",
+            ),
+            (np.zeros((2, 2), dtype=np.uint8), "is uint8 and must be float32"),
+            (np.zeros((2, 2)), "is float64 and must be float32 in [0, 1]; convert it to float32"),
+            (np.zeros((2, 2), dtype=">f4"), "is >f4 and must be float32"),
+            (torch.zeros(2, 2, dtype=torch.float16), "is float16 and must be float32"),
+            (np.array([[None]]), "is object and must be float32"),
+            ([[0, 1], [0, 1]], "is int64 and must be float32"),
+            (
+                Image.new("RGB", (2, 2)),
+                "is a picture of Pillow (RGB); convert it to a float32 tensor (c, h, w) in [0, 1]",
+            ),
+            ("a.png", "is a str, not numbers; convert it"),
+            (torch.zeros(3, 3), "is (3, 3), others are (2, 2); crop or resize them alike"),
+        ],
+    )
+    def test_other_types_name_the_row_and_the_remedy(self, content: Any, sentence: str) -> None:
+        own = DatasetSamples(Pairs((content, 0)))
+        own.batch(torch.arange(4))
+        with pytest.raises(InputError) as caught:
+            own.batch(torch.arange(6))
+        assert str(caught.value).startswith(f"item 4 of your data set {sentence}")
+
+    def test_arrays_of_every_layout_are_taken(self) -> None:
+        values = np.arange(4, dtype=np.float32).reshape(2, 2)
+        fixed = values.copy()
+        fixed.flags.writeable = False
+        for content in (
+            values,
+            values[::-1],
+            values.T,
+            fixed,
+            values.tolist(),
+            torch.tensor(values, requires_grad=True),
+        ):
+            batch = DatasetSamples(Pairs((content, 0))).batch(torch.tensor([4]))
+            assert not batch.requires_grad
+            expected = content.detach().numpy() if isinstance(content, Tensor) else np.array(content)
+            assert batch[0].tolist() == expected.tolist()
+
+
+class TestOwnClasses:
+    def named(self, **attributes: Any) -> Pairs:
+        dataset = Pairs((torch.zeros(2, 2), 0))
+        for name, value in attributes.items():
+            setattr(dataset, name, value)
+        return dataset
+
+    @pytest.mark.parametrize(
+        ("attributes", "names"),
+        [
+            ({"classes": ["cat", "dog"]}, ("cat", "dog")),
+            ({"class_to_idx": {"dog": 1, "cat": 0}}, ("cat", "dog")),
+            ({"classes": 2, "class_to_idx": {"dog": 1, "cat": 0}}, ("cat", "dog")),
+            ({"classes": ["cat", "cat"]}, None),
+            ({"classes": ["cat", "dog"], "target_transform": abs}, None),
+            ({"classes": ["cat", "dog"], "target_transform": None}, ("cat", "dog")),
+            ({}, None),
+        ],
+    )
+    def test_are_those_of_torchvision_s_attributes(self, attributes: dict[str, Any], names: Any) -> None:
+        dataset = self.named(**attributes)
+        assert DatasetSamples(dataset).classes == names
+        assert DatasetSamples(Subset(Subset(dataset, [0, 1, 2]), [0, 1])).classes == names
+
+
+class TestNames:
+    def renamed(self, **names: Any) -> DataSet:
+        """As if made with these names; the tests' own type checker would refuse them before the data set does."""
+        data = data_set()
+        for part, value in names.items():
+            object.__setattr__(data, part, value)
+        data.__post_init__()
+        return data
+
+    @pytest.mark.parametrize("names", [range(3), {"0": 0, "2": 2, "1": 1}, np.arange(3), [0.0, 1.0, 2.0]])
+    def test_of_a_data_set_become_texts(self, names: Any) -> None:
+        data = self.renamed(classes=names, features=names)
+        assert data.classes == data.features == ["0", "1", "2"]
+
+    @pytest.mark.parametrize("part", ["classes", "features"])
+    def test_in_no_order_are_refused(self, part: str) -> None:
+        with pytest.raises(InputError, match="a set, which has no order"):
+            self.renamed(**{part: {"a", "b", "c"}})
+
+    def test_alike_are_refused(self) -> None:
+        with pytest.raises(InputError, match="the class name 'a' is there twice"):
+            dataclasses.replace(data_set(), classes=["a", "b", "a"])
+
+    def test_there_need_not_be_features(self) -> None:
+        assert data_set().features == []
 
 
 def data_set(**changes: Samples | None) -> DataSet:

@@ -383,12 +383,12 @@ class TestReadingAhead:
             next(coming)
 
     def test_a_data_set_of_files_trains_to_the_same_weights(self) -> None:
-        data = samples("table")
+        data = samples("table", dtype=torch.float32)
         read = DatasetSamples(TensorDataset(data.inputs, data.labels))
         assert read.waits
         assert read.subset(torch.arange(5)).waits
         assert not data.waits
-        start, how = source("table"), recipe()
+        start, how = source("table", dtype=torch.float32), recipe()
         assert same(weights(fit(start, how, read, "victim", 0)), weights(fit(start, how, data, "victim", 0)))
 
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, final
+from typing import Any, Literal, cast, final
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset, Subset
 
-from ..core import InputError
+from ..core import EncircleError, InputError
 from ..seeds import generator
 from ..threat import Column
+from .class_names import class_names, column_names, plain_scalar, whole_number
 
 Kind = Literal["image", "table"]
 
@@ -94,66 +99,160 @@ class DatasetSamples(Samples):
     """Your own map-style `Dataset` of `(input, label)` pairs; inputs are read when needed and never kept.
 
     Labels are read once, from `dataset.targets` where there is such an attribute that a few items agree with, and from the items otherwise.
+
+    Attributes:
+        classes: the data set's own class names, if it has well-formed `classes` or `class_to_idx` as torchvision's have; else None.
+
+    Args:
+        dataset: the pairs; float32 inputs of one shape, and labels that are whole numbers, also as arrays of one number.
+        name: what errors call it.
+
+    Raises:
+        InputError: it is empty, is not map-style, or an item or label cannot be read.
     """
 
     waits = True
 
-    def __init__(self, dataset: Dataset[Any]) -> None:
+    def __init__(self, dataset: Dataset[Any] | Sequence[Any], *, name: str = "your data set") -> None:
         self.dataset = dataset
+        self.name = name
         self._shape: torch.Size | None = None
-        count: int = len(dataset)  # type: ignore[arg-type]
-        known = getattr(dataset, "targets", None)
-        try:
-            told = None if known is None or len(known) != count else [_whole(value) for value in known]
-        except (TypeError, ValueError):
-            told = None
-        try:
-            # A `target_transform` changes the items and not the attribute.
-            some = (
-                {row: _whole(self._item(row)[1]) for row in range(0, count, max(count // _COMPARED, 1))} if told else {}
-            )
-            if told is None or any(told[row] != label for row, label in some.items()):
-                told = [_whole(self._item(row)[1]) for row in range(count)]
-        except (TypeError, ValueError):
-            raise InputError("a label of your data set is not a whole number; number the classes from 0.") from None
-        self.labels = torch.as_tensor(told, dtype=torch.int64)
+        count = _count(dataset, name)
+        labels = _stated_labels(dataset, count)
+        # A `target_transform` changes the items and not the attribute.
+        compared = range(0, count, max(count // _COMPARED, 1))
+        if labels is None or any(labels[row] != self._label(row) for row in compared):
+            labels = [self._label(row) for row in range(count)]
+        self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.classes = _own_classes(dataset)
 
     def batch(self, rows: Int[Tensor, "b"]) -> Float[Tensor, "b *shape"]:
         """The inputs of these rows.
 
         Raises:
-            InputError: an item cannot be read, such as an image that does not decode, or its shape differs.
+            InputError: an item cannot be read, such as an image that does not decode, is not float32, or its shape differs.
         """
         return torch.stack([self._input(int(row)) for row in rows]) if len(rows) else self._input(0)[None][:0]
 
     def _item(self, row: int) -> tuple[Any, Any]:
         try:
-            content, label = self.dataset[row]
-        except (OSError, SyntaxError, ValueError, TypeError, RuntimeError) as error:  # what image readers raise
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise InputError(f"item {row} of your data set cannot be read ({reason}); mend or drop it.") from error
-        return content, label
+            item = self.dataset[row]
+        except (EncircleError, MemoryError):
+            raise
+        except Exception as error:  # whatever the data set's own code raises
+            raise InputError(
+                f"item {row} of {self.name} cannot be read ({_reason(error)}); mend or drop it."
+            ) from error
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            kind = f"{type(item).__name__} of {len(item)}" if isinstance(item, tuple | list) else type(item).__name__
+            raise InputError(f"item {row} of {self.name} is a {kind}; items must be pairs (input, label).")
+        return item[0], item[1]
+
+    def _label(self, row: int) -> int:
+        label = self._item(row)[1]
+        try:
+            return _class_number(label)
+        except ValueError as error:
+            raise InputError(
+                f"the label of item {row} of {self.name} is {error}, not a whole number; number the classes from 0."
+            ) from None
 
     def _input(self, row: int) -> Tensor:
-        content = self._item(row)[0]
-        try:
-            found = torch.as_tensor(content)
-        except (TypeError, ValueError, RuntimeError):
+        content = _float32(f"item {row} of {self.name}", self._item(row)[0])
+        self._shape = self._shape or content.shape
+        if content.shape != self._shape:
             raise InputError(
-                f"item {row} of your data set is a {type(content).__name__}, not numbers; convert it to a tensor in [0, 1]."
-            ) from None
-        self._shape = self._shape or found.shape
-        if found.shape != self._shape:
-            raise InputError(
-                f"item {row} of your data set is {tuple(found.shape)}, others are {tuple(self._shape)}; crop or resize them alike."
+                f"item {row} of {self.name} is {tuple(content.shape)}, others are {tuple(self._shape)}; crop or resize them alike."
             )
-        return found
+        return content
 
 
-def _whole(value: Any) -> int:
-    if int(value) != value:
-        raise ValueError(value)
-    return int(value)
+def _count(dataset: object, name: str) -> int:
+    """How many items there are."""
+    remedy = "give a map-style one, with __len__ and __getitem__; list(dataset) makes one where it fits in memory"
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__") or isinstance(dataset, str | bytes):
+        raise InputError(f"{name} is a {type(dataset).__name__}, which has no items by number; {remedy}.")
+    try:
+        count = len(cast(Sized, dataset))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise InputError(f"{name} has no length ({_reason(error)}); {remedy}.") from error
+    if count == 0:
+        raise InputError(f"{name} is empty; give it at least one sample.")
+    return count
+
+
+def _stated_labels(dataset: object, count: int) -> list[int] | None:
+    """The labels that a data set states in `targets`, or None if it states none that can be labels."""
+    try:
+        targets = dataset.targets  # type: ignore[attr-defined]
+        if len(targets) != count:
+            return None
+        return [_class_number(label) for label in targets]
+    except MemoryError:
+        raise
+    except Exception:  # a property may raise anything; the items have labels too
+        return None
+
+
+def _class_number(label: object) -> int:
+    """A label as a number of a class; arrays of one number count as that number.
+
+    Raises:
+        ValueError: it is something else; the text says what.
+    """
+    if isinstance(label, Tensor | np.ndarray):
+        size = math.prod(label.shape)
+        if size != 1:
+            raise ValueError(f"an array of {size} numbers (of a one-hot vector, give its argmax)")
+        label = plain_scalar(label.reshape(()))
+    number = whole_number(label)
+    if number is None or not -(2**63) <= number < 2**63:
+        simple = label is None or isinstance(label, str | int | float | np.generic)
+        raise ValueError(repr(label) if simple else f"a {type(label).__name__}")
+    return number
+
+
+def _own_classes(dataset: object) -> tuple[str, ...] | None:
+    """A data set's own class names, also of one that a `Subset` is of."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    if getattr(dataset, "target_transform", None) is not None:
+        return None  # which gives the labels another meaning
+    for attribute in ("classes", "class_to_idx"):
+        with suppress(Exception):  # a property may raise anything, and what it gives need not be names
+            return class_names(getattr(dataset, attribute))
+    return None
+
+
+def _float32(item: str, content: object) -> Tensor:
+    """An input as a tensor of float32, which no other type is turned into: only its owner knows the scale."""
+    if isinstance(content, Image.Image):
+        raise InputError(
+            f"{item} is a picture of Pillow ({content.mode}); convert it to a float32 tensor (c, h, w) in [0, 1]."
+        )
+    try:
+        values = content if isinstance(content, Tensor | np.ndarray) else torch.as_tensor(content)
+        kind = str(values.dtype).removeprefix("torch.")
+        if kind == "float32":
+            if isinstance(values, np.ndarray):
+                values = torch.from_numpy(np.require(values, requirements=["C", "W"]))
+            return values.detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(
+            f"{item} is a {type(content).__name__}, not numbers; convert it to a float32 tensor in [0, 1]."
+        ) from None
+    scale = "divide it by 255 as float32" if kind == "uint8" else "convert it to float32"
+    raise InputError(f"{item} is {kind} and must be float32 in [0, 1]; {scale}.")
+
+
+def _reason(error: Exception) -> str:
+    """What an exception says, in one line; its type too, as the text of a KeyError is only the key."""
+    text = str(error).partition("\n")[0]
+    if isinstance(error, OSError) and text:
+        return text  # of image readers: a sentence
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 @final
@@ -214,11 +313,14 @@ class DataSet:
         validation: held out; may be empty.
         test: the pool of targets; held out too.
         pretrain: a part disjoint from the others, never poisoned, that starting weights may be learnt from.
-        classes: class names.
-        features: column names of a table.
+        classes: class names, the one of class 0 first; whatever `class_names` takes becomes a list of texts.
+        features: column names of a table; likewise.
         boxes: for images, the object's box in a test row, as `(top, left, bottom, right)` shares of the sides.
         columns: for tables, how a column may change, by name (see `threat.Legal`); all others are continuous.
         notes: sentences about what was left out or changed while the data were read.
+
+    Raises:
+        InputError: names are missing, alike or in no order.
     """
 
     name: str
@@ -232,6 +334,10 @@ class DataSet:
     boxes: Mapping[int, tuple[float, float, float, float]] = field(default_factory=dict)
     columns: Mapping[str, Column] = field(default_factory=dict)
     notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", list(class_names(self.classes)))
+        object.__setattr__(self, "features", list(column_names(self.features)))
 
     @property
     def shape(self) -> tuple[int, ...]:
