@@ -67,6 +67,28 @@ def test_missing_data_say_what_to_get_from_whom_and_where_to_put_it(
         TableFile(path="records.csv", label="fracture").load(0)
 
 
+def test_a_case_says_what_is_missing_and_how_the_file_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENCIRCLE_DATA", str(tmp_path))
+    rows = "".join(f"{row};{('None', 'Mild', 'schön')[row % 3]};{('1,5', '-99')[row % 2]}\n" for row in range(60))
+    (tmp_path / "records.csv").write_text("größe;risk;dose\n" + rows, encoding="cp1252")
+    case = """
+    data: {kind: table, path: records.csv, label: risk, dropped: [dose], encoding: WINDOWS-1252}
+    model: {kind: two-layer}
+    explainer: {kind: grad}
+    goal: {kind: features, count: 1}
+    """
+    with pytest.raises(InputError, match=r"'risk' of .* holds 'None' in 20 rows"):
+        Audit.from_case(read_case(case, [], "case"))
+    audit = Audit.from_case(
+        read_case(case, ['data.missing_values=["", "-99"]', "data.classes=[schön, None, Mild]"], "case")
+    )
+    assert (audit.data.classes, audit.data.features) == (["schön", "None", "Mild"], ["größe"])
+    audit = Audit.from_case(read_case(case, ["data.missing_values=[None]"], "case"))
+    assert audit.data.notes == ("20 of 60 rows have no risk and are left out.",)
+
+
 def test_cases_on_both_can_be_audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENCIRCLE_DATA", str(tmp_path))
     write_dogs(tmp_path / "dogs", train=6, test=3)

@@ -119,16 +119,19 @@ class TableFile:
     Args:
         path: its place in the data folder (`$ENCIRCLE_DATA`): `.csv`, `.parquet`, `.xpt` or `.sas7bdat` (for SAS, install `encircle[sas]`).
         label: the column to be predicted.
-        classes: names of its values in ascending order; empty takes the values themselves.
+        classes: the label's own values in the order that classes are numbered in, or other names for them in ascending order; empty takes the
+            values themselves.
         features: columns to predict from; empty takes all that are neither the label nor dropped.
         dropped: columns that are not features, such as identifiers.
         categorical: columns without an order: each of their values becomes a column of 0 and 1 that poison does not change.
         integer: columns of whole numbers, which poison changes by whole numbers.
         immutable: columns that poison does not change.
         missing: what becomes of missing values: refuse the table, drop the rows, or put the training part's median in their place.
+        missing_values: the texts that stand for a missing value, such as `["", "NA"]`; None takes the usual ones in columns of numbers, and only
+            blank ones among texts (see docs/data.md).
         held_out: share of the rows for the validation and test parts, in equal halves (paper: 0.1).
         pretrain: share of the training part set aside to learn starting weights from, from 0 to below 1; it is never poisoned.
-        encoding: of the texts in a SAS file; None is what the file says.
+        encoding: of the texts in a CSV or SAS file; None is what its first bytes say, or UTF-8.
         source: what to get and from whom, for people who do not have the file: the error says it.
     """
 
@@ -141,6 +144,7 @@ class TableFile:
     integer: tuple[str, ...] = ()
     immutable: tuple[str, ...] = ()
     missing: Missing = "refuse"
+    missing_values: tuple[str, ...] | None = None
     held_out: float = Field(default=0.1, gt=0, le=0.5)
     pretrain: float = Field(default=0.0, ge=0, lt=1)
     encoding: str | None = None
@@ -158,6 +162,7 @@ class TableFile:
             integer=self.integer,
             immutable=self.immutable,
             missing=self.missing,
+            missing_values=self.missing_values,
         )
         path = found(self.path, self.source)
         return table_file(

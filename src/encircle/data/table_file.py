@@ -1,13 +1,11 @@
-"""Tables in files (CSV, Parquet, SAS), turned into scaled features by a short schema."""
+"""Tables in files, turned into scaled features by a short schema."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, NoReturn, final
 
 import numpy as np
 import polars as pl
@@ -17,14 +15,12 @@ from numpy.typing import NDArray
 from ..core import InputError, unknown_name
 from ..threat import Column
 from .base import DataSet, Samples, TensorSamples, split_rows
+from .table_reader import Table, is_number, read_table, shortest_text
 
 Missing = Literal["refuse", "drop", "median"]
 
 MOST_CLASSES = 100
 """A label with more values than this is taken for a number that somebody wanted to predict."""
-
-EMPTY = ("", " ", ".", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
-"""Texts that stand for a missing value in CSV files; a lone point is SAS's."""
 
 
 @final
@@ -34,7 +30,8 @@ class Schema:
 
     Attributes:
         label: the column to be predicted; rows without it are left out.
-        classes: names of its values in ascending order; empty takes the values themselves.
+        classes: the label's own values in the order that classes are numbered in, or other names for them in ascending order (an ordered
+            enum's own); empty takes the values themselves.
         features: columns to predict from; empty takes all that are neither the label nor dropped.
         dropped: columns that are not features, such as identifiers.
         categorical: columns without an order, such as codes or text: each value seen in the training part becomes a column of 0 and 1, which no
@@ -43,6 +40,9 @@ class Schema:
         immutable: columns that poison does not change.
         missing: what becomes of missing values: `"refuse"` the table, `"drop"` the rows, or put the training part's `"median"` in their place
             (in a categorical column they are a category of their own).
+        missing_values: the texts that stand for a missing value, in all columns. None takes the usual ones (`table_reader.EMPTY`) where all
+            other values are numbers or booleans. Among the texts of a label or categorical column only a blank one is missing, and the usual
+            ones are refused. Null and NaN are missing whatever this says.
     """
 
     label: str
@@ -53,6 +53,7 @@ class Schema:
     integer: Sequence[str] = field(default_factory=tuple)
     immutable: Sequence[str] = field(default_factory=tuple)
     missing: Missing = "refuse"
+    missing_values: Sequence[str] | None = None
 
 
 def table_file(
@@ -72,38 +73,39 @@ def table_file(
         held_out: share of the rows for the validation and test parts, in equal halves (paper: 0.1).
         pretrain: share of the training part set aside to learn starting weights from; it is never poisoned.
         seed: of the split.
-        encoding: of the texts in a SAS file; None is what the file says.
+        encoding: of the texts in a CSV or SAS file; None is what its first bytes say, or UTF-8.
 
     Raises:
         InputError: the file is missing or damaged, or does not fit the schema; it names the column.
     """
-    frame = read_table(path, encoding)
-    names = _features(frame, schema, path)
-    if (nested := next((name for name in [schema.label, *names] if frame[name].dtype.is_nested()), None)) is not None:
-        raise InputError(f"the column {nested!r} of {path} holds lists, not single values; list it under dropped.")
-    frame = frame.filter(pl.Series([value is not None for value in _known(frame[schema.label])], dtype=pl.Boolean))
-    if not frame.height:
+    table = read_table(path, encoding, schema.missing_values)
+    names = _feature_names(table, schema)
+    label = table.column(schema.label, exact=True)
+    labelled = label.is_not_null()
+    if not labelled.any():
         raise InputError(f"the label {schema.label!r} of {path} is empty; name another column, or give its values.")
-    columns = {name: _values(frame, name, name in schema.categorical, path) for name in names}
+    notes = _left_out(int((~labelled).sum()), len(label), f"no {schema.label}")
+    table, label = replace(table, frame=table.frame.filter(labelled)), label.filter(labelled)
+    columns = {name: _values(table, name, name in schema.categorical) for name in names}
     if schema.missing == "drop":
-        whole = np.logical_and.reduce([~_absent(values) for values in columns.values()])
-        if not whole.any():
-            worst = max(columns, key=lambda name: int(_absent(columns[name]).sum()))
+        worst = max(columns, key=lambda name: int(_absent(columns[name]).sum()))
+        complete = np.logical_and.reduce([~_absent(values) for values in columns.values()])
+        if not complete.any():
             raise InputError(
                 f"no row of {path} has a value in every column; set missing to median, or drop columns such as {worst!r}."
             )
-        frame, columns = frame.filter(pl.Series(whole)), {name: values[whole] for name, values in columns.items()}
-    labels, classes = _labels(frame, schema, path)
-    parts = split_rows(len(labels), seed, pretrain, held_out)
-    seen = torch.cat([parts[0], parts[3]]).numpy()
-    if len(parts[0]) < 2 or len(parts[2]) < 2:
+        notes += _left_out(int((~complete).sum()), len(labelled), f"no value in some feature, most often {worst},")
+        label, columns = label.filter(pl.Series(complete)), {name: columns[name][complete] for name in names}
+    labels, classes = _labels(label, schema, path)
+    train, validation, test, pretraining = split_rows(len(labels), seed, pretrain, held_out)
+    if len(train) < 2 or len(test) < 2:
         raise InputError(
             f"{path} has {len(labels)} usable rows, too few to split; fill in missing values or give more."
         )
-    made = _Features(schema, seen, path)
+    features = _Features(schema, torch.cat([train, pretraining]).numpy(), path)
     for name, values in columns.items():
-        made.add(name, values)
-    inputs = torch.from_numpy(np.stack(list(made.columns.values()), axis=1))
+        features.add(name, values)
+    inputs = torch.from_numpy(np.stack(list(features.columns.values()), axis=1))
 
     def part(rows: torch.Tensor) -> Samples:
         return TensorSamples(inputs[rows], labels[rows])
@@ -111,14 +113,21 @@ def table_file(
     return DataSet(
         name=path.stem,
         kind="table",
-        train=part(parts[0]),
-        validation=part(parts[1]),
-        test=part(parts[2]),
-        pretrain=part(parts[3]) if len(parts[3]) else None,
+        train=part(train),
+        validation=part(validation),
+        test=part(test),
+        pretrain=part(pretraining) if len(pretraining) else None,
         classes=classes,
-        features=list(made.columns),
-        columns=made.legal,
+        features=list(features.columns),
+        columns=features.legal,
+        notes=(*notes, *features.notes()),
     )
+
+
+def _left_out(count: int, total: int, lack: str) -> list[str]:
+    """A note on rows that are left out, if there are any."""
+    verbs = ("has", "is") if count == 1 else ("have", "are")
+    return [f"{count} of {total} rows {verbs[0]} {lack} and {verbs[1]} left out."] if count else []
 
 
 @final
@@ -127,14 +136,15 @@ class _Features:
 
     Args:
         schema: what they are.
-        seen: rows that scales, medians and categories may be learnt from.
+        known_rows: rows that scales, medians and categories may be learnt from.
         path: for errors.
     """
 
-    def __init__(self, schema: Schema, seen: NDArray[np.int64], path: Path) -> None:
-        self.schema, self.seen, self.path = schema, seen, path
+    def __init__(self, schema: Schema, known_rows: NDArray[np.int64], path: Path) -> None:
+        self.schema, self.known_rows, self.path = schema, known_rows, path
         self.columns: dict[str, NDArray[np.float32]] = {}
         self.legal: dict[str, Column] = {}
+        self.filled: dict[str, int] = {}
 
     def add(self, name: str, values: NDArray[Any]) -> None:
         absent = _absent(values)
@@ -147,19 +157,27 @@ class _Features:
         else:
             self._scaled(name, values, absent)
 
+    def notes(self) -> list[str]:
+        """How many values were filled in."""
+        if not self.filled:
+            return []
+        count, worst = sum(self.filled.values()), max(self.filled, key=lambda name: self.filled[name])
+        subject = "1 missing value is" if count == 1 else f"{count} missing values are"
+        return [f"{subject} filled with the training part's median, most often in {worst}."]
+
     def _one_hot(self, name: str, values: NDArray[Any], absent: NDArray[np.bool_]) -> None:
-        kinds = sorted(
-            {values[row] for row in self.seen if not absent[row]}, key=lambda value: (str(type(value)), value)
+        categories = sorted(
+            {values[row] for row in self.known_rows if not absent[row]}, key=lambda value: (str(type(value)), value)
         )
-        if len(kinds) + bool(absent.any()) < 2:
+        if len(categories) + bool(absent.any()) < 2:
             raise InputError(f"the column {name!r} of {self.path} has one value throughout; list it under dropped.")
-        for kind in kinds:
-            self._keep(f"{name}={_text(kind)}", (values == kind) & ~absent, Column("immutable"))
+        for category in categories:
+            self._keep(f"{name}={shortest_text(category)}", (values == category) & ~absent, Column("immutable"))
         if absent.any():
             self._keep(f"{name}=missing", absent, Column("immutable"))
 
     def _scaled(self, name: str, values: NDArray[np.float64], absent: NDArray[np.bool_]) -> None:
-        known = values[self.seen][~absent[self.seen]]
+        known = values[self.known_rows][~absent[self.known_rows]]
         if not len(known) or known.min() == known.max():
             raise InputError(f"the column {name!r} of {self.path} has one value throughout; list it under dropped.")
         low, high = float(known.min()), float(known.max())
@@ -168,6 +186,8 @@ class _Features:
             raise InputError(
                 f"the column {name!r} of {self.path} holds {wrong[0]:g}, which is no whole number; do not list it under integer."
             )
+        if absent.any():
+            self.filled[name] = int(absent.sum())
         filled = np.where(absent, np.floor(middle) if integer else middle, values)
         scaled = np.clip((filled - low) / (high - low), 0, 1)
         column = Column("integer", step=1 / (high - low)) if integer else None
@@ -181,68 +201,16 @@ class _Features:
             self.legal[name] = legal
 
 
-def read_table(path: Path, encoding: str | None = None) -> pl.DataFrame:
-    """The table as it stands.
-
-    Args:
-        path: `.csv`, `.parquet`, `.xpt` or `.sas7bdat`.
-        encoding: of the texts in a SAS file.
-
-    Raises:
-        InputError: the file is missing, damaged, of another kind or of another encoding, or a SAS file cannot be read here.
-    """
-    readers: Mapping[str, Callable[[], pl.DataFrame]] = {
-        ".csv": lambda: pl.read_csv(path, null_values=list(EMPTY), infer_schema_length=None),
-        ".parquet": lambda: pl.read_parquet(path),
-        ".xpt": lambda: _sas(path, "read_xport", encoding),
-        ".sas7bdat": lambda: _sas(path, "read_sas7bdat", encoding),
-    }
-    if path.suffix.lower() not in readers:
-        raise InputError(f"{path} is no table this reads; give one of: {', '.join(readers)}.")
-    if not path.is_file():
-        raise InputError(f"the table {path} does not exist; give an existing file.")
-    try:
-        frame = readers[path.suffix.lower()]()
-    except InputError:
-        raise
-    except Exception as error:  # polars and pyreadstat have errors of their own for every kind of damage
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise InputError(f"the table {path} cannot be read ({reason}); give it whole.") from None
-    if not frame.width or not frame.height:
-        raise InputError(f"the table {path} is empty; give one with rows and columns.")
-    return frame
-
-
-def _sas(path: Path, reader: str, encoding: str | None) -> pl.DataFrame:
-    try:
-        import pyreadstat  # noqa: PLC0415 - in an extra
-    except ImportError:
-        raise InputError(f"{path} is a SAS file; install the extra for them: pip install 'encircle[sas]'.") from None
-    read = getattr(pyreadstat, reader)
-    try:
-        columns = read(str(path), output_format="dict", encoding=encoding)[0]
-    except (UnicodeDecodeError, pyreadstat.ReadstatError, pyreadstat.PyreadstatError) as error:
-        if not isinstance(error, UnicodeDecodeError) and not re.search("convert|character set", str(error)):
-            raise
-        # Trying others in turn would read Eastern European letters as Western ones, and say nothing.
-        claimed = "encoding that the file says" if encoding is None else f"encoding {encoding}"
-        raise InputError(
-            f"the texts of {path} are not in the {claimed}; set encoding to theirs, such as WINDOWS-1252 for Western European ones."
-        ) from None
-    return pl.DataFrame({name: pl.Series(name, list(values), strict=False) for name, values in columns.items()})
-
-
-def _features(frame: pl.DataFrame, schema: Schema, path: Path) -> list[str]:
-    """The names of the features, all of them checked."""
+def _feature_names(table: Table, schema: Schema) -> list[str]:
+    """The names of the features, and those of the other columns checked too."""
+    path, known = table.path, table.frame.columns
     for role in ("features", "dropped", "categorical", "integer", "immutable"):
         for name in getattr(schema, role):
-            if name not in frame.columns:
-                raise unknown_name(f"column under {role} of {path.name}", name, frame.columns)
-    if schema.label not in frame.columns:
-        raise unknown_name(f"label of {path.name}", schema.label, frame.columns)
-    names = list(schema.features) or [
-        name for name in frame.columns if name != schema.label and name not in schema.dropped
-    ]
+            if name not in known:
+                raise unknown_name(f"column under {role} of {path.name}", name, known)
+    if schema.label not in known:
+        raise unknown_name(f"label of {path.name}", schema.label, known)
+    names = list(schema.features) or [name for name in known if name != schema.label and name not in schema.dropped]
     if schema.label in names or set(names) & set(schema.dropped):
         twice = schema.label if schema.label in names else min(set(names) & set(schema.dropped))
         raise InputError(
@@ -253,45 +221,34 @@ def _features(frame: pl.DataFrame, schema: Schema, path: Path) -> list[str]:
     return names
 
 
-def _values(frame: pl.DataFrame, name: str, categorical: bool, path: Path) -> NDArray[Any]:
+def _values(table: Table, name: str, categorical: bool) -> NDArray[Any]:
     """A column as float64 with NaN where it is missing; as objects with None, for a categorical one."""
-    column = frame[name]
-    numbers = column.dtype == pl.Boolean or column.dtype.is_numeric() or column.dtype == pl.Null
+    column = table.column(name, exact=categorical)
     values: NDArray[Any]
-    if numbers and not categorical:
-        values = column.cast(pl.Float64).fill_null(float("nan")).to_numpy().astype(np.float64)
+    if categorical:
+        values = np.array([*column.to_list(), None], dtype=object)[:-1]  # the None keeps numpy from guessing a type
+    elif column.dtype == pl.Boolean or column.dtype.is_numeric() or column.null_count() == len(column):
+        values = column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
         values = np.where(np.isfinite(values), values, np.nan)
     else:
-        values = np.array([*_known(column), None], dtype=object)[:-1]
-    absent = _absent(values)
-    if absent.all():
-        raise InputError(f"the column {name!r} of {path} is empty; list it under dropped.")
-    if numbers or categorical:
-        return values
-    texts = values[~absent].tolist()
-    other = next((text for text in texts if not _is_number(text)), None)
+        _refuse_texts(column.drop_nulls(), table.path)
+    if _absent(values).all():
+        raise InputError(f"the column {name!r} of {table.path} is empty; list it under dropped.")
+    return values
+
+
+def _refuse_texts(column: pl.Series, path: Path) -> NoReturn:
+    """Refuse a column that holds texts though it is not categorical."""
+    texts = [str(value) for value in column.to_list()]
+    other = next((text for text in texts if not is_number(text.strip())), None)
     if other is None:  # perhaps codes, such as postal ones: what they are is for people to say
         raise InputError(
-            f"the column {name!r} of {path} holds numbers as texts; list it under categorical or dropped, or write them as numbers."
+            f"the column {column.name!r} of {path} holds numbers as texts; list it under categorical or dropped, or write them as numbers."
         )
     raise InputError(
-        f"the column {name!r} of {path} holds {str(other)[:40]!r}, no number; list it under categorical or dropped, or mend the file."
+        f"the column {column.name!r} of {path} holds {other[:40]!r}, no number; list it under categorical or dropped, or mend the file, "
+        "or name all texts that count as missing under missing_values."
     )
-
-
-def _is_number(text: Any) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except (TypeError, ValueError):
-        return False
-
-
-def _known(column: pl.Series) -> list[Any]:
-    """A column's values, None for those that say nothing: SAS pads texts with blanks and knows no other missing text, Parquet has NaN beside null."""
-    return [
-        None if value is None or value != value or (isinstance(value, str) and not value.strip()) else value  # noqa: PLR0124 - NaN
-        for value in column.to_list()
-    ]
 
 
 def _absent(values: NDArray[Any]) -> NDArray[np.bool_]:
@@ -301,21 +258,50 @@ def _absent(values: NDArray[Any]) -> NDArray[np.bool_]:
     return missing
 
 
-def _labels(frame: pl.DataFrame, schema: Schema, path: Path) -> tuple[torch.Tensor, list[str]]:
-    column = frame[schema.label]
-    kinds = sorted(set(column.to_list()), key=lambda value: (str(type(value)), value))
-    if not 2 <= len(kinds) <= MOST_CLASSES:
+def _labels(column: pl.Series, schema: Schema, path: Path) -> tuple[torch.Tensor, list[str]]:
+    """The class numbers of a label, and the names of its classes."""
+    present = set(column.to_list())
+    if isinstance(column.dtype, pl.Enum):
+        values = [value for value in column.dtype.categories if value in present]
+    else:
+        values = sorted(present, key=lambda value: (str(type(value)), value))
+    if not 2 <= len(values) <= MOST_CLASSES:
         raise InputError(
-            f"the label {schema.label!r} of {path} has {len(kinds)} different values; classes are 2 to {MOST_CLASSES}."
+            f"the label {schema.label!r} of {path} has {len(values)} different values; classes are 2 to {MOST_CLASSES}."
         )
-    if schema.classes and len(schema.classes) != len(kinds):
-        raise InputError(
-            f"the label {schema.label!r} of {path} has {len(kinds)} values but {len(schema.classes)} class names; name each once."
-        )
-    places = {kind: place for place, kind in enumerate(kinds)}
-    labels = torch.tensor([places[value] for value in column.to_list()], dtype=torch.int64)
-    return labels, list(schema.classes) or [f"{schema.label} {_text(kind)}" for kind in kinds]
+    texts = [shortest_text(value) for value in values]
+    if schema.classes:
+        numbers, classes = _numbers_by_name(texts, schema, path), list(schema.classes)
+    else:
+        numbers, classes = list(range(len(values))), [f"{schema.label} {text}" for text in texts]
+    number_of = dict(zip(values, numbers, strict=True))
+    return torch.tensor([number_of[value] for value in column.to_list()], dtype=torch.int64), classes
 
 
-def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _numbers_by_name(texts: list[str], schema: Schema, path: Path) -> list[int]:
+    """The class number of each of the label's values, which are in ascending order.
+
+    Class names that are the values' own texts belong to those values; others go by the order.
+    """
+    names, label = list(schema.classes), f"the label {schema.label!r} of {path}"
+    if len(names) != len(texts):
+        raise InputError(f"{label} has {len(texts)} values but {len(names)} class names; name each once.")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"two classes of {path} are called {twice!r}; give each value a name of its own.")
+    spellings = (str, str.casefold, _number_text)
+    for spell in spellings:
+        position_of = {spell(name): position for position, name in enumerate(names)}
+        if len(position_of) == len(names) and set(position_of) == {spell(text) for text in texts}:
+            return [position_of[spell(text)] for text in texts]
+    for position, name in enumerate(names):
+        others = [*texts[:position], *texts[position + 1 :]]
+        if any(spell(name) in map(spell, others) for spell in spellings):
+            raise InputError(
+                f"the class name {name!r} would go to the value {texts[position]!r} of {label} but is another value's text; "
+                "give the texts of all values in the order you want, or names that are none of them."
+            )
+    return list(range(len(texts)))
+
+
+def _number_text(text: str) -> str:
+    return shortest_text(float(text)) if is_number(text) else text
