@@ -3,50 +3,165 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from ..core import InputError
 from .base import CamClassifier
 from .stack import batch_norms
 
+_PREFIXES = ("module.", "model.", "_orig_mod.", "net.")
+"""What wrappers such as `DataParallel`, Lightning and `torch.compile` put before every name."""
 
-def fitting(weights: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
+
+def fitting(weights: Mapping[str, Any], model: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
     """The weights a network takes from a checkpoint, by name, and the names of those it has no place for.
 
     A CAM classifier need not find a head in it: a trunk that was learnt for other classes, such as torchvision's ResNet-18, gets a fresh head a seed.
-    What standardises the inputs is the checkpoint's where it has it, and else the network's own.
+    What standardises the inputs is the checkpoint's where it has it, and else the network's own. A wrapper's prefix that all names share, such as
+    `module.`, is taken off where the names fit only then.
 
     Args:
-        weights: tensors by name.
+        weights: tensors or arrays by name, or a dictionary that holds those as one of its entries (see `named_tensors`).
         model: the network.
 
     Returns:
         The weights that have a place, and the names of the surplus ones.
 
     Raises:
-        InputError: a weight is missing, or has another shape.
+        InputError: a weight is missing, has another shape or kind of numbers, or is not finite.
     """
+    tensors = named_tensors(weights, "the checkpoint's weights")
     places = model.state_dict()
+    renamed = _without_prefixes(tensors)
+    fits = next((names for names in renamed if not _missing(names, model)), None)
+    if fits is None:
+        nearest = max(renamed, key=lambda names: len(names.keys() & places.keys()))
+        raise InputError(
+            f"the checkpoint does not fit the model: it lacks {_missing(nearest, model)[0]}; give weights of this architecture."
+        )
+    taken = {name: value for name, value in fits.items() if name in places}
+    for name, value in taken.items():
+        _check_fit(name, value, places[name])
+    return taken, sorted(set(fits) - set(taken))
+
+
+def named_tensors(content: object, what: str) -> dict[str, Tensor]:
+    """The state dictionary in what was saved: that itself, or its only entry that is one, such as `"state_dict"` beside the number of epochs.
+
+    Args:
+        content: what was loaded.
+        what: its name in errors, in the plural.
+
+    Returns:
+        Tensors by name, on the CPU and without gradients; NumPy arrays become tensors.
+
+    Raises:
+        InputError: there is no state dictionary, or more than one.
+    """
+    remedy = "save model.state_dict()"
+    if isinstance(content, nn.Module):
+        raise InputError(f"{what} are a network; give its state_dict().")
+    if not isinstance(content, Mapping):
+        raise InputError(f"{what} hold more than tensors by name; {remedy}.")
+    if not content or _is_state(content):
+        return {name: _tensor(f"{name} of {what}", value) for name, value in content.items()}
+    # Optimisers' states nest deeper, and a loss or a score is a tensor without a shape.
+    states = [
+        key for key, value in content.items() if _is_state(value) and any(np.ndim(entry) for entry in value.values())
+    ]
+    if len(states) > 1:
+        raise InputError(
+            f"{what} hold several state dictionaries, {' and '.join(map(repr, states))}; give the one that is meant."
+        )
+    if not states or any(_is_array(value) and np.ndim(value) for value in content.values()):
+        raise InputError(f"{what} hold more than tensors by name; {remedy}.")
+    return named_tensors(content[states[0]], what)
+
+
+def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
+    """Refuse NaN and infinity, which no training mends.
+
+    Args:
+        tensors: by name.
+        what: their name in errors, in the plural.
+
+    Raises:
+        InputError: names the first such tensor.
+    """
+    for name, value in tensors.items():
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(f"{what} hold NaN or infinity in {name}; give weights of a training that did not diverge.")
+
+
+def _is_array(value: object) -> bool:
+    return isinstance(value, Tensor | np.ndarray | np.generic)
+
+
+def _is_state(content: object) -> bool:
+    """Whether this is a dictionary of tensors by name."""
+    return (
+        isinstance(content, Mapping)
+        and len(content) > 0
+        and all(isinstance(name, str) and _is_array(value) for name, value in content.items())
+    )
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise InputError(f"{name} is stored sparsely, quantised or without values; save it as an ordinary tensor.")
+        return value.detach().cpu()
+    if value.dtype.kind not in "biuf":
+        raise InputError(f"{name} is of the type {value.dtype}, not numbers; save it as numbers.")
+    return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
+
+
+def _without_prefixes(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The tensors by their own names, and by those without one wrapper's prefix, two, and so on."""
+    renamed = [tensors]
+    while tensors and (
+        prefix := next((known for known in _PREFIXES if all(name.startswith(known) for name in renamed[-1])), None)
+    ):
+        renamed.append({name.removeprefix(prefix): value for name, value in renamed[-1].items()})
+    return renamed
+
+
+def _missing(weights: Mapping[str, Tensor], model: nn.Module) -> list[str]:
+    """The weights that a network needs and does not find."""
     optional = {"standardise"} if isinstance(model, CamClassifier) else set()
     if optional and not any(name.startswith("head.") for name in weights):
         optional.add("head")
-    taken = {name: value for name, value in weights.items() if name in places}
-    for name, place in places.items():
-        if name not in taken:
-            if name.endswith("num_batches_tracked") or name.split(".")[0] in optional:
-                continue
-            raise InputError(
-                f"the checkpoint does not fit the model: it lacks {name}; give weights of this architecture."
-            )
-        if taken[name].shape != place.shape:
-            found, wanted = tuple(taken[name].shape), tuple(place.shape)
-            raise InputError(
-                f"the checkpoint does not fit the model: its {name} is {found} and must be {wanted}; give other weights or drop them."
-            )
-    return taken, sorted(set(weights) - set(taken))
+    return [
+        name
+        for name in model.state_dict()
+        if name not in weights and not name.endswith("num_batches_tracked") and name.split(".")[0] not in optional
+    ]
+
+
+def _check_fit(name: str, value: Tensor, place: Tensor) -> None:
+    """Refuse what `load_state_dict` would refuse in many lines, or convert into something else."""
+    start = f"the checkpoint does not fit the model: its {name}"
+    if is_lazy(place):
+        raise InputError(f"{name} of the network has no shape yet; call the network on an input before you return it.")
+    if value.shape != place.shape:
+        raise InputError(
+            f"{start} is {tuple(value.shape)} and must be {tuple(place.shape)}; give other weights or drop them."
+        )
+    converted = value.to(place.dtype) if value.is_complex() == place.is_complex() else None
+    fractional = value.is_floating_point() or value.is_complex()
+    if (
+        converted is None
+        or (place.is_floating_point() and not fractional)  # such as the levels of quantised weights
+        or (not place.is_floating_point() and not torch.equal(converted.to(value.dtype), value))
+    ):
+        raise InputError(f"{start} is {value.dtype} and must be {place.dtype}; save it in that type.")
+    check_finite({name: converted}, "the checkpoint's weights")
 
 
 @torch.no_grad()

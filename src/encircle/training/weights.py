@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..core import InputError
+from ..models.checkpoint import check_finite, named_tensors
 from ..storage import write_bytes
 
 
@@ -27,23 +28,28 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read weights by name from `.safetensors`, or from a torch file of tensors (`weights_only=True`: nothing in it can run).
 
+    A training checkpoint is taken, too, if exactly one of its entries is a state dictionary.
+
     Raises:
-        InputError: the file is missing or is neither.
+        InputError: the file is missing or is neither, holds several state dictionaries, or a tensor in it is not finite.
     """
     if not path.is_file():
         raise InputError(f"the weights {path} do not exist; give an existing .safetensors or .pt file.")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+            content: object = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"the weights {path} cannot be read: {reason}") from None
     except Exception as error:  # torch raises pickle's own error for what it refuses to unpickle
         raise InputError(f"the weights {path} hold more than tensors and are not loaded; save a state dict.") from error
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise InputError(f"the weights {path} hold more than tensors by name; save model.state_dict().")
-    return loaded
+    tensors = named_tensors(content, f"the weights {path}")
+    check_finite(tensors, f"the weights {path}")
+    return tensors
 
 
 __all__ = ["read_weights", "save_tensors", "save_weights"]
