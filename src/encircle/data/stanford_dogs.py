@@ -17,7 +17,7 @@ from torch import Tensor
 from ..core import InputError, unknown_name
 from ..seeds import generator
 from .base import DataSet, Samples, split_rows
-from .pictures import PictureFiles, Square, in_central_square
+from .pictures import PictureFiles, Square, file_orientation, in_central_square
 
 WHERE = (
     "get images.tar, lists.tar and, for boxes, annotation.tar of Stanford Dogs from its authors (vision.stanford.edu/aditya86/ImageNetDogs) and "
@@ -190,6 +190,10 @@ def _boxes(folder: Path, test: PictureFiles) -> dict[int, Square]:
     if (folder / "Annotation").is_dir():
         for row, path in enumerate(test.paths):
             annotation = folder / "Annotation" / path.parent.name / path.stem
+            if annotation.is_file() and file_orientation(path) != 1:
+                raise InputError(
+                    f"{path} is turned by its EXIF orientation but its box in {annotation} is not; save it upright, or delete the annotation."
+                )
             if annotation.is_file() and (box := _object_box(annotation)) is not None:
                 found[row] = box
     return found
