@@ -307,6 +307,16 @@ class TestOfOthers:
         Like(tmp_path / "grey.png").resolve(context(explain=watching))
         torch.testing.assert_close(seen[0], torch.from_numpy(levels / 255).float().expand(1, 3, 4, 4))
 
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_like_takes_grey_saved_as_colour_and_of_16_bits(self, tmp_path: Path, channels: int) -> None:
+        levels = np.arange(16, dtype=np.uint8).reshape(4, 4)
+        Image.fromarray(levels).convert("RGB").save(tmp_path / "grey.png")
+        Image.fromarray(levels.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+        here = context(target=torch.rand(1, channels, 4, 4))
+        for name in ("grey.png", "deep.png"):
+            values = Like(tmp_path / name).resolve(here).values
+            torch.testing.assert_close(values, torch.from_numpy(levels / 255 + 2).float())
+
     def test_like_takes_a_row_of_a_table(self, tmp_path: Path) -> None:
         np.save(tmp_path / "row.npy", np.arange(5) / 10)
         found = Like(tmp_path / "row.npy").resolve(context((5,)))
@@ -397,10 +407,68 @@ class TestFromFile:
         with pytest.raises(InputError, match=r"the goal's shape is \(3, 2, 2\)"):
             FromFile(tmp_path / "map.png").resolve(context((2, 2)))
 
-    def test_a_16_bit_picture_is_refused_rather_than_clipped(self, tmp_path: Path) -> None:
-        Image.fromarray(np.array([[0, 1000], [30_000, 65_535]], dtype=np.uint16)).save(tmp_path / "map.png")
-        with pytest.raises(InputError, match="8 bits"):
+    def test_a_16_bit_picture_keeps_its_precision(self, tmp_path: Path) -> None:
+        levels = np.array([[0, 1000], [1001, 65_535]], dtype=np.uint16)
+        Image.fromarray(levels).save(tmp_path / "map.png")
+        found = FromFile(tmp_path / "map.png", mask=tmp_path / "map.png").resolve(context((2, 2)))
+        torch.testing.assert_close(found.values, torch.from_numpy(levels / 65535).float())
+        assert found.mask is not None
+        assert found.mask.tolist() == [[False, True], [True, True]]
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.int32])
+    def test_pictures_that_state_no_range_are_refused(self, tmp_path: Path, dtype: Any) -> None:
+        Image.fromarray(np.eye(2).astype(dtype)).save(tmp_path / "map.tif")
+        with pytest.raises(InputError, match=r"map\.tif holds numbers that state no range .*; give a \.npy"):
+            FromFile(tmp_path / "map.tif").resolve(context((2, 2)))
+
+    @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "PA", "CMYK", "L"])
+    @pytest.mark.parametrize("role", ["path", "mask"])
+    def test_grey_may_be_saved_as_colour(self, tmp_path: Path, mode: str, role: str) -> None:
+        levels = np.array([[0, 255], [255, 0]], dtype=np.uint8)
+        grey = Image.fromarray(levels)
+        image = grey.convert("RGB").convert(mode) if mode == "CMYK" else grey.convert(mode)
+        ending = {"CMYK": "tif", "PA": "tif"}.get(mode, "png")
+        image.save(tmp_path / f"saved.{ending}")
+        np.save(tmp_path / "map.npy", np.array([[0.0, 1.0], [0.5, 0.0]]))
+        paths = {"path": tmp_path / "map.npy", role: tmp_path / f"saved.{ending}"}
+        found = FromFile(**paths).resolve(context((2, 2)))
+        expected = found.values if role == "path" else found.mask
+        assert expected is not None
+        assert expected.tolist() == [[0, 1], [1, 0]]
+
+    @pytest.mark.parametrize("ending", ["png", "gif"])
+    def test_transparency_states_no_value(self, tmp_path: Path, ending: str) -> None:
+        image = Image.new("RGBA", (2, 2), (255, 255, 255, 255))
+        image.putpixel((0, 0), (0, 0, 0, 0))
+        image.save(tmp_path / f"map.{ending}")
+        with pytest.raises(InputError, match="is transparent somewhere, which states no value"):
+            FromFile(tmp_path / f"map.{ending}").resolve(context((2, 2)))
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    def test_a_transparent_colour_states_no_value(self, tmp_path: Path, dtype: Any) -> None:
+        Image.fromarray(np.eye(2).astype(dtype)).save(tmp_path / "map.png", transparency=0)
+        with pytest.raises(InputError, match="has a transparent colour"):
             FromFile(tmp_path / "map.png").resolve(context((2, 2)))
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    def test_a_picture_is_turned_upright(self, tmp_path: Path, dtype: Any) -> None:
+        exif = Image.Exif()
+        exif[274] = 6
+        levels = (np.array([[0, 1], [0, 0]]) * np.iinfo(dtype).max).astype(dtype)
+        Image.fromarray(levels).save(tmp_path / "map.png", exif=exif)
+        assert FromFile(tmp_path / "map.png").resolve(context((2, 2))).values.tolist() == [[0, 0], [0, 1]]
+
+    @pytest.mark.parametrize("array", [np.eye(2) * 1j, np.array([["1", "0"], ["0", "1"]])])
+    def test_other_than_real_numbers_are_refused(self, tmp_path: Path, array: Any) -> None:
+        np.save(tmp_path / "map.npy", array)
+        with pytest.raises(InputError, match=rf"cannot be read as numbers, as it holds {array.dtype}"):
+            FromFile(tmp_path / "map.npy").resolve(context((2, 2)))
+
+    def test_nan_in_a_mask_is_neither(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "map.npy", np.eye(2))
+        np.save(tmp_path / "mask.npy", np.array([[1, 0], [math.nan, 1]]))
+        with pytest.raises(InputError, match=r"the mask .*mask\.npy holds NaN; write 0"):
+            FromFile(tmp_path / "map.npy", mask=tmp_path / "mask.npy").resolve(context((2, 2)))
 
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"none\.npy does not exist"):

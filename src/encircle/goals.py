@@ -7,12 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import Annotated, Literal, final
+from typing import Annotated, Literal, NoReturn, final
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
@@ -386,7 +386,7 @@ class FromFile(Goal):
 
     def _desired(self, context: GoalContext) -> DesiredMap:
         values = torch.from_numpy(_read_array(self.path)).float()
-        mask = None if self.mask is None else torch.from_numpy(_read_array(self.mask)) != 0
+        mask = None if self.mask is None else _read_mask(self.mask)
         if mask is not None and mask.shape != values.shape:
             raise InputError(
                 f"{self.mask} is {tuple(mask.shape)} but {self.path} is {tuple(values.shape)}; give them one shape."
@@ -394,24 +394,52 @@ class FromFile(Goal):
         return DesiredMap(values, mask, f"the map in {self.path.name}")
 
 
+def _read_mask(path: Path) -> Tensor:
+    values = torch.from_numpy(_read_array(path))
+    if bool(values.isnan().any()):
+        raise InputError(f"the mask {path} holds NaN; write 0 where the map does not matter and 1 where it does.")
+    return values != 0
+
+
 def _read_array(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """A file's numbers: an array as it is, a picture in [0, 1] as `(3, h, w)`, or `(h, w)` where it is grey in whatever mode."""
     try:
         if path.suffix == ".npy":
             array = np.load(path, allow_pickle=False)  # a pickle could run code
+            if array.dtype.kind not in "biuf":
+                _refuse(path, f"cannot be read as numbers, as it holds {array.dtype}")
             return np.asarray(array, dtype=np.float64)
         with Image.open(path) as image:
-            return _pixels(image)
+            return _pixels(image, path)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; give an existing .npy or image file.") from None
+    except (InputError, MemoryError):
+        raise
     except Exception as error:  # a damaged file leads numpy and Pillow into errors of every kind
-        raise InputError(
-            f"{path} cannot be read as an array or image; give a .npy of numbers, or a PNG or JPEG of 8 bits."
-        ) from error
+        raise InputError(f"{path} cannot be read as an array or image; {_READABLE}.") from error
 
 
-def _pixels(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    if image.mode[0] in "IF":
-        raise ValueError(image.mode)  # more than 8 bits, which converting would clip to white
-    grey = image.mode in {"1", "L", "LA"}
-    pixels = np.asarray(image.convert("L" if grey else "RGB"), dtype=np.float64) / 255
-    return pixels if grey else pixels.transpose(2, 0, 1)
+_READABLE = "give a .npy of numbers, a PNG of 8 or 16 bits, or a JPEG"
+
+
+def _refuse(path: Path, reason: str) -> NoReturn:
+    raise InputError(f"{path} {reason}; {_READABLE}.")
+
+
+def _pixels(image: Image.Image, path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    # Only in PNG do all numbers of more than 8 bits have 16, and black at 0.
+    deep = image.mode[0] in "IF"
+    if deep and (image.mode == "F" or image.format != "PNG"):
+        _refuse(path, "holds numbers that state no range from black to white")
+    if image.mode != "P" and "transparency" in image.info:
+        _refuse(path, "has a transparent colour, which states no value")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            _refuse(path, "is transparent somewhere, which states no value")
+    image = ImageOps.exif_transpose(image)
+    if deep:
+        return np.asarray(image, dtype=np.float64) / 65535
+    pixels = np.asarray(image.convert("RGB"), dtype=np.float64) / 255
+    grey = bool((pixels == pixels[:, :, :1]).all())
+    return pixels[:, :, 0] if grey else pixels.transpose(2, 0, 1)
