@@ -17,7 +17,7 @@ from benchmarks.measure import RESULTS, ratios, save, say
 from benchmarks.straightforward import Scores, audit_plainly
 from encircle.audit import Audit, Case, read_case
 from encircle.audit.progress import Silent
-from encircle.audit.run import cpu_threads, run_audit
+from encircle.audit.run import computing, run_audit
 from encircle.audit.workshop import Workshop
 
 SCORES = ("l1", "jaccard_soft", "cosine", "probability", "accuracy", "drift")
@@ -105,7 +105,7 @@ def straightforwardly(cases: list[Case], rows: list[list[int]]) -> tuple[float, 
     found = []
     started = time.perf_counter()
     for audit, targets, start in zip(audits, rows, starts, strict=True):
-        with cpu_threads(audit.threads):
+        with computing(audit.threads):
             found.append(audit_plainly(audit, targets, start))
     return time.perf_counter() - started, found
 

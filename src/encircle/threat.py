@@ -8,7 +8,7 @@ from dataclasses import dataclass as plain_dataclass
 from typing import Literal, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
@@ -65,6 +65,19 @@ class Budget:
     def entry_radius(self, samples: Float[Tensor, "n *shape"]) -> float:
         """How far every entry of a sample can move at once: epsilon, or under l2 epsilon over the root of their number."""
         return self.epsilon if self.norm == "linf" else self.epsilon / math.sqrt(max(samples[0].numel(), 1))
+
+    def movable(self, base: Float[Tensor, "n *shape"], legal: Legal) -> Bool[Tensor, "n *shape"]:
+        """Which entries of these bases can have another value, all that may move being moved alike as far as the ball lets them.
+
+        Steps of 8-bit files, integers and categories may be further away than the ball reaches, and floating point may not tell so small a change apart.
+        """
+        free = torch.ones_like(base, dtype=torch.bool)
+        for position, column in (legal.columns or {}).items():
+            free[:, position] = column.kind != "immutable"
+        entries = max(int(free[:1].sum()), 1)
+        radius = self.epsilon if self.norm == "linf" else self.epsilon / math.sqrt(entries)
+        corners = (self.project(torch.where(free, base + side * radius, base), base, legal) for side in (1, -1))
+        return torch.stack([corner != base for corner in corners]).any(dim=0)
 
     def project(
         self, samples: Float[Tensor, "n *shape"], base: Float[Tensor, "n *shape"], legal: Legal

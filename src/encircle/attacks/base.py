@@ -16,6 +16,7 @@ from ..data import Samples
 from ..data.poison import Poison
 from ..explain import Explainer
 from ..goals import DesiredMap
+from ..models import second_derivatives
 from ..threat import Budget, Legal
 from ..training import Ensemble, Recipe
 
@@ -132,7 +133,8 @@ class Attack(ABC):
             none = torch.zeros(0, dtype=torch.int64)
             empty = problem.target[:0].cpu()
             return Poison(empty, none, none, empty, none)
-        crafted, bases = self._craft(problem, budget, count, random, watch or Watch())
+        with second_derivatives():
+            crafted, bases = self._craft(problem, budget, count, random, watch or Watch())
         samples = self._undamaged(crafted.detach().cpu(), bases, count)
         if self.bounded:
             samples = budget.project(samples, bases.inputs, problem.legal)

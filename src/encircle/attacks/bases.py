@@ -70,18 +70,14 @@ def choose_bases(
     Raises:
         InputError: nothing to choose from, too little to overwrite, or a row that would be overwritten twice.
     """
-    if budget.mode == "replace" and (repeats > 1 or order == "metagradient"):
-        raise InputError(
-            "replace mode overwrites each row once, so no base can be repeated; set repeats: 1 and bases: influential, or mode: inject."
-        )
+    check_pools(problem.clean.labels, problem.label, budget, count, target_share, other_share, order, repeats)
     labels = problem.clean.labels
     copies = round(target_share * count)
     pools = _pools(labels, problem.label, count, copies, other_share)
     if dirty_label:
         labels = torch.full_like(labels, problem.label)
     asked = torch.zeros(len(labels), dtype=torch.bool)
-    for pool, many, what in pools:
-        _check_pool(budget, int(pool.sum()), many, what)
+    for pool, many, _ in pools:
         asked |= pool if many else False
     keys, rows = torch.zeros(len(labels)), asked.nonzero()[:, 0]
     if len(rows):  # of all pools at once: what they are ranked by is the same
@@ -102,6 +98,29 @@ def choose_bases(
         places = exchanged(problem, inputs, given, exchangeable)
         rows, inputs, given = rows[places], inputs[places], given[places]
     return Bases(rows, inputs, given)
+
+
+def check_pools(
+    labels: Int[Tensor, "n"],
+    label: int,
+    budget: Budget,
+    count: int,
+    target_share: float,
+    other_share: OtherShare = 0.0,
+    order: Order = "nearest",
+    repeats: int = 1,
+) -> None:
+    """Refuse a budget for which a target of this class has too few bases; arguments as for `choose_bases`.
+
+    Raises:
+        InputError: nothing to choose from, too little to overwrite, or a row that would be overwritten twice.
+    """
+    if budget.mode == "replace" and (repeats > 1 or order == "metagradient"):
+        raise InputError(
+            "replace mode overwrites each row once, so no base can be repeated; set repeats: 1 and bases: influential, or mode: inject."
+        )
+    for pool, many, what in _pools(labels, label, count, round(target_share * count), other_share):
+        _check_pool(budget, int(pool.sum()), many, what)
 
 
 def _pools(

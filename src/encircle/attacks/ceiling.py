@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from itertools import chain, islice, repeat
 from typing import ClassVar, Literal, final
@@ -17,7 +16,7 @@ from ..core import CONFIGURED
 from ..data import Samples
 from ..explain import Explainer
 from ..goals import DesiredMap
-from ..models import predict
+from ..models import copied, predict
 from ..training import Recipe
 from ..training.code_path import trainable
 from ..training.fit import Learner, batches, in_training, layer_noise, losses_of, steps_per_epoch
@@ -91,7 +90,7 @@ class Ceiling:
     ) -> nn.Module:
         recipe = recipe.for_labels(hidden.labels)
         steps = self.epochs * steps_per_epoch(len(hidden), recipe.batch_size)
-        learner = Learner(copy.deepcopy(model), recipe, steps)
+        learner = Learner(copied(model), recipe, steps)
         parameters, device = trainable(learner.model), objective.target.device
         orders = chain.from_iterable(batches(len(hidden), recipe.batch_size, random) for _ in repeat(None))
         with layer_noise("ceiling", random.initial_seed(), str(weight)):

@@ -8,10 +8,9 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import functional_call
 
 from ..data.base import PoisonedSamples
-from ..models import stacked
+from ..models import called_with, stacked
 from ..seeds import generator
 from ..training import Ensemble
 from ..training.differentiable import continued
@@ -51,7 +50,7 @@ def slopes_at_the_end(
     Returns:
         Each model's slopes, and what there is to note of its training: `upper` is L_adv.
     """
-    size = 1 if ensemble.path.members == "loop" else AT_ONCE
+    size = 1 if ensemble.way == "loop" else AT_ONCE
     slopes, notes = list[Tensor](), list[dict[str, float]]()
     for places in torch.arange(len(seeds)).split(size):
         mine = [seeds[place] for place in places.tolist()]
@@ -77,7 +76,7 @@ def _ends(
     """L_adv of models that are computed as one, with its graph."""
     recipe, count = ensemble.recipe.for_labels(mixed.labels), len(seeds)
     models = [ensemble.source.model(recipe, role, seed) for seed in seeds]
-    model = models[0] if count == 1 else stacked(models, recipe.shared_stages, ensemble.path.members)
+    model = models[0] if count == 1 else stacked(models, recipe.shared_stages, ensemble.way)
     steps = recipe.epochs * steps_per_epoch(len(mixed), recipe.batch_size)
     learner = Learner(model, recipe, steps, members=count)
     shuffles = [generator(role, "order", seed) for seed in seeds]
@@ -94,7 +93,7 @@ def _ends(
                 every = torch.cat(rows)
                 lower = {"lower": learner.advance(mixed.batch(every).to(poison), mixed.labels[every].to(poison.device))}
         held, parameters = continued(learner, [_with_graph(mixed, rows, poison, weights) for rows in last])
-    found = functional_call(held, parameters, (lambda model: torch.stack(objective(model, count)),))
+    found = called_with(held, parameters, (lambda model: torch.stack(objective(model, count)),))
     seen = found.detach().T.tolist()
     return found[0], [dict(zip(("upper", "distance", "label"), one, strict=True)) | lower for one in seen]
 

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ..core import CONFIGURED
+from ..models import called_with
 from ..training.differentiable import continued
 from ..training.fit import Learner
 from .surrogate import Moment, SurrogateAttack
@@ -52,7 +52,7 @@ class Unrolled(SurrogateAttack):
         ahead.recipe = replace(learner.recipe, schedule="constant", augmentation=None)
         with _statistics_kept(learner.model):
             held, parameters = continued(ahead, [(hidden, labels, counts)] * self.steps)
-            found = functional_call(held, parameters, (lambda here: moment.objective(here)[0].sum(),))
+            found = called_with(held, parameters, (lambda here: moment.objective(here)[0].sum(),))
             return -torch.autograd.grad(found, leaf)[0]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -13,15 +14,17 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..attacks import Attack, BaseSamples, Ceiling, Influence, NoPoison, ProjectedWatermark, RandomNoise, Watermark
-from ..core import InputError, digest, unknown_name
+from ..core import InputError, digest
 from ..data import DataSet, DatasetSamples
-from ..data.poison import RESERVED
+from ..data.class_names import check_class_order, class_names, column_names
 from ..explain import Explainer
 from ..goals import Goal
-from ..models import fitting, split
+from ..models import Adapter, fitting
 from ..threat import Budget, Column, Legal
 from ..training import CodePath, Recipe, read_weights
+from ..training.self_test import ROWS
 from .case import Case, Judging
+from .checks import check_settings
 from .identity import digest_of_file, digest_of_weights, settings_of
 
 BASES = ("target_share", "other_share", "bases", "dirty_label", "repeats")
@@ -85,7 +88,11 @@ class Audit:
         device: str = "cpu",
         described: dict[str, Any] | None = None,
     ) -> None:
-        self.build = build
+        if not len(data.train) or not len(data.test):
+            raise InputError(
+                f"{data.name} has no {'test' if len(data.train) else 'training'} samples; give at least one."
+            )
+        self.build = Adapter(build, data.train.batch(torch.arange(min(ROWS, len(data.train)))))
         self.data = data
         self.recipe = recipe
         self.explainer = explainer
@@ -100,17 +107,17 @@ class Audit:
         if weights is not None:
             self.checkpoint, self.surplus = fitting(weights, self.fresh())
         self.pretraining = pretraining
-        self.targets = targets if isinstance(targets, int) else tuple(int(row) for row in targets)
-        self.victims = victims
-        self.references = references
-        self.seed = seed
-        self.threads = threads
+        self.targets = _targets(targets)
+        self.victims = _whole("victims", victims)
+        self.references = _whole("references", references)
+        self.seed = _whole("seed", seed)
+        self.threads = _whole("threads", threads)
         self.code_path = code_path
         self.judging = judging or Judging()
         self.title = title
         self.device = _device(device)
         self._described = described
-        self._check_settings()
+        check_settings(self)
 
     @classmethod
     def from_case(
@@ -166,8 +173,8 @@ class Audit:
         train: Dataset[Any],
         test: Dataset[Any],
         *,
-        classes: Sequence[str],
-        features: Sequence[str] = (),
+        classes: Iterable[object],
+        features: Iterable[object] = (),
         columns: Mapping[str, Column] | None = None,
         name: str = "my data",
         **settings: Any,
@@ -181,7 +188,7 @@ class Audit:
             build: makes your network with fresh weights.
             train: what victims learn from.
             test: held-out samples, at least 2; targets are rows of it.
-            classes: class names.
+            classes: class names in the order of the label numbers, or a mapping such as `class_to_idx`; numbers become their texts.
             features: column names of a table.
             columns: how its integer, categorical and immutable columns may change, by name; others are continuous.
             name: of the data.
@@ -190,15 +197,16 @@ class Audit:
         Raises:
             InputError: settings that do not fit together.
         """
-        held = DatasetSamples(test)
+        samples, held = DatasetSamples(train), DatasetSamples(test)
         if len(held) < 2:
             raise InputError(
                 f"{len(held)} test samples are too few to draw a target and read accuracy; give at least 2."
             )
-        samples = DatasetSamples(train)
+        names_of_classes = class_names(classes)
+        check_class_order(names_of_classes, samples.classes)
         shape = samples.batch(torch.tensor([0])).shape[1:]
         table = len(shape) == 1
-        names = list(features) or [f"feature {column}" for column in range(shape[0])]
+        names = list(column_names(features)) or [f"feature {column}" for column in range(shape[0])]
         data = DataSet(
             name=name,
             kind="table" if table else "image",
@@ -206,127 +214,11 @@ class Audit:
             validation=held.subset(torch.arange(0)),
             test=held,
             pretrain=None,
-            classes=classes,
+            classes=names_of_classes,
             features=names if table else (),
             columns=columns or {},
         )
         return cls(build, data, **settings)
-
-    def _check_settings(self) -> None:
-        """Refuse at once what would otherwise fail, or mean nothing, after hours of training."""
-        counts = {"victims": self.victims, "references": self.references, "threads": self.threads}
-        counts["targets"] = self.targets if isinstance(self.targets, int) else len(self.targets)
-        for name, count in counts.items():
-            if count < 1:
-                raise InputError(f"{name} must be at least 1, not {count}.")
-        starts = (self.pretraining is not None) + (self.checkpoint is not None)
-        if starts != (self.recipe.start == "checkpoint"):
-            raise InputError(
-                "a recipe with start='checkpoint' needs either pretraining or a checkpoint, and one with start='scratch' neither."
-            )
-        if self.recipe.starts > 1 and self.pretraining is None:
-            raise InputError("several starts are learnt by a pretraining recipe; give one, or set starts to 1.")
-        if self.recipe.starts > 1 and self.code_path is not None and self.code_path.members != "loop":
-            raise InputError(
-                "models of several starts share no frozen stages, so they cannot be computed at once; set code_path.members: loop or leave it out."
-            )
-        weights = self.recipe.class_weights
-        if isinstance(weights, tuple) and len(weights) != len(self.data.classes):
-            raise InputError(f"{len(weights)} class weights for {len(self.data.classes)} classes; give one a class.")
-        if self.pretraining is not None and self.data.pretrain is None:
-            raise InputError(
-                f"{self.data.name} has no pre-training part; set its pretrain share above 0, or give a checkpoint."
-            )
-        self._check_data()
-        self._check_augmentation()
-        self._check_network()
-        self._check_attacker()
-
-    def _check_data(self) -> None:
-        shape = self.data.shape
-        if len(shape) not in {1, 3}:
-            raise InputError(
-                f"inputs of shape {shape} are neither images (c, h, w) nor rows of a table (columns,); reshape them."
-            )
-        if self.data.kind == "image" and shape[0] not in {1, 3}:
-            raise InputError(f"images of {shape[0]} channels cannot be exported as PNG; use 1 or 3 channels.")
-        if len(self.data.classes) < 2:
-            raise InputError("with one class there is nothing to classify; name at least two.")
-        if self.data.kind == "table" and len(self.data.features) != shape[0]:
-            raise InputError(f"{len(self.data.features)} feature names for {shape[0]} columns; name each column once.")
-        for name, times in Counter(self.data.features if self.data.kind == "table" else ()).items():
-            if name in RESERVED or times > 1:
-                raise InputError(
-                    f"the column {name!r} cannot be exported beside {' and '.join(map(repr, RESERVED))}, or is there twice; give each column a name of its own."
-                )
-        for name in self.data.columns:
-            if name not in self.data.features:
-                raise unknown_name("column", name, self.data.features)
-        radius = self.budget.entry_radius(torch.zeros(1, *shape))
-        if self.legal.levels and self.budget.size(len(self.data.train)) and radius < 1 / self.legal.levels:
-            raise InputError(
-                f"an {self.budget.norm} epsilon of {self.budget.epsilon} moves every pixel by {radius:.2g}, less than one level "
-                f"of an 8-bit file ({1 / self.legal.levels:.2g}), so nothing would be left of the poison; raise epsilon."
-            )
-
-    def _check_augmentation(self) -> None:
-        augmented = {
-            "recipe.augmentation": self.recipe.augmentation is not None,
-            "pretraining.augmentation": self.pretraining is not None and self.pretraining.augmentation is not None,
-            "attack.augmented": getattr(self.attack, "augmented", False),
-        }
-        for key, asked in augmented.items():
-            if asked and self.data.kind != "image":
-                raise InputError(f"rows of a table cannot be mirrored or shifted; leave {key} out.")
-        if augmented["recipe.augmentation"] and self.code_path is not None and self.code_path.members != "loop":
-            raise InputError(
-                "augmentation draws for each model by itself, so models cannot be computed at once; set code_path.members: loop or leave it out."
-            )
-
-    def _check_network(self) -> None:
-        apart = self.recipe.start == "scratch" or self.recipe.starts > 1
-        if apart and self.explainer.needs_shared_start(self.data.shape):
-            raise InputError(
-                "CAM over hidden units compares units between networks, and units of separately initialised networks do not "
-                "correspond; use a recipe with start: checkpoint and starts: 1, or the explainer grad."
-            )
-        network = self.fresh()
-        self.explainer.check(network)
-        split(network, self.recipe.frozen_stages)
-        probe = self.data.train.batch(torch.arange(min(2, len(self.data.train))))
-        try:
-            with torch.no_grad():
-                logits = network(probe)
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            reason = str(error).partition("\n")[0]
-            raise InputError(
-                f"the network cannot classify {tuple(probe.shape)} float32 inputs ({reason}); make it fit the data."
-            ) from None
-        if not isinstance(logits, Tensor) or logits.shape != (len(probe), len(self.data.classes)):
-            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise InputError(
-                f"the network gives {found} for {len(probe)} inputs and {len(self.data.classes)} classes; it must give logits (n, classes)."
-            )
-
-    def _check_attacker(self) -> None:
-        if self.attacker is None:
-            return
-        if self.attacker.data is not self.data:
-            raise InputError(
-                "the attacker's audit has other data; give it the very same data set, which the attacker knows."
-            )
-        mine, theirs = self.fresh(), self.attacker.fresh()
-        if self.explainer.needs_shared_start(self.data.shape) and str(mine) != str(theirs):
-            raise InputError(
-                "CAM over hidden units compares units between networks, and an attacker of another network has other units; use the explainer grad."
-            )
-        probe, label = self.data.train.batch(torch.tensor([0])), torch.tensor([0])
-        shapes = [tuple(self.explainer.attribute(network, probe, label).shape[1:]) for network in (mine, theirs)]
-        if shapes[0] != shapes[1]:
-            raise InputError(
-                f"the attacker's network gives maps of {shapes[1]} and the victims' of {shapes[0]}, so that no desired map fits both; choose a network "
-                "of the same grid."
-            )
 
     def fresh(self) -> nn.Module:
         """The network with weights of seed 0, in eval mode."""
@@ -435,6 +327,22 @@ class Audit:
             "victim": targets * poisons * self.victims,
             **({} if self.ceiling is None else {"ceiling": targets * self.victims}),
         }
+
+
+def _whole(name: str, value: Any) -> int:
+    """A setting that counts something, also as NumPy's or torch's integer."""
+    with suppress(TypeError):
+        if not isinstance(value, bool):
+            return operator.index(value)
+    raise InputError(f"{name} must be a whole number, not {value!r}.")
+
+
+def _targets(value: Any) -> int | tuple[int, ...]:
+    """How many targets, or which rows, of any type that holds whole numbers."""
+    rows = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(rows, Iterable) and not isinstance(rows, str):
+        return tuple(_whole("targets", row) for row in rows)
+    return _whole("targets", rows)
 
 
 def _device(name: str) -> torch.device:

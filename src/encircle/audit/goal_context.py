@@ -11,15 +11,20 @@ from torch import Tensor
 from ..core import InputError
 from ..goals import Away, GoalContext
 from ..seeds import derive_seed, generator
+from ..training import Source
+from ..training.self_test import ROWS, SelfTest
 from .audit import Audit
 
 
 def rehearse(audit: Audit) -> None:
-    """Resolve the goal for the named targets, or a test sample, on a made-up map, to refuse one that does not fit before anything is trained.
+    """Try the network on one batch, and the goal on a made-up map, to refuse what does not fit before anything is trained.
+
+    The goal is resolved for the named targets, or a test sample.
 
     Raises:
-        InputError: as `Goal.resolve`.
+        InputError: as `SelfTest` and `Goal.resolve`.
     """
+    _try_network(audit)
     named = [0] if isinstance(audit.targets, int) else audit.targets
     for row in named:
         if not 0 <= row < len(audit.data.test):
@@ -38,6 +43,33 @@ def rehearse(audit: Audit) -> None:
     ramp = torch.arange(math.prod(shape)).reshape(shape).float()  # stands for explanations that nobody has trained yet
     for row in named:
         audit.goal.resolve(goal_context(audit, row, shape, lambda sample, of: ramp, None))
+
+
+def _try_network(audit: Audit) -> None:
+    """The victims' network, and the attacker's where it is another; what of the attacker's is wrong is said to be so."""
+    train = audit.data.train
+    rows = torch.arange(min(ROWS, len(train)))
+    inputs, labels = train.batch(rows), train.labels[rows]
+    for owner in (audit, audit.attacker):
+        if owner is None:
+            continue
+        recipe = owner.recipe
+        # Weights that are learnt first are not there yet: any of the same shapes will do.
+        start = owner.checkpoint or (owner.fresh().state_dict() if recipe.start == "checkpoint" else None)
+        test = SelfTest(
+            Source(owner.build, start, owner.device),
+            recipe,
+            audit.explainer,
+            len(audit.data.classes),
+            path=owner.code_path,
+            attacked=audit.attack.needs_gradient,
+        )
+        try:
+            test(inputs, labels)
+        except InputError as error:
+            if owner is audit:
+                raise
+            raise InputError(f"as the attacker supposes: {error}") from error
 
 
 def goal_context(

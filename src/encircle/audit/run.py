@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,10 @@ import torch
 
 from ..core import RESULTS_VERSION, InputError, digest
 from ..goals import Goal
+from ..models import second_derivatives
+from ..run_folder import DamagedError, load_run
 from ..storage import only_one, read_json, sweep, write_json, write_text
+from ..training.fit import available
 from .audit import Audit
 from .environment import provenance
 from .goal_context import rehearse
@@ -21,9 +25,20 @@ from .identity import kind_of, settings_of
 from .parts import Parts
 from .pieces import Pieces
 from .progress import Reporter, Silent
+from .users_code import users_errors
 from .verdicts import judge
 from .workshop import CODE_PATH, Workshop
 from .yaml_text import dump, load
+
+RESULTS = (
+    "verdict.json",
+    "environment.json",
+    "scores.parquet",
+    "poisons.parquet",
+    "history.parquet",
+    "maps.safetensors",
+)
+"""What `finish_run` writes."""
 
 
 @final
@@ -56,14 +71,23 @@ def run_audit(audit: Audit, runs: Path | str = "runs", reporter: Reporter | None
         InputError: something about the case cannot be audited.
         StorageError: a file could not be written; what was finished stays.
     """
-    fingerprint, reporter = audit.data.check(), reporter or Silent()
+    reporter = reporter or Silent()
+    with users_errors():
+        return _run(audit, Path(runs), reporter)
+
+
+def _run(audit: Audit, runs: Path, reporter: Reporter) -> Judgement:
+    available(audit.device)
+    if audit.threads > (here := os.cpu_count() or 1):
+        raise InputError(f"{audit.threads} threads are more than the {here} that this machine has; lower threads.")
+    fingerprint = audit.data.check()
     rehearse(audit)
     folder = run_folder(audit, runs, fingerprint)
-    with only_one(folder), cpu_threads(audit.threads):
+    with only_one(folder), computing(audit.threads):
         sweep(folder)
         claim(audit, folder, fingerprint)
         reporter.plan(audit.title, audit.plan())
-        if (folder / "verdict.json").is_file():
+        if is_finished(folder):
             for kind, count in audit.plan().items():
                 for _ in range(count):
                     reporter.finish(kind, reused=True)
@@ -80,6 +104,19 @@ def run_audit(audit: Audit, runs: Path | str = "runs", reporter: Reporter | None
         return finish_run(audit, folder, pieces.rows, fingerprint=fingerprint, seconds=shop.seconds)
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a run is judged and all that it came to is there; if some of it is not, all but the poison is deleted, to be made again."""
+    if not (folder / "verdict.json").is_file():
+        return False
+    try:
+        load_run(folder)
+    except DamagedError:
+        for name in RESULTS:  # the verdict first: without it the run is one that was stopped
+            (folder / name).unlink(missing_ok=True)
+        return False
+    return True
+
+
 def run_folder(audit: Audit, runs: Path | str, fingerprint: str) -> Path:
     """The folder of an audit's run: named for people, and after everything that decides its scores."""
     name = "-".join([_slug(audit.data.name), _slug(kind_of(audit.explainer)), _slug(audit.attack.kind)])
@@ -94,12 +131,13 @@ def run_identity(audit: Audit, fingerprint: str) -> str:
 
 
 @contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """Use this many CPU threads: sums are split among them, so rounding depends on it."""
+def computing(threads: int) -> Iterator[None]:
+    """Compute as an audit does: with so many CPU threads, on which rounding depends, and kernels that can be differentiated twice."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(threads)
     try:
-        yield
+        with second_derivatives():
+            yield
     finally:
         torch.set_num_threads(before)
 
@@ -165,6 +203,7 @@ def _environment(audit: Audit, rows: Sequence[int], fingerprint: str, seconds: M
             "pretrain": 0 if data.pretrain is None else len(data.pretrain),
             "classes": list(data.classes),
             "features": list(data.features),
+            "notes": list(data.notes),
             "shape": list(data.shape),
         },
         "targets": [

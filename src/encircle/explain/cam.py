@@ -31,6 +31,11 @@ class Cam(Explainer):
             raise InputError(
                 f"{type(model).__name__} has no CAM head; wrap its parts in WithCamHead(body, head), or use the explainer grad."
             )
+        if not model.has_linear_head:
+            raise InputError(
+                f"the network's head ({type(model.head).__name__}) must be one linear layer for CAM; move its other layers to the end of the body, or use the "
+                "explainer grad."
+            )
 
     def needs_shared_start(self, shape: tuple[int, ...]) -> bool:
         """True for tables: hidden units of separately initialised networks do not correspond."""

@@ -52,6 +52,11 @@ class CamClassifier(nn.Module, ABC):
         pooled = features.mean(dim=(2, 3)) if features.dim() == 4 else features
         return cast(Tensor, self.head(pooled))
 
+    @property
+    def has_linear_head(self) -> bool:
+        """Whether the head is one linear layer, so that CAM's weights exist."""
+        return isinstance(self.head, nn.Linear)
+
     def class_weights(self, target: Int[Tensor, "n"]) -> Float[Tensor, "n k"]:
         """The head's weights of a class, for each row; only a `Stack` of networks has other ones for other rows."""
         return self.head.weight[target]
@@ -68,7 +73,7 @@ class WithCamHead(CamClassifier):
 
     Args:
         body: a module giving `(n, k, h, w)` or `(n, k)`; the children of an `nn.Sequential` count as stages.
-        head: the linear layer on the (mean-pooled) features.
+        head: the linear layer on the (mean-pooled) features. Other modules can be there too, but CAM cannot explain them.
     """
 
     def __init__(self, body: nn.Module, head: nn.Linear) -> None:

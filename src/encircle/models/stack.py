@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, cast, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from .adapter import shares_weights
 from .base import CamClassifier, Standardise
+from .copies import copied
+from .functional import called_with
 
 Way = Literal["loop", "vectorised"]
 """How members are computed: one after another, or all at once through `torch.func`."""
+
+
+def feasible(members: Sequence[nn.Module], way: Way) -> Way:
+    """The way in which these members can be computed: weights that stand in several places would come apart if the places were stacked one by one."""
+    first = members[0]
+    plain_head = not isinstance(first, CamClassifier) or (type(first.head) is nn.Linear and not _hooked(first.head))
+    return way if plain_head and not shares_weights(first) else "loop"
 
 
 def stacked(members: Sequence[nn.Module], frozen: int, way: Way) -> nn.Module:
@@ -23,7 +31,7 @@ def stacked(members: Sequence[nn.Module], frozen: int, way: Way) -> nn.Module:
     Args:
         members: of one architecture, and sharing their frozen stages.
         frozen: how many early stages they share; those see all rows in one pass.
-        way: `"vectorised"` makes the members' parameters and buffers views of the stack's, so that training either trains both.
+        way: `"vectorised"` makes the members' parameters and buffers views of the stack's, so that training either trains both; it must be `feasible`.
 
     Returns:
         A `CamClassifier`, if the members are.
@@ -44,11 +52,17 @@ class Stack(CamClassifier):
         late = zip(*(member.stages[frozen:] for member in members), strict=True)
         self.layers = nn.ModuleList([*shared, *(_joined(stages, way) for stages in late)])
         self.head = cast(nn.Linear, _joined([member.head for member in members], way))
+        self._has_linear_head = members[0].has_linear_head
 
     @property
     def stages(self) -> Sequence[nn.Module]:
         """The shared stages, then those of the members side by side."""
         return list(self.layers)
+
+    @property
+    def has_linear_head(self) -> bool:
+        """Whether the members' are."""
+        return self._has_linear_head
 
     def class_weights(self, target: Int[Tensor, "n"]) -> Float[Tensor, "n k"]:
         """Each row's class weights are its own member's."""
@@ -67,6 +81,8 @@ def _joined(members: Sequence[nn.Module], way: Way) -> nn.Module:
     if way == "loop":
         return _Loop(members)
     first = members[0]
+    if _hooked(first):  # what hooks do belongs to the module as it is
+        return _Vectorised(members)
     if type(first) is nn.Sequential:
         children = zip(*(cast(nn.Sequential, member) for member in members), strict=True)
         return nn.Sequential(*(_joined(list(each), way) for each in children))
@@ -75,6 +91,10 @@ def _joined(members: Sequence[nn.Module], way: Way) -> nn.Module:
     if type(first) in _ELEMENTWISE or _standardise_alike(members):
         return first
     return _Vectorised(members)
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_pre_hooks or module._forward_hooks)
 
 
 def _standardise_alike(members: Sequence[nn.Module]) -> bool:
@@ -129,7 +149,7 @@ class _Vectorised(nn.Module):
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
         self._count = len(members)
-        self._template = (copy.deepcopy(members[0]),)  # in a tuple: its own parameters are nobody's
+        self._template = (copied(members[0]),)  # in a tuple: its own parameters are nobody's
         self._names = [name for name, _ in members[0].named_parameters()]
         self._kept = [name for name, _ in members[0].named_buffers()]
         learnt, noted = ([dict(get(member)) for member in members] for get in (_parameters, _buffers))
@@ -150,7 +170,7 @@ class _Vectorised(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         def one(parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], mine: Tensor) -> Tensor:
-            return cast(Tensor, functional_call(self.template, (dict(parameters), dict(buffers)), (mine,)))
+            return cast(Tensor, called_with(self.template, {**parameters, **buffers}, (mine,)))
 
         parameters = dict(zip(self._names, self.learnt, strict=True))
         mine = _contiguous(rows).unflatten(0, (self._count, -1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .load import SavedRun, load_run
+from ..run_folder import SavedRun, load_run
 from .render import render, to_html
 from .study_page import render_study
 

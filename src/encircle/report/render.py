@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core import InputError
+from ..run_folder import SavedRun, load_run
 from ..storage import write_text
 from .formats import percent
 from .glossary import glossary
-from .load import SavedRun, load_run
 from .pictures import scale
 from .sections import Section, section
 from .targets import SHOWN_SEED

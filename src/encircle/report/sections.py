@@ -10,9 +10,9 @@ from typing import Any, final
 import polars as pl
 import yaml
 
+from ..run_folder import SavedRun
 from .charts import Forest, Interval, Lines, forest, lines
 from .formats import UNDEFINED, decimal, duration, estimate, known, percent, percent_estimate
-from .load import SavedRun
 from .targets import ALL_SCORES, Target, target_of
 
 _POINTS = 160
@@ -312,6 +312,7 @@ def _provenance(run: SavedRun) -> list[tuple[str, str]]:
     return [
         ("Run", environment["run_id"]),
         ("Data", f"{data['name']}, {rows}"),
+        *(("Of the data", str(note)) for note in data.get("notes") or []),
         ("Data fingerprint", data["fingerprint"]),
         ("Seeds", ", ".join(f"{name} {value}" for name, value in seeds.items()) or "see the case"),
         (

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ..core import InputError
-from .load import ESTIMATE, MAYBE, NUMBER, read_checked
+from ..run_folder import ESTIMATE, MAYBE, NUMBER, read_checked
 
 _TEXT = (str, type(None))
 _CELL = {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from ..core import InputError
-from .load import LazyMaps, read_checked
+from ..run_folder import LazyMaps, read_checked
 from .pictures import Picture, heat, photograph
 
 SIDE = 48

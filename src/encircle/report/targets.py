@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ..run_folder import SavedRun
 from .charts import Bars, Changes, Entry, bars, changes
 from .formats import UNDEFINED, decimal
-from .load import SavedRun
 from .pictures import Picture, difference, heat, outline, photograph, place, scaled, wanted
 
 _Map = NDArray[np.float32]

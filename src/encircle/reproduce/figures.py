@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..goals import REGIONS
-from ..report.load import SavedRun
+from ..run_folder import SavedRun
 from ..storage import write_bytes
 from .results import Convergence, mid_left_target
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..report.load import SavedRun
+from ..run_folder import SavedRun
 from ..storage import write_json
 from .kdd21 import PresetName
 from .page import write_page

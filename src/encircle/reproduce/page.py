@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..report.formats import decimal, plain_estimate
-from ..report.load import SavedRun
+from ..run_folder import SavedRun
 from ..scoring import score
 from ..storage import write_text
 from .beside import measures, note, settings_of_cells

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save
 from ..core import InputError
 from ..goals import REGIONS
 from ..report.formats import decimal, plain_estimate
-from ..report.load import SavedRun, load_run
+from ..run_folder import SavedRun, load_run
 from ..storage import write_bytes, write_json
 from ..study.folder import noted_runs, reopen
 from .paper import ACCURACY_LOSS, L1_BELOW_WM, LABEL_KEPT, PUBLISHED

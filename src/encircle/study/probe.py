@@ -16,7 +16,7 @@ from ..attacks.metagradient import ROUNDS, TRAININGS
 from ..attacks.optimised import JUDGES
 from ..audit import Audit, Case
 from ..audit.goal_context import goal_context
-from ..audit.run import cpu_threads
+from ..audit.run import computing
 from ..jobs.task import Task
 from ..seeds import generator
 from ..training import Ensemble, Source
@@ -101,7 +101,7 @@ class _Probe:
         self.source = Source(self.audit.build, start, self.audit.device)
         self.one = replace(self.audit.recipe, epochs=1)
         self._crafting: dict[str, float] = {}
-        with cpu_threads(case.threads):
+        with computing(case.threads):
             started = time.monotonic()
             trunk = self.source.model(self.one, "probe", 0)
             # What frozen stages see is worked out once for a study, where it fits in memory.
@@ -138,7 +138,7 @@ class _Probe:
         key = repr((case.explainer, case.attack))
         if key not in self._crafting:
             say(f"timing some of the crafting: {case.title}")
-            with cpu_threads(case.threads):
+            with computing(case.threads):
                 self._crafting[key] = self._craft(case, case.attack)
         return self._crafting[key]
 

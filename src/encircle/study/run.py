@@ -13,7 +13,7 @@ from ..jobs.driver import Driver, Listener
 from ..jobs.local import LocalExecutor
 from ..jobs.store import status
 from ..jobs.task import Executor, Tally
-from ..report.load import DamagedError, load_run
+from ..run_folder import DamagedError, load_run
 from .folder import Conclusion, conclude, note_plan, noted_runs, reopen
 from .grid import Study
 from .judge import Missing

@@ -13,7 +13,8 @@ from ..attacks import Attack
 from ..audit import Audit, Case
 from ..audit.case_file import each_file
 from ..audit.pieces import Pieces
-from ..audit.run import claim, cpu_threads, finish_run
+from ..audit.run import claim, computing, finish_run
+from ..audit.users_code import users_errors
 from ..audit.workshop import CODE_PATH, Workshop
 from ..core import InputError
 from ..data import DataSet
@@ -35,7 +36,7 @@ def perform(kind: str, spec: Mapping[str, Any], inputs: Mapping[str, Path], out:
     if kind == "files":
         job.files()
         return
-    with cpu_threads(job.case.threads):
+    with users_errors(), computing(job.case.threads):
         _WORK[kind](job)
 
 

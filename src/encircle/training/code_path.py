@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Literal, final
 
 import torch
 from jaxtyping import Float, Int
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from ..core import CONFIGURED
-from ..models import Way, split, stacked
+from ..models import Way, called_with, copied, feasible, split, stacked
 
 Product = Literal["reverse", "forward"]
 """How a mixed second derivative is taken: reverse over reverse, or forward over reverse."""
@@ -64,20 +63,21 @@ def mixed_product(
         labels: of X.
         direction: v, for each trainable parameter.
         frozen: number of frozen stages.
-        product: forward over reverse needs no graph of the gradient, so it takes less memory and, for convolutions, less time.
+        product: forward over reverse needs no graph of the gradient, so it takes less memory and, for convolutions, less time. Where a layer has no forward
+            mode, reverse over reverse takes its place.
     """
     leaf = hidden.detach().requires_grad_()
     late = _Late(model, frozen)
-    if product == "reverse":
-        gradients = torch.autograd.grad(
-            loss_of(late(leaf), labels), trainable(model), create_graph=True, materialize_grads=True
-        )
-        inner = torch.stack([(mine * theirs).sum() for mine, theirs in zip(gradients, direction, strict=True)]).sum()
-        return torch.autograd.grad(inner, leaf)[0]
-    with torch.autograd.forward_ad.dual_level():
-        loss = loss_of(functional_call(late, _dual(late, direction), (leaf,)), labels)
-        tangent = torch.autograd.forward_ad.unpack_dual(torch.autograd.grad(loss, leaf)[0]).tangent
-    return torch.zeros_like(leaf) if tangent is None else tangent.detach()
+    if product == "forward":
+        with suppress(*_NO_FORWARD_MODE), torch.autograd.forward_ad.dual_level():
+            loss = loss_of(called_with(late, _dual(late, direction), (leaf,)), labels)
+            tangent = torch.autograd.forward_ad.unpack_dual(torch.autograd.grad(loss, leaf)[0]).tangent
+            return torch.zeros_like(leaf) if tangent is None else tangent.detach()
+    gradients = torch.autograd.grad(
+        loss_of(late(leaf), labels), trainable(model), create_graph=True, materialize_grads=True
+    )
+    inner = torch.stack([(slope * part).sum() for slope, part in zip(gradients, direction, strict=True)]).sum()
+    return torch.autograd.grad(inner, leaf, materialize_grads=True)[0]
 
 
 def inner_products(
@@ -143,20 +143,20 @@ def _derivative(
     late: _Late, vector: Sequence[Tensor], hidden: Tensor, measure: Callable[[Tensor], Tensor]
 ) -> Float[Tensor, "b *measured"]:
     """What a measure of the logits changes by along a vector of parameters: in forward mode, or in twice the reverse where a layer has no forward mode."""
-    try:
-        with torch.no_grad(), torch.autograd.forward_ad.dual_level():
-            found = measure(functional_call(late, _dual(late, vector), (hidden,)))
-            tangent = torch.autograd.forward_ad.unpack_dual(found).tangent
-            return torch.zeros_like(found) if tangent is None else tangent.detach()
-    except (NotImplementedError, RuntimeError) as error:
-        if "forward" not in str(error) and "jvp" not in str(error):
-            raise
+    with suppress(*_NO_FORWARD_MODE), torch.no_grad(), torch.autograd.forward_ad.dual_level():
+        found = measure(called_with(late, _dual(late, vector), (hidden,)))
+        tangent = torch.autograd.forward_ad.unpack_dual(found).tangent
+        return torch.zeros_like(found) if tangent is None else tangent.detach()
     found = measure(late(hidden))
     # Jᵀu is linear in u, so that its derivative by u along v is Jv.
     pulled = torch.zeros_like(found, requires_grad=True)
     slopes = torch.autograd.grad(found, trainable(late.model), pulled, create_graph=True, materialize_grads=True)
     inner = torch.stack([(mine * theirs).sum() for mine, theirs in zip(slopes, vector, strict=True)]).sum()
     return torch.autograd.grad(inner, pulled, materialize_grads=True)[0]
+
+
+_NO_FORWARD_MODE = (RuntimeError, NotImplementedError, ValueError)
+"""What torch raises, in many words, for what it cannot differentiate forwards, under vmap or not; a real fault is raised again by the other way."""
 
 
 def _dual(late: nn.Module, vector: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -200,10 +200,10 @@ def measured(
 
 def _measured(models: Sequence[nn.Module], hidden: Tensor, labels: Tensor, frozen: int) -> CodePath:
     members: Way = "loop"
-    if len(models) > 1 and len(labels) > 1:
+    if len(models) > 1 and len(labels) > 1 and feasible(models, "vectorised") == "vectorised":
         ways: tuple[Way, Way] = ("loop", "vectorised")
         first, second = (
-            _training_pass([copy.deepcopy(model) for model in models], hidden, labels, frozen, way) for way in ways
+            _training_pass([copied(model) for model in models], hidden, labels, frozen, way) for way in ways
         )
         members = ways[_is_faster(second, first)]
     products: tuple[Product, Product] = ("reverse", "forward")

@@ -7,8 +7,8 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from ..models import called_with
 from .fit import Learner, in_training, losses_of
 
 Parameters = dict[str, Tensor]
@@ -17,7 +17,7 @@ Parameters = dict[str, Tensor]
 
 @final
 class Held(nn.Module):
-    """A model about which anything can be asked with other parameters in place of its own: `functional_call(held, parameters, (ask,))`.
+    """A model about which anything can be asked with other parameters in place of its own: `called_with(held, parameters, (ask,))`.
 
     Args:
         model: it stays as it is.
@@ -61,7 +61,7 @@ def continued(learner: Learner, batches: Sequence[tuple[Tensor, ...]]) -> tuple[
                 return losses_of(model, *batch).sum()
 
             slopes = torch.autograd.grad(
-                functional_call(held, parameters, (loss,)),
+                called_with(held, parameters, (loss,)),
                 list(parameters.values()),
                 create_graph=True,
                 materialize_grads=True,

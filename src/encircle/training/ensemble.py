@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from ..core import InputError, StorageError
 from ..data import Samples
-from ..models import stacked
+from ..models import Way, copied, feasible, stacked
 from ..seeds import generator
 from ..storage import write_bytes
 from .code_path import CodePath, trainable
@@ -158,7 +157,7 @@ class Ensemble:
 
     def copy(self) -> Ensemble:
         """An independent copy: crafting trains the members further, and each target starts from the same ones."""
-        learners = copy.deepcopy(self.learners)
+        learners = copied(self.learners, [learner.model for learner in self.learners])
         return Ensemble(self.source, self.recipe, learners, self.total_steps, self.seed, self.path)
 
     @property
@@ -166,19 +165,24 @@ class Ensemble:
         """All members as one model; see `models.stacked`."""
         if self._joined is None:
             models = [learner.model for learner in self.learners]
-            self._joined = stacked(models, self.recipe.shared_stages, self.path.members).eval()
+            self._joined = stacked(models, self.recipe.shared_stages, self.way).eval()
         return self._joined
+
+    @property
+    def way(self) -> Way:
+        """How members are computed: as the path says, where their network allows it."""
+        return feasible([learner.model for learner in self.learners], self.path.members)
 
     @property
     def groups(self) -> list[tuple[nn.Module, int]]:
         """The models to compute one after another, and how many members each of them is."""
-        if self.path.members == "loop":
+        if self.way == "loop":
             return [(learner.model, 1) for learner in self.learners]
         return [(self.joined, len(self.learners))]
 
     def step(self, hidden: Float[Tensor, "b *hidden"], labels: Int[Tensor, "b"]) -> list[float]:
         """One training step of every member on the same batch; returns their mean cross-entropies (see `Learner.step`)."""
-        if self.path.members == "loop" or len(labels) < 2:
+        if self.way == "loop" or len(labels) < 2:
             return [learner.step(hidden, labels) for learner in self.learners]
         count, joined = len(self.learners), self.joined
         rows = hidden.repeat(count, *[1] * (hidden.dim() - 1))

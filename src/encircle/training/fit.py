@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ..core import InputError
 from ..data import Samples, TensorSamples
-from ..models import Way, batch_norms, fitting, split, stacked
+from ..models import Adapter, Way, batch_norms, feasible, fitting, layout_of, split, stacked
 from ..seeds import derive_seed, generator
 from .augmentation import flipped_and_shifted
 from .code_path import trainable
@@ -52,11 +52,7 @@ class Source:
         self.build = build
         self.checkpoint = checkpoint
         self.others = tuple(others)
-        self.device = torch.device(device)
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise InputError(
-                f"torch finds no accelerator for the device {device}; choose cpu, or a machine that has one."
-            )
+        self.device = available(device)
 
     def model(self, recipe: Recipe, role: str, seed: int) -> nn.Module:
         """A model at the start of this recipe, its early stages frozen, in eval mode.
@@ -79,20 +75,26 @@ class Source:
         if early is not None:
             for stage in early.stages[:frozen]:
                 stage.requires_grad_(False)
-        # Convolutions are faster in this layout, on CPUs and accelerators; everything else is as it would be.
-        layout = torch.contiguous_format if _strided_and_narrow(model) else torch.channels_last
+        layout = self.build.layout(model) if isinstance(self.build, Adapter) else layout_of(model)
         return model.to(self.device, memory_format=layout).eval()  # type: ignore[call-overload, no-any-return]
 
 
-def _strided_and_narrow(model: nn.Module) -> bool:
-    """Whether a 1x1 convolution with a stride has fewer than 8 input channels: channels-last, torch 2.13 on CPUs without AVX-512 corrupts memory there."""
-    return any(
-        isinstance(layer, nn.Conv2d)
-        and layer.kernel_size == (1, 1)
-        and max(layer.stride) > 1
-        and layer.in_channels // layer.groups < 8
-        for layer in model.modules()
-    )
+def available(device: str | torch.device) -> torch.device:
+    """The device, if this machine has it.
+
+    Raises:
+        InputError: torch knows no such device, or finds none here.
+    """
+    try:
+        chosen = torch.device(device)
+        usable = chosen.type != "meta" and bool(torch.zeros(1, device=chosen).cpu()[0] == 0)
+    except Exception:
+        usable = False
+    if not usable:
+        raise InputError(
+            f"torch finds no device {str(device)!r} on this machine; choose cpu, or a machine that has it."
+        )
+    return chosen
 
 
 @final
@@ -289,6 +291,7 @@ def fit_hidden(
     """
     recipe = recipe.for_labels(hidden.labels)
     models = [source.model(recipe, role, seed) for seed in seeds]
+    way = feasible(models, way) if models else way
     steps = recipe.epochs * steps_per_epoch(len(hidden), recipe.batch_size)
     groups = [[place] for place in range(len(seeds))] if way == "loop" else [list(range(len(seeds)))]
     for group in groups:
@@ -363,6 +366,7 @@ __all__ = [
     "Learner",
     "Source",
     "after",
+    "available",
     "batches",
     "before",
     "correct",

@@ -1,4 +1,4 @@
-"""A saved run, read back and checked against docs/run-folder.md before anything is drawn from it."""
+"""A saved run, read back and checked against docs/run-folder.md before anything is drawn from it or taken for finished. No torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from polars.exceptions import PolarsError
 from safetensors import SafetensorError, safe_open
 
-from ..core import InputError
+from .core import InputError
 
 _T = TypeVar("_T")
 

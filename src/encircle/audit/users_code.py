@@ -1,0 +1,72 @@
+"""Exceptions that come out of a user's own code, told as theirs: a network, a data set, a plug-in."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from ..attacks import Attack
+from ..core import EncircleError, InputError
+from ..explain import Explainer
+from ..goals import Goal
+from ..models.adapter import module_path, reason_of
+
+
+@contextmanager
+def users_errors() -> Iterator[None]:
+    """Turn an exception that a user's code raised into one sentence that names the module or function, file and line.
+
+    Raises:
+        InputError: in its place. Exceptions of the project's own code pass as they are.
+    """
+    try:
+        yield
+    except (EncircleError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if (place := _place(error.__traceback__)) is None:
+            raise
+        raise InputError(f"your own code fails{place}: {reason_of(error)}; mend it there.") from error
+
+
+def _place(trace: TracebackType | None) -> str | None:
+    """Where in a user's code an exception was raised; None where it was raised by the project, or by what it only reports to."""
+    where = ""
+    for frame, line in _frames(trace):
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package == "encircle":
+            return None
+        if not where and package != "torch" and package not in sys.stdlib_module_names:
+            where = f"{Path(frame.f_code.co_filename).name}:{line}"
+        owner = frame.f_locals.get("self")
+        if not where or not isinstance(owner, (nn.Module, Dataset, Attack, Explainer, Goal)):
+            continue
+        if isinstance(owner, nn.Module):
+            return f"{module_path(_network(trace, owner), owner)} ({where})"
+        return f" in {type(owner).__name__}.{frame.f_code.co_name} ({where})"
+    return None
+
+
+def _frames(trace: TracebackType | None) -> Iterator[tuple[FrameType, int]]:
+    """From where the exception was raised outwards."""
+    stack = []
+    while trace is not None:
+        stack.append((trace.tb_frame, trace.tb_lineno))
+        trace = trace.tb_next
+    yield from reversed(stack)
+
+
+def _network(trace: TracebackType | None, inner: nn.Module) -> nn.Module:
+    """The network that a module is part of, of those at work."""
+    owners = [frame.f_locals.get("self") for frame, _ in _frames(trace)]
+    wholes = [
+        owner for owner in owners if isinstance(owner, nn.Module) and any(inner is part for part in owner.modules())
+    ]
+    return wholes[-1] if wholes else inner

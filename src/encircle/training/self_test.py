@@ -1,0 +1,349 @@
+"""A network tried on one batch, along every way that an audit will take, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core import InputError
+from ..explain import Explainer
+from ..models import copied, module_errors, second_derivatives, stacked
+from ..models.adapter import module_path, reason_of
+from .code_path import CodePath, gauss_newton, mixed_product, trainable
+from .fit import Source, before, in_training, layer_noise, losses_of
+from .recipe import Recipe
+
+ROWS = 4
+"""Samples of the batch: batch normalisation needs two, and what each row gives is compared with what it gives alone."""
+
+_WHEN_SCORED = "when it classifies"
+_WHEN_LEARNING = "when it learns"
+_WHEN_EXPLAINED = "when it is explained"
+
+
+@final
+class SelfTest:
+    """Tries a network as an audit will use it; everything that would go wrong is one sentence that names the module and the remedy.
+
+    Args:
+        source: makes the network.
+        recipe: how it will learn.
+        explainer: what will explain it.
+        classes: number of classes.
+        path: how models are to be computed, where that is laid down.
+        attacked: whether poison is crafted by differentiating through the explanation.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        recipe: Recipe,
+        explainer: Explainer,
+        classes: int,
+        *,
+        path: CodePath | None = None,
+        attacked: bool = True,
+    ) -> None:
+        self._source = source
+        self._plain = replace(recipe, precision="float32", class_weights=None, augmentation=None)
+        self._explainer = explainer
+        self._classes = classes
+        self._path = path
+        self._attacked = attacked
+
+    def __call__(self, inputs: Float[Tensor, "n *shape"], labels: Int[Tensor, "n"]) -> None:
+        """Try it.
+
+        Args:
+            inputs: some samples; no more than `ROWS` are looked at.
+            labels: their classes.
+
+        Raises:
+            InputError: an audit of this network would fail, or mean something else than it says.
+        """
+        self._inputs = inputs[:ROWS].to(self._source.device)
+        self._labels = labels[:ROWS].to(self._source.device)
+        with second_derivatives(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self._try_builds()
+            model = self._source.model(self._plain, "self-test", 0)
+            self._try_logits(model)
+            self._try_learning(model)
+            self._try_explanation(model)
+            if self._attacked:
+                self._try_crafting(model)
+            self._try_path()
+
+    # -- building ----------------------------------------------------------------------------------------------------------
+
+    def _try_builds(self) -> None:
+        """`build` gives another network each time, and draws its weights from torch's generator alone."""
+        first, second, again = (self._built(seed) for seed in (0, 1, 0))
+        if first is second:
+            raise InputError(
+                "build gives the same object each time, so that all models would be one; make a new network in it."
+            )
+        storages = {value.data_ptr(): name for name, value in first.named_parameters() if value.numel()}
+        for name, parameter in second.named_parameters():
+            if parameter.numel() and parameter.data_ptr() in storages:
+                raise InputError(
+                    f"build gives networks that share their parameter {name!r}, so that all models would learn as one; make new tensors in it."
+                )
+        shared = _shared_buffers(first, second)
+        kept = {name: value.clone() for name, value in shared.items()}
+        if shared:
+            with module_errors(first, _WHEN_LEARNING), torch.no_grad():
+                first.train()(self._inputs.cpu())
+        for name, value in shared.items():
+            if not torch.equal(value, kept[name]):
+                raise InputError(
+                    f"build gives networks that share their buffer {name!r}, which training changes; make a new tensor in it."
+                )
+        weights, others = first.state_dict(), again.state_dict()
+        for name, value in weights.items():
+            if not isinstance(value, Tensor):
+                raise InputError(
+                    f"the network's state {name!r} is a {type(value).__name__}, which weights in files cannot hold; leave it out."
+                )
+            if name not in shared and not torch.equal(value, others[name]):
+                raise InputError(
+                    f"build gives other weights ({name!r}) for the same seed, so that nothing could be repeated; draw them by torch's functions alone."
+                )
+
+    def _built(self, seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return self._source.build()
+
+    # -- logits ------------------------------------------------------------------------------------------------------------
+
+    def _try_logits(self, model: nn.Module) -> None:
+        """Logits in eval mode: of the right shape, repeatable, and each row's own."""
+        with torch.no_grad(), module_errors(model, _WHEN_SCORED):
+            logits = self._checked(model(self._inputs), "")
+            again = model(self._inputs)
+            alone = torch.cat([model(row[None]) for row in self._inputs])
+        if not _alike(again, logits):
+            raise InputError(
+                "the network gives other logits each time in eval mode, as dropout would; draw random numbers in training mode only."
+            )
+        if not _alike(alone, logits):
+            raise InputError(
+                "the network's logits of a sample depend on which others are in the batch, in eval mode too; use normalisation that keeps running statistics "
+                "(track_running_stats=True), or none across samples."
+            )
+        if bool((logits >= 0).all()) and torch.allclose(logits.sum(dim=1), logits.new_ones(len(logits)), atol=1e-4):
+            raise InputError(
+                "the network gives probabilities (each row is positive and adds up to 1); leave out its softmax, to give logits."
+            )
+
+    def _checked(self, output: Any, when: str) -> Tensor:
+        wanted = f"it must give logits ({len(self._inputs)}, {self._classes}) in training mode and in eval mode"
+        if not isinstance(output, Tensor):
+            raise InputError(
+                f"the network gives a {_form(output)}{when}; {wanted}, so return the logits alone and leave auxiliary outputs out."
+            )
+        if output.shape != (len(self._inputs), self._classes):
+            raise InputError(
+                f"the network gives {tuple(output.shape)} for {len(self._inputs)} inputs and {self._classes} classes{when}; {wanted}."
+            )
+        if not bool(output.isfinite().all()):
+            raise InputError(
+                f"the network gives NaN or infinity with its starting weights{when}; mend its start or its layers."
+            )
+        return output
+
+    # -- learning ----------------------------------------------------------------------------------------------------------
+
+    def _try_learning(self, model: nn.Module) -> None:
+        """A pass in training mode, its gradients as a plain loop would have them, and weights that files can hold."""
+        plain = self._copy(model)
+        with in_training(plain, self._plain), module_errors(plain, _WHEN_LEARNING), layer_noise("self-test"):
+            logits = self._checked(plain(self._inputs), " in training mode")
+            if not trainable(plain):
+                raise InputError(
+                    "nothing in the network can learn: no parameter has requires_grad=True outside of frozen stages; freeze less."
+                )
+            if not logits.requires_grad:
+                raise InputError(
+                    "the network's logits carry no gradient to its parameters; leave out torch.no_grad, detach and NumPy in forward."
+                )
+            expected = torch.autograd.grad(F.cross_entropy(logits, self._labels), trainable(plain), allow_unused=True)
+        if all(slope is None for slope in expected):
+            raise InputError(
+                "no parameter that can learn has an effect on the logits; unfreeze some, or freeze fewer stages."
+            )
+        staged = self._copy(model)
+        with in_training(staged, self._plain), module_errors(staged, _WHEN_LEARNING), layer_noise("self-test"):
+            hidden = before(staged, self._inputs, self._plain.shared_stages)
+            actual = torch.autograd.grad(
+                losses_of(staged, hidden, self._labels, self._plain).sum(), trainable(staged), allow_unused=True
+            )
+        for (name, _), slope, reference in zip(_named(plain), actual, expected, strict=True):
+            if (slope is None) != (reference is None) or (reference is not None and not _alike(slope, reference)):
+                raise InputError(
+                    f"the network's stages one after another are not what its forward computes (the gradient of {name!r} differs); correct stages or forward."
+                )
+        self._try_files(staged, actual)
+
+    def _try_files(self, model: nn.Module, slopes: Sequence[Tensor | None]) -> None:
+        """What a step of training changes is all in the weights that a file holds."""
+        with torch.no_grad():
+            for parameter, slope in zip(trainable(model), slopes, strict=True):
+                if slope is not None:
+                    parameter.sub_(1e-3 * slope)
+        fresh = self._source.model(self._plain, "self-test", 1)
+        fresh.load_state_dict(model.state_dict())
+        with torch.no_grad(), module_errors(model, _WHEN_SCORED):
+            expected, actual = model.eval()(self._inputs), fresh.eval()(self._inputs)
+        if not _alike(actual, expected):
+            raise InputError(
+                "the network learns something that its state_dict does not hold, so that it could not be kept; make it a parameter or a persistent buffer."
+            )
+
+    # -- explaining and crafting ---------------------------------------------------------------------------------------------
+
+    def _try_explanation(self, model: nn.Module) -> None:
+        with module_errors(model, _WHEN_EXPLAINED):
+            maps, logits = self._explainer.explain(model, self._inputs, self._labels)
+            plain = model(self._inputs)
+        if len(maps) != len(self._inputs) or not bool(maps.isfinite().all()):
+            raise InputError(
+                f"{type(self._explainer).__name__} gives maps of this network that are not finite, or not one an input; choose another explainer."
+            )
+        if not _alike(logits, plain):
+            raise InputError(
+                "the network gives other logits when it is explained than when it classifies; correct its stages or forward."
+            )
+
+    def _try_crafting(self, model: nn.Module) -> None:
+        """The derivatives that crafting takes: of the explanation by the parameters, of the loss by parameters and samples, and the curvature."""
+        parameters, frozen = trainable(model), self._plain.shared_stages
+
+        def explanation() -> None:
+            maps, _ = self._explainer.explain(model, self._inputs[:1], self._labels[:1])
+            if not maps.requires_grad:
+                raise InputError(
+                    f"maps of {type(self._explainer).__name__} carry no gradient to this network's parameters, so that poison cannot be crafted through them; "
+                    "choose another explainer, or the attack watermark."
+                )
+            torch.autograd.grad(maps.sum(), parameters, allow_unused=True)
+
+        def product() -> None:
+            with torch.no_grad():
+                hidden = before(model, self._inputs, frozen)
+            direction = [torch.ones_like(parameter) for parameter in parameters]
+            mixed_product(model, hidden, self._labels, direction, frozen, "reverse")
+            pair = stacked([model, self._copy(model)], frozen, "loop").eval()
+            curvature = gauss_newton(pair, torch.cat([hidden, hidden]), torch.ones(2 * len(hidden)).to(hidden), frozen)
+            curvature([torch.ones_like(parameter) for parameter in trainable(pair)])
+
+        for attempt in (explanation, product):
+            try:
+                with module_errors(model, _WHEN_EXPLAINED):
+                    attempt()
+            except InputError as error:
+                if not isinstance(error.__cause__, RuntimeError | NotImplementedError):
+                    raise
+                culprit = self._without_second_derivative(model)
+                raise InputError(
+                    f"the network cannot be differentiated twice{culprit} ({reason_of(error.__cause__)}), which crafting needs; use another layer there, or "
+                    "the attack watermark."
+                ) from error.__cause__
+
+    def _without_second_derivative(self, model: nn.Module) -> str:
+        """Where the innermost module is that cannot be differentiated twice by itself; empty where each of them can."""
+        given: dict[nn.Module, tuple[Any, ...]] = {}
+        handles = [
+            module.register_forward_pre_hook(lambda owner, inputs: given.update({owner: inputs}))
+            for module in model.modules()
+        ]
+        try:
+            with torch.no_grad():
+                model(self._inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for module in reversed(list(model.modules())):  # from the inside out
+            if module in given and not _twice(module, given[module]):
+                return module_path(model, module)
+        return ""
+
+    # -- the code path ---------------------------------------------------------------------------------------------------------
+
+    def _try_path(self) -> None:
+        """All models at once, where the case lays that down; where it is measured, only what works is taken."""
+        if self._path is None or self._path.members == "loop":
+            return
+        models = [self._source.model(self._plain, "self-test", seed) for seed in range(2)]
+        frozen = self._plain.shared_stages
+        with torch.no_grad():
+            hidden = before(models[0], self._inputs, frozen)
+        try:
+            joined = stacked(models, frozen, "vectorised")
+            with in_training(joined, self._plain):
+                losses = losses_of(joined, torch.cat([hidden, hidden]), self._labels.repeat(2), self._plain, 2)
+                torch.autograd.grad(losses.sum(), trainable(joined), allow_unused=True)
+        except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
+            raise InputError(
+                f"this network cannot be computed with code_path.members: vectorised ({reason_of(error)}); set it to loop, or leave code_path out."
+            ) from error
+
+    def _copy(self, model: nn.Module) -> nn.Module:
+        try:
+            return copied(model)
+        except Exception as error:
+            raise InputError(
+                f"the network cannot be copied ({reason_of(error)}); keep what cannot be copied out of its attributes."
+            ) from error
+
+
+def _named(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+
+
+def _shared_buffers(first: nn.Module, second: nn.Module) -> dict[str, Tensor]:
+    pointers = {value.data_ptr() for value in second.buffers() if value.numel()}
+    return {name: value for name, value in first.named_buffers() if value.numel() and value.data_ptr() in pointers}
+
+
+def _twice(module: nn.Module, inputs: tuple[Any, ...]) -> bool:
+    """Whether a module by itself can be differentiated by its inputs, and that by its parameters and inputs."""
+    leaves = [
+        value.detach().clone().requires_grad_()
+        for value in inputs
+        if isinstance(value, Tensor) and value.is_floating_point()
+    ]
+    fresh = iter(leaves)
+    arguments = [next(fresh) if isinstance(value, Tensor) and value.is_floating_point() else value for value in inputs]
+    try:
+        output = module(*arguments)
+        if not isinstance(output, Tensor) or not output.requires_grad or not leaves:
+            return True
+        slopes = torch.autograd.grad(output.square().sum(), leaves, create_graph=True, allow_unused=True)
+        total = sum(slope.square().sum() for slope in slopes if slope is not None and slope.requires_grad)
+        if isinstance(total, Tensor):
+            torch.autograd.grad(total, [*leaves, *trainable(module)], allow_unused=True)
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
+
+
+def _form(output: Any) -> str:
+    if isinstance(output, tuple | list):
+        return f"{type(output).__name__} of {len(output)}"
+    if isinstance(output, dict):
+        return f"dictionary of {', '.join(map(repr, output))}"
+    return type(output).__name__
+
+
+def _alike(actual: Tensor, expected: Tensor) -> bool:
+    """Equal but for what another order of sums, or another kernel for another batch, makes of rounding."""
+    return actual.shape == expected.shape and torch.allclose(
+        actual, expected, rtol=1e-3, atol=1e-4 * max(float(expected.detach().abs().max()), 1e-6)
+    )
