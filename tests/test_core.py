@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encircle.core import EncircleError, InputError, StorageError, digest, number_text, unknown_name
+from encircle.core import EncircleError, InputError, StorageError, digest, number_text, printable, unknown_name
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -65,6 +65,29 @@ def test_a_number_is_as_short_as_reads_back_the_same(value: float, text: str, pe
 def test_a_number_s_text_reads_back_the_same(value: float) -> None:
     assert float(number_text(value)) == value
     assert Decimal(number_text(value, percent=True)) == Decimal(repr(value)) * 100
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain ÄßЖ 漢 🐕 −0.1 [bold]", "plain ÄßЖ 漢 🐕 −0.1 [bold]"),
+        ("\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
+        ("PASS\rFAIL\n\u2028next\tcell", "PASS FAIL  next cell"),
+        ("\x9b31m\x07\x7f", r"\x9b31m\x07\x7f"),
+        ("abc\u202edef\ud800", r"abc\u202edef\ud800"),
+        ("family 👨\u200d👩", "family 👨\u200d👩"),
+    ],
+)
+def test_a_terminal_does_nothing_but_show_what_is_printable(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@given(st.text())
+def test_what_is_printable_is_one_line_without_control_characters(text: str) -> None:
+    shown = printable(text)
+    assert len(shown.splitlines()) <= 1
+    assert not any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in shown)
+    assert printable(shown) == shown
 
 
 def test_a_digest_is_sha256_of_canonical_json() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import subprocess
@@ -14,9 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from polars.exceptions import PolarsError
 
-from encircle.core import InputError, StorageError
+from encircle.core import EncircleError, InputError, StorageError
 from encircle.storage import (
+    check_length,
+    file_error,
     only_one,
     read_arrays,
     read_json,
@@ -161,6 +165,35 @@ with storage.replacing_folder(Path({str(tmp_path)!r}) / "folder") as temporary:
         assert (target / "old").read_text() == "precious"
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
+    @pytest.mark.parametrize(
+        "write",
+        [
+            "pl.DataFrame({'x': np.arange(100_000)}).write_parquet(temporary / 'new')",
+            "pl.LazyFrame({'x': np.arange(100_000)}).sink_parquet(temporary / 'new')",
+            "safetensors.numpy.save_file({'x': np.zeros(100_000)}, temporary / 'new')",
+            "Image.fromarray(np.random.default_rng(0).integers(0, 255, (100, 100, 3), np.uint8)).save(temporary / 'new.png')",
+        ],
+    )
+    def test_so_is_one_that_a_library_meets_by_itself(self, tmp_path: Path, write: str) -> None:
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "old").write_text("old")
+        statement = f"""
+    import numpy as np, polars as pl, safetensors.numpy
+    from PIL import Image
+    from encircle.storage import replacing_folder
+    with replacing_folder(path) as temporary:
+        {write}"""
+        said = crowded(tmp_path / "folder", statement.strip())
+        assert said == (
+            f"cannot write {tmp_path / 'folder'}: File too large; free some space or choose another folder, then run again."
+        )
+        assert names(tmp_path) == ["folder", "folder/old"]
+
+    def test_other_errors_of_libraries_stay_what_they_are(self, tmp_path: Path) -> None:
+        with pytest.raises(PolarsError, match="nowhere"), replacing(tmp_path / "file"):
+            raise PolarsError("nowhere (os error 2)")
+        assert names(tmp_path) == []
+
     def test_a_full_disk_is_a_storage_error_and_keeps_the_old_folder(self, tmp_path: Path) -> None:
         (tmp_path / "folder").mkdir()
         (tmp_path / "folder" / "old").write_text("old")
@@ -270,6 +303,45 @@ def test_a_table_comes_back(tmp_path: Path) -> None:
     frame = pl.DataFrame({"x": [1, 2], "y": [0.5, None]})
     write_parquet(tmp_path / "x.parquet", frame)
     assert pl.read_parquet(tmp_path / "x.parquet").equals(frame)
+
+
+@pytest.mark.parametrize(("name", "long"), [("x" * 236, False), ("x" * 250, True), ("x/" * 3000, True)])
+def test_a_path_that_is_too_long_is_refused_before_anything_is_done(name: str, long: bool, tmp_path: Path) -> None:
+    if long:
+        with pytest.raises(InputError, match=r"is too long for the file system; choose a shorter one\.$"):
+            check_length(tmp_path / name)
+    else:
+        check_length(tmp_path / name)
+        write_text(tmp_path / name, "x")
+    with pytest.raises(StorageError, match=r"File name too long; choose a shorter name\.$"):
+        write_text(tmp_path / ("x" * 300), "x")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "sentence"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a"),
+            StorageError,
+            "cannot write a: No space left on device; free",
+        ),
+        (
+            OSError(errno.EDQUOT, "Disk quota exceeded"),
+            StorageError,
+            "cannot write runs: Disk quota exceeded; free some",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", b"a"),
+            InputError,
+            "a: No such file or directory; check",
+        ),
+        (OSError("odd"), InputError, "runs: odd; check the path."),
+    ],
+)
+def test_errors_of_the_system_are_sentences(error: OSError, kind: type[EncircleError], sentence: str) -> None:
+    explained = file_error(error, Path("runs"))
+    assert type(explained) is kind
+    assert str(explained).startswith(sentence)
 
 
 @pytest.mark.parametrize("size", [0, 1, 3_000_000])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable
 from decimal import Decimal
 from difflib import get_close_matches
@@ -56,6 +57,27 @@ def number_text(value: int | float, *, percent: bool = False) -> str:
     if not exact.is_finite() or Decimal(short) == exact:
         return short
     return f"{exact.normalize():f}" if percent else str(value)
+
+
+def printable(text: str) -> str:
+    r"""Text of which a terminal does nothing but show it, in one line: no escape sequences, no other direction of writing.
+
+    Args:
+        text: of whatever source.
+
+    Returns:
+        The text with spaces for line breaks and tabs, and codes such as `\x1b` for other control characters and for what is no character.
+    """
+    return "".join(" " if letter in _BREAKS else _code(letter) for letter in text)
+
+
+_BREAKS = "\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"
+_DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def _code(letter: str) -> str:
+    silent = unicodedata.category(letter) in {"Cc", "Cs"} or letter in _DIRECTIONS
+    return letter.encode("unicode_escape").decode() if silent else letter
 
 
 def digest(value: Any) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import io
 import json
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -20,8 +22,9 @@ import polars as pl
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
+from polars.exceptions import PolarsError
 
-from .core import InputError, StorageError
+from .core import EncircleError, InputError, StorageError
 
 _TEMPORARY = ".partial-"
 _PATIENCE = 4
@@ -45,8 +48,10 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as handle:  # what is renamed must not be lost with the power
             os.fsync(handle.fileno())
         temporary.replace(path)
-    except OSError as error:
-        raise StorageError(_cannot_write(path, error)) from error
+    except (OSError, PolarsError, safetensors.SafetensorError) as error:
+        if (problem := _system_error(error)) is None:
+            raise
+        raise StorageError(_cannot_write(path, problem)) from error
     finally:
         with suppress(OSError):  # gone already, or its folder could not be made
             temporary.unlink()
@@ -72,15 +77,68 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             if outgoing.exists():
                 outgoing.replace(path)
             raise
-    except OSError as error:
-        raise StorageError(_cannot_write(path, error)) from error
+    except (OSError, PolarsError, safetensors.SafetensorError) as error:
+        if (problem := _system_error(error)) is None:
+            raise
+        raise StorageError(_cannot_write(path, problem)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(outgoing, ignore_errors=True)
 
 
+def _system_error(error: Exception) -> OSError | None:
+    """What the system said when a file was written; libraries that write by themselves tell of a full disk in words alone."""
+    if isinstance(error, OSError):
+        return error
+    code = re.search(r"\b(?:os error |code: )(\d+)\b", str(error))
+    problem = OSError(int(code[1]), os.strerror(int(code[1]))) if code else OSError()
+    return problem if is_full(problem) else None
+
+
 def _cannot_write(path: Path, error: OSError) -> str:
-    return f"cannot write {path}: {error.strerror or error}; free some space or choose another folder, then run again."
+    remedy = _REMEDIES.get(error.errno or 0, "free some space or choose another folder, then run again.")
+    return f"cannot write {path}: {error.strerror or error}; {remedy}"
+
+
+_REMEDIES = {
+    errno.ENAMETOOLONG: "choose a shorter name.",
+    errno.EACCES: "choose another folder, or allow writing there, then run again.",
+    errno.EROFS: "choose another folder, then run again.",
+}
+
+
+def file_error(error: OSError, path: Path | None = None) -> EncircleError:
+    """What an error of the operating system is to people.
+
+    Args:
+        error: what was raised.
+        path: the file, where the error does not know it.
+
+    Returns:
+        A `StorageError` where there is no space left, else an `InputError`: the path cannot be used.
+    """
+    name = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | os.PathLike) else path
+    if is_full(error):
+        return StorageError(_cannot_write(name or Path("a file"), error))
+    return InputError(f"{name or 'a file'}: {error.strerror or error}; check the path.")
+
+
+def is_full(error: OSError) -> bool:
+    """Whether an error says that there is no space left: on the disk, for the user, or for the file."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def check_length(path: Path) -> None:
+    """Refuse a path that the file system cannot have, before hours of work end in it.
+
+    Raises:
+        InputError: it is too long.
+    """
+    try:
+        _temporary_name(path).lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"the path {path} is too long for the file system; choose a shorter one.") from None
 
 
 def sweep(folder: Path) -> None:

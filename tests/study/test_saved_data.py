@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +86,34 @@ def test_damage_is_named(damage: str, how: str, tmp_path: Path) -> None:
         path.write_bytes(b"garbage" if how == "garbage" else path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(StorageError, match="is missing or damaged"):
         load_data(tmp_path)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_files_are_those_that_numpy_writes(whole: bool, tmp_path: Path) -> None:
+    data = pixels(whole=whole)
+    save_data(data, tmp_path)
+    inputs = data.train.batch(torch.arange(len(data.train)))
+    np.save(tmp_path / "expected.npy", (inputs * 255).round().to(torch.uint8).numpy() if whole else inputs.numpy())
+    assert (tmp_path / "train.npy").read_bytes() == (tmp_path / "expected.npy").read_bytes()
+
+
+def test_a_full_disk_is_a_storage_error_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    code = """
+import resource, sys
+from pathlib import Path
+from encircle.core import StorageError
+from encircle.data import breast_cancer
+from encircle.study.saved_data import save_data
+data = breast_cancer(pretrain=0.0, seed=1)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # what a full disk does to a write, without filling one
+try:
+    save_data(data, Path(sys.argv[1]))
+except StorageError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"cannot write {tmp_path / 'train.npy'}: File too large; free some space")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_in_an_array_file_executes(tmp_path: Path) -> None:

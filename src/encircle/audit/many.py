@@ -8,13 +8,16 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.managers import SyncManager
 from pathlib import Path
 from typing import Any, final
 
-from ..core import EncircleError, InputError
+from ..core import EncircleError
+from ..storage import file_error
 from .audit import Audit
 from .case import Case
 from .progress import Reporter
@@ -67,37 +70,52 @@ def run_cases(
     if jobs == 1 or len(cases) == 1:
         return [_guarded(case, runs, reporter_of(place)) for place, case in enumerate(cases)]
     context = multiprocessing.get_context("spawn")  # a forked torch hangs
+    resource_tracker.ensure_running()  # which some versions of Python start with signals let through afterwards
     manager = SyncManager(ctx=context)
-    manager.start(_leave_with_parent, (os.getpid(),))
+    with _deaf_children():
+        manager.start(_leave_with_parent, (os.getpid(),))
     with manager:
         events: queue.Queue[Event] = manager.Queue()
-        reporters = {place: reporter_of(place) for place in range(len(cases))}
-        workers: list[int] = []
-        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(os.getpid(), events)) as pool:
-            futures = [pool.submit(_work, case, runs, place, events) for place, case in enumerate(cases)]
+        reporters = {index: reporter_of(index) for index in range(len(cases))}
+        others = set(multiprocessing.active_children())
+        with ProcessPoolExecutor(
+            jobs, mp_context=context, initializer=_leave_with_parent, initargs=(os.getpid(),)
+        ) as pool:
             try:
+                with _deaf_children():
+                    futures = [pool.submit(_work, case, runs, index, events) for index, case in enumerate(cases)]
                 while wait(futures, timeout=0.1).not_done:
-                    _deliver(events, reporters, workers)
-            except KeyboardInterrupt:
-                for worker in workers:  # or leaving the pool would wait for what they are at
-                    os.kill(worker, signal.SIGTERM)
+                    _deliver(events, reporters)
+                _deliver(events, reporters)
+            except BaseException:  # such as an interrupt
+                for worker in set(multiprocessing.active_children()) - others:
+                    worker.kill()  # or leaving the pool would wait for what they are at
                 raise
-            _deliver(events, reporters, workers)
             return [_result(future) for future in futures]
 
 
-def _deliver(events: queue.Queue[Event], reporters: dict[int, Reporter], workers: list[int]) -> None:
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Start processes that Ctrl-C on the terminal does not reach, not even while they begin: the parent ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _deliver(events: queue.Queue[Event], reporters: dict[int, Reporter]) -> None:
     while True:
         try:
-            place, name, arguments = events.get_nowait()
+            index, name, arguments = events.get_nowait()
         except queue.Empty:
             return
-        if name == "worker":
-            workers.append(arguments[0])
-        elif name == "finish":
-            reporters[place].finish(arguments[0], reused=arguments[1])
+        except (EOFError, ConnectionError):
+            raise EncircleError("a helper process ended unexpectedly; run again to resume.") from None
+        if name == "finish":
+            reporters[index].finish(arguments[0], reused=arguments[1])
         else:
-            getattr(reporters[place], name)(*arguments)
+            getattr(reporters[index], name)(*arguments)
 
 
 def _result(future: Future[Judgement | EncircleError]) -> Judgement | EncircleError:
@@ -117,7 +135,7 @@ def _guarded(case: Case, runs: Path, reporter: Reporter) -> Judgement | Encircle
     except EncircleError as error:
         return error
     except OSError as error:
-        return InputError(f"{error.filename or runs}: {error.strerror or error}; check the path.")
+        return file_error(error, runs)
     except Exception as error:
         where = error.__traceback__
         while where is not None and where.tb_next is not None:
@@ -130,14 +148,8 @@ def _guarded(case: Case, runs: Path, reporter: Reporter) -> Judgement | Encircle
         return EncircleError(f"internal error {type(error).__name__} at {line}: {error}; please report it.")
 
 
-def _begin(parent: int, events: queue.Queue[Event]) -> None:
-    """Prepare a worker: it tells who it is, and leaves interrupts to its parent, which ends it."""
-    events.put((-1, "worker", (os.getpid(),)))
-    _leave_with_parent(parent)
-
-
 def _leave_with_parent(parent: int) -> None:
-    """End this process as soon as its parent is gone: a killed audit leaves no process behind."""
+    """End this process as soon as its parent is gone: a killed audit leaves no process behind. Interrupts are left to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:

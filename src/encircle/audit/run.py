@@ -117,10 +117,17 @@ def is_finished(folder: Path) -> bool:
     return True
 
 
+_LONGEST_NAME = 220
+"""Bytes of a run folder's name: file systems allow 255, and a study writes it under a longer, temporary one."""
+
+
 def run_folder(audit: Audit, runs: Path | str, fingerprint: str) -> Path:
     """The folder of an audit's run: named for people, and after everything that decides its scores."""
     name = "-".join([_slug(audit.data.name), _slug(kind_of(audit.explainer)), _slug(audit.attack.kind)])
-    return Path(runs) / f"{name}-{run_identity(audit, fingerprint)[:12]}"
+    identity = run_identity(audit, fingerprint)[:12]
+    # Bytes, not letters, are counted by file systems; a cut may go through a letter.
+    short = name.encode()[: _LONGEST_NAME - len(identity) - 1].decode(errors="ignore")
+    return Path(runs) / f"{short}-{identity}"
 
 
 def run_identity(audit: Audit, fingerprint: str) -> str:

@@ -1,6 +1,45 @@
-"""The command `encircle`: commands and exit codes, no logic."""
+"""The command `encircle`: commands and exit codes, no logic.
 
-from . import audits, reproduction, strength, studies
-from .app import app, main
+What takes seconds to import is imported when a command runs, so that Ctrl-C is answered from the first moment on.
+"""
 
-__all__ = ["app", "audits", "main", "reproduction", "strength", "studies"]
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from .interrupts import STOPPED, Interrupts, hand_on, words_for
+
+__all__ = ["app", "main"]
+
+
+def main() -> NoReturn:
+    """Run the command line, with one clear sentence for every error that was foreseen, and for Ctrl-C."""
+    words = words_for(sys.argv[1:])
+    with Interrupts(words) as interrupts:
+        try:
+            from .commands import run  # noqa: PLC0415 - takes seconds
+
+            interrupts.clean = True
+            code = run()
+        except BaseException as error:
+            if not interrupts.heard and not isinstance(error, KeyboardInterrupt):
+                raise
+            with suppress(OSError):
+                print(words, file=sys.stderr)
+            code = STOPPED
+        hand_on((sys.stdout, sys.stderr))
+        if interrupts.heard and code == STOPPED:
+            os._exit(code)  # what Python does at its end may be interrupted too
+    sys.exit(code)
+
+
+def __getattr__(name: str) -> Any:
+    """The Typer application `app`, with all its commands."""
+    if name == "app":
+        from .commands import app  # noqa: PLC0415 - takes seconds
+
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

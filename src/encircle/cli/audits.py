@@ -20,11 +20,11 @@ from ..audit.many import run_cases
 from ..core import EncircleError, InputError, unknown_name
 from ..data.poison import find_marked
 from ..report import render
-from ..report.formats import plain_estimate
-from ..storage import write_text
+from ..storage import check_length, write_text
 from ..study.study_file import embedded_studies, parse_study_file
-from .app import answers, app, messages, read_file
 from .board import Board
+from .tables import estimate_cell, name_cell, number_table, show
+from .terminal import answers, app, messages, read_file
 
 
 @app.command()
@@ -53,6 +53,9 @@ def audit(
 
     Running the same command again resumes a run that was stopped, with the same scores.
     """
+    for path in (runs, report_to):
+        if path is not None:
+            check_length(path)
     loaded = [load_case(name, overrides or [], outside=outside) for name in cases or ["digits-cam"]]
     if dry_run:
         for case in loaded:
@@ -71,7 +74,7 @@ def audit(
     errors = [result for result in results if isinstance(result, EncircleError)]
     for judgement in judged:
         render([judgement.folder], judgement.folder / "report.html")
-    answers.print(_verdict_table(loaded, results))
+    _show_verdicts(loaded, results)
     for error in errors:
         messages.print(f"error: {error}", style="red", markup=False)
     if judged:
@@ -102,32 +105,28 @@ def load_case(name: str, overrides: list[str], *, outside: bool) -> Case:
     )
 
 
-def _verdict_table(cases: Sequence[Case], results: Sequence[Judgement | EncircleError]) -> Table:
-    table = Table(
-        title="Can the explanation be bent?",
-        title_justify="left",
-        caption="Mean over targets and victims of fresh seeds, with 95 % intervals where they are claimed.",
-        caption_justify="left",
-    )
-    for heading in ("case", "arm", "Jaccard", "change", "L1", "label kept"):
-        table.add_column(heading, no_wrap=heading not in {"case", "arm"})
+def _show_verdicts(cases: Sequence[Case], results: Sequence[Judgement | EncircleError]) -> None:
+    """Print a line a case, which has the whole width, and below it what became of each arm."""
+    answers.print("Can the explanation be bent?", style="italic")
     for case, result in zip(cases, results, strict=True):
+        verdict = "ERROR" if isinstance(result, EncircleError) else result.verdict
+        answers.print()
+        answers.print(f"{case.title}: {verdict}", style="bold", markup=False, soft_wrap=True)
         if isinstance(result, EncircleError):
-            table.add_row(escape(f"{case.title}: ERROR"), "", "", "", "", "", end_section=True)
             continue
-        for place, arm in enumerate(result.summary["arms"]):
-            name = escape(f"{case.title}: {result.verdict}") if place == 0 else ""
-            change = "" if arm["arm"] == "clean" else escape(plain_estimate(arm["jaccard_change"]))
+        table = number_table("arm", ["Jaccard", "change", "L1", "label kept"])
+        for arm in result.summary["arms"]:
             table.add_row(
-                name,
-                escape(arm["title"]),
-                escape(plain_estimate(arm["jaccard"], ".2f")),
-                change,
-                escape(plain_estimate(arm["l1"], ".2f")),
+                name_cell(arm["title"]),
+                estimate_cell(arm["jaccard"], ".2f"),
+                "" if arm["arm"] == "clean" else estimate_cell(arm["jaccard_change"]),
+                estimate_cell(arm["l1"], ".2f"),
                 f"{arm['label_kept']['mean'] or 0:.0%}",
-                end_section=place == len(result.summary["arms"]) - 1,
             )
-    return table
+        show(table)
+    words = "Mean over targets and victims of fresh seeds, with 95 % intervals where they are claimed."
+    answers.print()
+    answers.print(words, style="italic")
 
 
 @app.command()

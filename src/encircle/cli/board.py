@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from ..audit.progress import Estimate, Reporter
-from .app import messages
+from .terminal import messages
 
 PRIORS = {"model": 1.0, "craft": 10.0, "control": 0.2, "victim": 0.7, "ceiling": 1.0}
 """Seconds a piece of work is thought to take before one has been timed."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
 from rich.markup import escape
@@ -17,10 +16,12 @@ from ..core import InputError, unknown_name
 from ..reproduce.gather import gather
 from ..reproduce.kdd21 import PARTS, PRESETS, Part, PresetName, make_smoke_data, studies
 from ..reproduce.tables import TABLES, Row, rows_of
+from ..storage import check_length
 from ..study.folder import begin
 from ..study.run import executor_of
-from .app import answers, app, messages
+from .interrupts import RESUME
 from .studies import Address, Cpus, Device, Gpus, Json, Kind, Minutes, say_what_would_be_done, watched
+from .terminal import answers, app, messages
 
 
 @app.command()
@@ -57,6 +58,7 @@ def reproduce(
     Running the same command again resumes what was stopped, with the same scores.
     """
     place = folder or Path("studies") / f"{experiment}-{preset}"
+    check_length(place)
     for part in only or []:
         if part not in PARTS:
             raise unknown_name("part of the experiments", part, PARTS)
@@ -76,10 +78,9 @@ def reproduce(
         begin(file, place / name)
     end = None if minutes is None else time.monotonic() + 60 * minutes
     for name in wanted:
-        stopped = "stopped; run the same command again to go on."
         chosen = executor_of(executor, address, cpus)
         left = None if end is None else max(end - time.monotonic(), 0) / 60
-        watched(place / name, chosen, left, device, gpus, as_json=as_json, stopped=stopped)
+        watched(place / name, chosen, left, device, gpus, as_json=as_json, stopped=RESUME)
     raise typer.Exit(_show(place, gather(place, wanted, preset), as_json=as_json))
 
 
@@ -87,8 +88,8 @@ def _show(place: Path, left: dict[str, str], *, as_json: bool) -> int:
     """Print the tables and what is not finished; returns the exit code."""
     tables = {name: rows_of(place / "results", name) for name in TABLES}
     if as_json:
-        rows = {name: [row.entries for row in found] for name, found in tables.items()}
-        answers.print(json.dumps({"event": "reproduced", **rows, "not finished": left}), markup=False, soft_wrap=True)
+        rows: dict[str, Any] = {name: [row.entries for row in found] for name, found in tables.items()}
+        answers.json_line({"event": "reproduced", **rows, "not finished": left})
         return 3 if left else 0
     for name, found in tables.items():
         if found:

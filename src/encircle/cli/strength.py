@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +13,9 @@ from rich.table import Table
 
 from ..audit.case_file import assign_text
 from ..core import unknown_name
-from ..report.formats import UNDEFINED, plain_estimate, points
+from ..report.formats import UNDEFINED, points
 from ..scoring import facts_of
+from ..storage import check_length
 from ..strength import (
     LADDER,
     Ablation,
@@ -31,10 +31,12 @@ from ..strength import (
 from ..strength.ablation import FACTORS
 from ..strength.reached import SELECTION, WITHIN_THE_PAPER
 from ..study.run import executor_of
-from .app import answers, app
 from .audits import load_case
+from .interrupts import RESUME
 from .studies import Address, Cpus, Device, DryRun, Gpus, Json, Kind, Zero, say_what_would_be_done, stoppable
 from .study_board import StudyBoard
+from .tables import estimate_cell, name_cell, number_table, show
+from .terminal import answers, app
 
 _Case = Annotated[
     str, typer.Argument(help="A case file, or the name of an embedded case (`encircle list cases`).", metavar="CASE")
@@ -46,7 +48,6 @@ _Set = Annotated[
 _Outside = Annotated[
     bool, typer.Option("--allow-outside", help="Let the case file name files outside of its own folder.")
 ]
-_STOPPED = "stopped; run the same command again to go on."
 
 
 @app.command("ablate")
@@ -83,6 +84,7 @@ def ablate_command(
         if factor not in FACTORS:
             raise unknown_name("factor", factor, FACTORS)
     place = folder or Path("studies") / f"{Path(name).stem}-ablation"
+    check_length(place)
     factors = {factor: FACTORS[factor] for factor in only or FACTORS}
     if dry_run:
         say_what_would_be_done(phase_study(content, "choice", choices_of(content, factors)), name, cpus, device)
@@ -100,11 +102,9 @@ def ablate_command(
         )
     if as_json:
         rows = [{"name": row.name, "phase": row.phase, "gain": facts_of(row.gain)} for row in found.rows]
-        answers.print(
-            json.dumps({"event": "ablated", "chosen": found.chosen, "rows": rows}), markup=False, soft_wrap=True
-        )
+        answers.json_line({"event": "ablated", "chosen": found.chosen, "rows": rows})
     else:
-        answers.print(_rows(found))
+        show(_rows(found))
         answers.print(f"Best where settings are chosen: {found.chosen}", markup=False, soft_wrap=True)
         answers.print(f"Report: {place / 'report' / 'report.html'}", markup=False, soft_wrap=True)
     bent = any(row.cell["verdict"] == "FAIL" for row in found.rows if row.phase == "report")
@@ -150,6 +150,7 @@ def reach_command(
     """
     content = load_case(name, overrides or [], outside=outside).model_dump(mode="json")
     place = folder or Path("studies") / f"{Path(name).stem}-reach"
+    check_length(place)
     selection: dict[str, Any] = {}
     for setting in selected or []:
         assign_text(selection, setting, "--selected")
@@ -172,9 +173,9 @@ def reach_command(
         )
     if as_json:
         rows = [{"name": row.name, "gain": facts_of(row.gain), "share_of_way": row.share} for row in found]
-        answers.print(json.dumps({"event": "reached", "rows": rows}), markup=False, soft_wrap=True)
+        answers.json_line({"event": "reached", "rows": rows})
     else:
-        answers.print(_reached(found))
+        show(_reached(found))
         answers.print(f"Report: {place / 'report.html'}", markup=False, soft_wrap=True)
     raise typer.Exit(int(any(row.cell["verdict"] == "FAIL" for row in found) and not exit_zero))
 
@@ -208,6 +209,7 @@ def budget_command(
     """
     content = load_case(name, overrides or [], outside=outside).model_dump(mode="json")
     place = folder or Path("studies") / f"{Path(name).stem}-budget"
+    check_length(place)
     if dry_run:
         study = shares_study(content, shares or LADDER)
         say_what_would_be_done(study, name, cpus, device)
@@ -225,9 +227,9 @@ def budget_command(
         )
     if as_json:
         facts = {"share": found.share, "below": found.below, "tried": found.tried, "sentence": found.sentence}
-        answers.print(json.dumps({"event": "searched", **facts}), markup=False, soft_wrap=True)
+        answers.json_line({"event": "searched", **facts})
     else:
-        answers.print(_doses(found.conclusion.summary))
+        show(_doses(found.conclusion.summary))
         answers.print(found.sentence, markup=False, soft_wrap=True)
         answers.print(f"Report: {place / 'report.html'}", markup=False, soft_wrap=True)
     raise typer.Exit(int(found.share is not None and not exit_zero))
@@ -236,7 +238,7 @@ def budget_command(
 @contextmanager
 def _watched(as_json: bool) -> Iterator[StudyBoard]:
     board = StudyBoard(as_json=as_json)
-    with stoppable(_STOPPED), board:
+    with stoppable(RESUME), board:
         yield board
 
 
@@ -245,69 +247,67 @@ def _plain(value: Mapping[str, float | None]) -> str:
 
 
 def _rows(found: Ablation) -> Table:
-    table = Table(
+    table = number_table(
+        "attack",
+        ["gain", "change", "L1", "kept", "points"],
+        group="",
         title=escape(found.title),
-        title_justify="left",
         caption="Gain: of Jaccard over the attack as given, paired by target and seed; change: beyond the seed drift; "
         "kept: the label; points: the change of accuracy; 95 % intervals. "
         "Rows of `report` are of the case's own split, targets and seeds, all others of a draw that served to choose.",
-        caption_justify="left",
     )
-    for heading in ("", "attack", "gain", "change", "L1", "kept", "points"):
-        table.add_column(heading, min_width=14 if heading == "attack" else None)
-    before = ""
+    phase = ""
     for row in found.rows:
-        if before and row.phase != before:
-            table.add_section()
-        kept = row.cell["label_kept"]
+        if phase and row.phase != phase:
+            table.add_row()
+        label_kept = row.cell["label_kept"]
         table.add_row(
-            "" if row.phase == before else row.phase,
-            escape(row.name),
-            _shown(facts_of(row.gain)),
-            _shown(row.cell["shift"]),
+            "" if row.phase == phase else row.phase,
+            name_cell(row.name),
+            estimate_cell(facts_of(row.gain)),
+            estimate_cell(row.cell["shift"]),
             " → ".join(_plain(row.cell[name]) for name in ("l1_clean", "l1_attack")),
-            "" if kept is None else f"{kept:.0%}",
+            "" if label_kept is None else f"{label_kept:.0%}",
             points(row.cell["accuracy_change"]),
         )
-        before = row.phase
+        phase = row.phase
     return table
 
 
 def _reached(rows: tuple[Reached, ...]) -> Table:
-    table = Table(
+    table = number_table(
+        "attack",
+        ["gain", "change", "of way", "L1 (unbounded WM)", "kept", "points"],
         title="How far it reaches",
-        title_justify="left",
-        caption="Gain: of Jaccard over IMF as published, paired by target and seed; change: beyond the seed drift; of the way: from clean to the ceiling, "
-        "which bends the model itself; kept: the label; points: the change of accuracy; 95 % intervals.",
-        caption_justify="left",
+        caption="Gain: of Jaccard over IMF as published, paired by target and seed; change: beyond the seed drift; of way: of the way from clean to the "
+        "ceiling, which bends the model itself; L1: clean → poisoned, in brackets the unbounded WM's; kept: the label; points: the change of accuracy; "
+        "95 % intervals.",
     )
-    for heading in ("attack", "gain", "change", "of the way", "L1 (unbounded WM's)", "kept", "points"):
-        table.add_column(heading, min_width=10 if heading == "attack" else None)
     for row in rows:
-        kept, way = row.cell["label_kept"], row.share["mean"]
+        label_kept, way = row.cell["label_kept"], row.share["mean"]
         table.add_row(
-            escape(row.name),
-            _shown(facts_of(row.gain)),
-            _shown(row.cell["shift"]),
+            name_cell(row.name),
+            estimate_cell(facts_of(row.gain)),
+            estimate_cell(row.cell["shift"]),
             UNDEFINED if way is None else f"{way:.0%}",
             f"{_plain(row.cell['l1_clean'])} → {_plain(row.cell['l1_attack'])} ({_plain({'mean': row.watermark_l1})})",
-            "" if kept is None else f"{kept:.0%}",
+            "" if label_kept is None else f"{label_kept:.0%}",
             points(row.cell["accuracy_change"]),
         )
     return table
 
 
 def _doses(summary: Mapping[str, Any]) -> Table:
-    table = Table(title=escape(summary["title"]), title_justify="left")
-    for heading in ("poisoned", "verdict", "change", "label kept", "accuracy, points"):
-        table.add_column(heading)
+    table = number_table(
+        "poisoned", ["verdict", "change", "label kept", "accuracy, points"], title=escape(summary["title"])
+    )
     for cell in summary["cells"]:
-        kept = "" if cell["label_kept"] is None else f"{cell['label_kept']:.0%}"
+        label_kept = "" if cell["label_kept"] is None else f"{cell['label_kept']:.0%}"
         table.add_row(
-            escape(cell["title"]), cell["verdict"], _shown(cell["shift"]), kept, points(cell["accuracy_change"])
+            name_cell(cell["title"]),
+            cell["verdict"],
+            estimate_cell(cell["shift"]),
+            label_kept,
+            points(cell["accuracy_change"]),
         )
     return table
-
-
-def _shown(value: Mapping[str, float | None]) -> str:
-    return escape(plain_estimate(value))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Literal
 
 import typer
@@ -19,17 +15,19 @@ from rich.table import Table
 
 from ..core import InputError
 from ..jobs.task import Executor, Tally
-from ..report.formats import p_value, plain_estimate
-from ..storage import write_text
+from ..report.formats import p_value
+from ..storage import check_length, write_text
 from ..study.folder import Conclusion, begin, noted_device, reopen
 from ..study.grid import expand, refuse_equal_runs
 from ..study.plan import KINDS, SHARED, plan
 from ..study.probe import forecast
 from ..study.run import conclude_now, executor_of, go_on, standing
 from ..study.study_file import StudyFile, embedded_studies, read_study_file
-from .app import answers, app, messages, read_file
 from .board import clock
+from .interrupts import STOPPED
 from .study_board import StudyBoard
+from .tables import estimate_cell, name_cell, number_table, show
+from .terminal import answers, app, messages, read_file
 
 study_app = typer.Typer(
     no_args_is_help=True, help="Many audits as one study: a grid, resumable, judged and reported as a whole."
@@ -98,6 +96,7 @@ def run(
     file = _read(name, overrides or [], outside=outside)
     refuse_equal_runs(expand(file, name), name)
     root = folder or Path("studies") / Path(name).stem
+    check_length(root)
     if dry_run:
         say_what_would_be_done(file, name, cpus, device)
         return
@@ -153,7 +152,7 @@ def status(root: _Folder, as_json: Json = False) -> None:
     tally, running = standing(root)
     if as_json:
         facts = {"title": study.title, "counts": tally.counts, "running": running, "failures": tally.failures}
-        answers.print(json.dumps(facts), markup=False, soft_wrap=True)
+        answers.json_line(facts)
         return
     answers.print(_counts(study.title, tally))
     for label, since in running:
@@ -245,27 +244,12 @@ def watched(
 
 @contextmanager
 def stoppable(words: str) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end what is at work cleanly, with these words."""
-    try:
-        with _terminating():
-            yield
-    except KeyboardInterrupt:
-        messages.print(words, markup=False, soft_wrap=True)
-        sys.exit(130)
-
-
-@contextmanager
-def _terminating() -> Iterator[None]:
-    """Let SIGTERM stop a study as cleanly as Ctrl-C does."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
+    """Say these words once an interrupt has ended what is at work cleanly."""
     try:
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    except KeyboardInterrupt:
+        messages.print(words, markup=False, soft_wrap=True)
+        raise typer.Exit(STOPPED) from None
 
 
 def _answer(conclusion: Conclusion, *, as_json: bool, exit_zero: bool) -> None:
@@ -274,9 +258,9 @@ def _answer(conclusion: Conclusion, *, as_json: bool, exit_zero: bool) -> None:
     if as_json:
         facts = {name: summary[name] for name in ("title", "verdict", "sentence", "counts")}
         cells = [{name: cell[name] for name in ("title", "verdict", "sentence")} for cell in summary["cells"]]
-        answers.print(json.dumps({"event": "concluded", **facts, "cells": cells}), markup=False, soft_wrap=True)
+        answers.json_line({"event": "concluded", **facts, "cells": cells})
     else:
-        answers.print(_cells(summary))
+        show(_cells(summary))
         answers.print(f"{conclusion.verdict}: {conclusion.sentence}", markup=False, soft_wrap=True)
         for cell in summary["cells"]:
             for missing in cell["missing"]:
@@ -290,18 +274,21 @@ def _answer(conclusion: Conclusion, *, as_json: bool, exit_zero: bool) -> None:
 
 
 def _cells(summary: Mapping[str, Any]) -> Table:
-    table = Table(
+    table = number_table(
+        "cell",
+        ["verdict", "change", "p", "label kept"],
         title=escape(summary["title"]),
-        title_justify="left",
         caption="Change of Jaccard towards the desired map beyond the seed drift, with 95 % intervals; p is corrected for all cells.",
-        caption_justify="left",
     )
-    for heading in ("cell", "verdict", "change", "p", "label kept"):
-        table.add_column(heading)
     for cell in summary["cells"]:
-        kept = "" if cell["label_kept"] is None else f"{cell['label_kept']:.0%}"
-        change = escape(plain_estimate(cell["shift"]))
-        table.add_row(escape(cell["title"]), cell["verdict"], change, p_value(cell["p_adjusted"]), kept)
+        label_kept = "" if cell["label_kept"] is None else f"{cell['label_kept']:.0%}"
+        table.add_row(
+            name_cell(cell["title"]),
+            cell["verdict"],
+            estimate_cell(cell["shift"]),
+            p_value(cell["p_adjusted"]),
+            label_kept,
+        )
     return table
 
 

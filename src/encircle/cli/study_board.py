@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -15,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from ..study.plan import KINDS
-from .app import messages
 from .board import clock
+from .terminal import answers, messages
 
 _PRIORS = {"weights": 15.0, "model": 2.0, "ensemble": 5.0, "unexplained": 4.0, "control": 3.0, "attack": 25.0}
 """Seconds a task is thought to take before one of its kind has been timed; 1 for others."""
@@ -62,8 +60,7 @@ class StudyBoard:
     def hear(self, event: str, facts: Mapping[str, Any]) -> None:
         """An event of the driver (`jobs.driver`)."""
         if self._as_json:
-            sys.stdout.write(json.dumps({"event": event, **facts}) + "\n")
-            sys.stdout.flush()
+            answers.json_line({"event": event, **facts})
         if event == "begin":
             for kind, states in facts["counts"].items():
                 self._total[kind] = sum(states.values())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import importlib
 import json
 import os
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import EncircleError
+from ..storage import is_full
 from .task import Tell, Work
 
 _NOT_OFTENER = 0.25
@@ -61,7 +61,7 @@ def _sentence(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "it ran out of memory; give it a machine with more, or fewer tasks at a time."
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+    if isinstance(error, OSError) and is_full(error):
         return f"the disk is full ({error.filename or 'scratch folder'}); free some space."
     if isinstance(error, OSError):
         return f"{error.filename or 'a file'}: {error.strerror or error}; check the path."
