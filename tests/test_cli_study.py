@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +15,9 @@ from encircle.cli import main
 from encircle.core import InputError
 
 from .audit.tiny_cases import TINY
+from .programs import children_of, program, wait_for_end_of
 
 QUICK = {**TINY, "attack": {"kind": "imf", "models": 1, "epochs": 1}, "targets": 1, "victims": 1}
-HERE = Path(__file__).resolve().parents[1]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -184,34 +181,26 @@ def test_files_elsewhere_are_refused_for_cases_and_studies(
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_stops_cleanly_and_says_how_to_go_on(number: signal.Signals, tmp_path: Path) -> None:
-    path = study(tmp_path, set={"recipe.epochs": 400})
-    process = subprocess.Popen(
-        [sys.executable, "-m", "encircle", "study", "run", str(path), "--folder", "here", "--json", "--cpus", "2"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(HERE / "src")},
-    )
-    assert process.stdout is not None
-    events = [json.loads(process.stdout.readline())["event"] for _ in range(4)]
-    assert events[:2] == ["begin", "start"]
-    workers = [int(line) for line in subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()]
-    assert workers
-    # Another terminal asks meanwhile.
-    asked = subprocess.run(
-        [sys.executable, "-m", "encircle", "study", "status", "here", "--json"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(asked.stdout)["running"]
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "go on with: encircle study resume here" in errors.replace("\n", " ")
-    deadline = time.monotonic() + 5
-    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    path = study(tmp_path, set={"recipe.epochs": 1_000_000})  # a model is at work until it is ended
+    with program("-m", "encircle", "study", "run", path, "--folder", "here", "--json", "--cpus", 2, cwd=tmp_path) as it:
+
+        def training() -> bool:
+            events = [json.loads(line) for line in it.lines()]
+            return any(event["event"] == "start" and event["kind"] == "model" for event in events)
+
+        it.reach(training, "a model is trained")
+        workers = children_of(it.pid)
+        assert workers
+        assert run_status(tmp_path)["running"]  # from another terminal, meanwhile
+        it.interrupt(number, group=True)
+        assert it.end() == 130
+        assert it.err == "stopped; go on with: encircle study resume here\n"
+        wait_for_end_of(workers)
+    assert run_status(tmp_path)["running"] == []
+
+
+def run_status(folder: Path) -> dict[str, Any]:
+    with program("-m", "encircle", "study", "status", "here", "--json", cwd=folder) as asked:
+        assert asked.end() == 0, asked.err
+        facts: dict[str, Any] = json.loads(asked.out)
+        return facts

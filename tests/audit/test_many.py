@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -15,8 +15,9 @@ import yaml
 from encircle.audit import Judgement
 from encircle.audit.many import run_cases
 from encircle.audit.progress import Silent
-from encircle.core import EncircleError
+from encircle.core import EncircleError, StorageError
 
+from ..programs import children_of, program, wait_for_end_of
 from .tiny_cases import TINY, case_of, scores_of
 
 
@@ -38,53 +39,41 @@ def test_one_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
         assert isinstance(good, Judgement)
 
 
-def children_of(parent: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if int(fields[1]) == parent:
-            found.append(int(entry.parent.name))
-    return found
-
-
-def alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["killed", "interrupted", "ended"])
+def test_an_audit_that_is_stopped_leaves_no_process_behind(how: signal.Signals, tmp_path: Path) -> None:
+    endless = {**TINY, "attack": {"kind": "imf", "models": 1, "epochs": 1_000_000}}
+    for number in range(2):
+        (tmp_path / f"{number}.yaml").write_text(yaml.safe_dump({**endless, "seed": number}))
+    with program("-m", "encircle", "audit", "0.yaml", "1.yaml", "--jobs", 2, cwd=tmp_path) as audit:
+        audit.reach(lambda: len([*tmp_path.glob("runs/*/case.yaml")]) == 2, "both are at work")
+        workers = children_of(audit.pid)
+        assert len(workers) >= 2
+        audit.interrupt(how)
+        assert audit.end() == (-how if how == signal.SIGKILL else 130)
+        wait_for_end_of(workers)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
-def test_an_audit_that_is_stopped_leaves_no_process_behind(how: signal.Signals, tmp_path: Path) -> None:
-    for number in range(2):
-        (tmp_path / f"{number}.yaml").write_text(yaml.safe_dump({**TINY, "targets": 8, "seed": number}))
-    command = [
-        sys.executable,
-        "-m",
-        "encircle",
-        "audit",
-        str(tmp_path / "0.yaml"),
-        str(tmp_path / "1.yaml"),
-        "--jobs",
-        "2",
-    ]
-    started = subprocess.Popen(
-        [*command, "--runs", str(tmp_path / "runs")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while len(list((tmp_path / "runs").glob("*/case.yaml"))) < 2:
-        assert time.monotonic() < deadline
-        assert started.poll() is None
-        time.sleep(0.1)
-    workers = children_of(started.pid)
-    assert len(workers) >= 2
-    os.kill(started.pid, how)
-    assert started.wait(60) == (130 if how == signal.SIGINT else -how)
-    while any(alive(worker) for worker in workers):
-        assert time.monotonic() < deadline, "a worker outlived the audit that started it"
-        time.sleep(0.2)
+def test_whatever_else_ends_it_ends_the_workers_too(tmp_path: Path) -> None:
+    """As where nobody reads what it prints."""
+
+    def refuse(*_: object) -> None:
+        raise BrokenPipeError
+
+    refusing = SimpleNamespace(plan=refuse, begin=refuse, advance=refuse, finish=refuse)
+    endless = {"kind": "imf", "models": 1, "epochs": 1_000_000}
+    cases = [case_of(TINY, attack=endless, seed=seed) for seed in range(2)]
+    with pytest.raises(BrokenPipeError):
+        run_cases(cases, tmp_path, 2, lambda _: refusing)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_full_disk_is_an_error_and_not_the_input_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "some/file")
+
+    monkeypatch.setattr("encircle.audit.many.run_audit", full)
+    [error] = run_cases([case_of(TINY)], tmp_path, 1, lambda _: Silent())
+    assert type(error) is StorageError
+    assert str(error).startswith("cannot write some/file: No space left on device; free some space")

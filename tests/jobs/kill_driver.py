@@ -128,7 +128,7 @@ def main() -> None:
                 phases["half a product"] += bool([*root.glob("*/.partial-*"), *root.glob("scratch/*/product.json")])
                 whole = {one.label.removeprefix("task ") for one in tasks if is_whole(root / one.folder, one.id)}
                 phases["unrecorded"] += bool(whole - recorded(root)) if root.is_dir() else False
-            deadline = time.monotonic() + (3.0 if kind == "local" else 20.0)
+            deadline = time.monotonic() + 60.0  # until whatever has ended is gone
             while (left := outliving(mark)) and time.monotonic() < deadline:
                 time.sleep(0.05)
             orphans += len(left)

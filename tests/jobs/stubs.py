@@ -26,6 +26,8 @@ def work(kind: str, spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Pa
         with Path(spec["count"]).open("a") as handle:
             handle.write(f"{spec['number']}\n")
     time.sleep(spec.get("seconds", 0.0))
+    while "until" in spec and not Path(spec["until"]).is_file():
+        time.sleep(0.02)
     tell(0.5)
     if kind in _MISDEEDS:
         _MISDEEDS[kind](spec)

@@ -25,6 +25,7 @@ from encircle.jobs.store import DATABASE, Store, status
 from encircle.jobs.task import Order, Outcome, Tally, Task
 from encircle.storage import only_one
 
+from ..programs import children_of, program, wait_for_end_of
 from .stubs import WORK, reference, scores_of, task, work
 
 HERE = Path(__file__).resolve().parents[2]
@@ -202,7 +203,9 @@ def test_a_second_driver_is_refused(tmp_path: Path) -> None:
 
 
 def test_more_threads_than_there_are_run_alone_and_smaller_ones_pass(tmp_path: Path) -> None:
-    tasks = [task(0, seconds=0.2), task(1, cpus=9), task(2), task(3)]
+    counter = tmp_path / "count"
+    # The first is at work until the last has begun, which must pass the second to do so.
+    tasks = [task(0, until=str(counter)), task(1, cpus=9), task(2), task(3, count=str(counter))]
     order: list[str] = []
     run(tmp_path, tasks, listener=lambda name, facts: order.append(facts["label"]) if name == "start" else None)
     assert sorted(order) == ["task 0", "task 1", "task 2", "task 3"]
@@ -210,12 +213,20 @@ def test_more_threads_than_there_are_run_alone_and_smaller_ones_pass(tmp_path: P
     assert scores_of(tmp_path, tasks) == reference(tasks)
 
 
-def test_a_slice_begins_nothing_after_its_time_and_finishes_what_it_began(tmp_path: Path) -> None:
-    tasks = [task(number, seconds=0.3) for number in range(8)]
-    tally = Driver(tmp_path, tasks, LocalExecutor(WORK, cpus=1)).run(seconds=0.5)
-    done = tally.counts["add"]["done"]
-    assert 1 <= done <= 3
-    assert tally.counts["add"]["waiting"] == 8 - done
+def test_a_slice_begins_nothing_after_its_time_and_finishes_what_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [task(number) for number in range(8)]
+    clock, started = time.monotonic, list[str]()
+    monkeypatch.setattr("encircle.jobs.driver.time.monotonic", lambda: clock() + 1000 * (len(started) >= 2))
+
+    def hear(name: str, facts: Mapping[str, Any]) -> None:
+        if name == "start":
+            started.append(name)
+
+    tally = Driver(tmp_path, tasks, LocalExecutor(WORK, cpus=1), listener=hear).run(seconds=900)
+    assert tally.counts["add"] == {"done": 2, "waiting": 6}
+    monkeypatch.undo()
     assert run(tmp_path, tasks).counts == {"add": {"done": 8}}
 
 
@@ -374,27 +385,17 @@ def test_an_interrupt_leaves_no_process_and_nothing_running(tmp_path: Path) -> N
     script = (
         "import sys; from pathlib import Path; from tests.jobs.stubs import WORK, task;"
         "from encircle.jobs.driver import Driver; from encircle.jobs.local import LocalExecutor;"
-        "tasks = [task(n, seconds=30) for n in range(4)];"
+        "tasks = [task(n, seconds=3600) for n in range(4)];"
         "Driver(Path(sys.argv[1]), tasks, LocalExecutor(WORK, cpus=2), listener=lambda n, f: print(n, flush=True)).run()"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)],
-        cwd=HERE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert [process.stdout.readline().strip() for _ in range(3)] == ["begin", "start", "start"]
-    workers = [int(line) for line in subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()]
-    assert len(workers) == 2
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
-    assert "KeyboardInterrupt" in errors
-    deadline = time.monotonic() + 10  # whoever adopted them may take a moment to bury them
-    while any(Path(f"/proc/{worker}").exists() for worker in workers):
-        assert time.monotonic() < deadline, "a worker lives on"
-        time.sleep(0.05)
+    with program("-c", script, tmp_path) as driver:
+        driver.reach(lambda: driver.lines() == ["begin", "start", "start"], "two tasks are at work")
+        workers = children_of(driver.pid)
+        assert len(workers) == 2
+        driver.interrupt()
+        assert driver.end() != 0
+        assert "KeyboardInterrupt" in driver.err
+        wait_for_end_of(workers)
     tally, at_work = status(tmp_path)
     assert at_work == []
     assert tally.counts == {"add": {"waiting": 4}}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +14,10 @@ import pytest
 from encircle.jobs.local import LocalExecutor
 from encircle.jobs.task import Order, Outcome, Task
 
+from ..programs import PATIENCE, children_of, program, wait_for_end_of
 from .stubs import WORK, task
 
 pytestmark = pytest.mark.timed
-
-HERE = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -37,7 +34,7 @@ def order(folder: Path, one: Task) -> Order:
     return Order(one, 1, {}, out, folder / f"{one.label}.log")
 
 
-def outcomes(executor: LocalExecutor, count: int, seconds: float = 20.0) -> list[Outcome]:
+def outcomes(executor: LocalExecutor, count: int, seconds: float = PATIENCE) -> list[Outcome]:
     found: list[Outcome] = []
     deadline = time.monotonic() + seconds
     while len(found) < count and time.monotonic() < deadline:
@@ -81,7 +78,7 @@ def test_how_far_it_is(executor: LocalExecutor, tmp_path: Path) -> None:
     shares: list[float] = []
     one = task(0, kind="hang", seconds=0.4, times=9, times_file=str(tmp_path / "times"))
     executor.submit(order(tmp_path, one))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while not shares and time.monotonic() < deadline:
         executor.wait(0.2)
         shares += executor.shares().values()
@@ -119,20 +116,14 @@ def test_workers_leave_when_the_driver_is_killed(busy: bool, tmp_path: Path) -> 
         "from tests.jobs.stubs import task; from encircle.jobs.local import LocalExecutor;"
         "executor = LocalExecutor('tests.jobs.test_local:hold', cpus=2);"
         f"executor.submit(order(Path(sys.argv[1]), task(0, kind={'busy' if busy else 'idle'!r})));"
-        "time.sleep(1.5); print('begun', flush=True); time.sleep(60)"
+        "time.sleep(3600)"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)], cwd=HERE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "begun\n"
-    [worker] = [int(line) for line in subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()]
-    process.kill()
-    process.communicate()
-    deadline = time.monotonic() + 5
-    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not Path(f"/proc/{worker}").exists()
+    with program("-c", script, tmp_path) as driver:
+        driver.reach((tmp_path / "out" / "task 0" / "begun").exists, "its worker is at work")
+        [worker] = children_of(driver.pid)
+        driver.interrupt(signal.SIGKILL)
+        assert driver.end() == -signal.SIGKILL
+        wait_for_end_of([worker])
 
 
 def test_a_worker_that_ends_is_noticed_though_a_child_of_its_work_lives_on(tmp_path: Path) -> None:
@@ -143,14 +134,15 @@ def test_a_worker_that_ends_is_noticed_though_a_child_of_its_work_lives_on(tmp_p
     executor.close()
     assert found.status == "lost"
     assert "ended with code 3" in found.error
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 600  # for so long it lives
 
 
-def hold(kind: str, *_: Any) -> None:
+def hold(kind: str, spec: Any, inputs: Any, out: Path, tell: Any) -> None:
     """Work that takes for ever, with or without the interpreter's lock, or leaves a child behind."""
+    (out / "begun").touch()
     if kind == "fork":
         if os.fork() == 0:
-            time.sleep(30)
+            time.sleep(600)
             os._exit(0)
         os._exit(3)
     if kind == "busy":
@@ -160,8 +152,7 @@ def hold(kind: str, *_: Any) -> None:
 
 def test_nothing_listens(executor: LocalExecutor, tmp_path: Path) -> None:
     """No server is opened: neither this process nor a worker has a listening socket."""
-    executor.submit(order(tmp_path, task(0, seconds=0.5)))
-    time.sleep(0.3)
+    executor.submit(order(tmp_path, task(0)))
     worker = int(outcome(executor).worker.removeprefix("process "))
     listening = set()
     for table in ("tcp", "tcp6"):

@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +15,7 @@ import pytest
 import yaml
 
 from ..audit.tiny_cases import TINY
+from ..programs import Program, children_of, program, wait_for_end_of
 
 HERE = Path(__file__).resolve().parents[2]
 STUDY = {
@@ -42,9 +42,9 @@ def contents(root: Path) -> dict[str, bytes]:
     }
 
 
-def workers_of(driver: int) -> list[int]:
-    found = subprocess.run(["pgrep", "-P", str(driver)], capture_output=True, text=True, check=False).stdout
-    return [int(line) for line in found.split()]
+def said(driver: Program, event: str) -> int:
+    """How often a driver told of an event."""
+    return sum(json.loads(line)["event"] == event for line in driver.lines())
 
 
 @pytest.mark.slow
@@ -52,35 +52,26 @@ def test_killed_drivers_and_workers_change_nothing(tmp_path: Path) -> None:
     study = tmp_path / "study.yaml"
     study.write_text(yaml.safe_dump(STUDY, sort_keys=False))
     environment = {**os.environ, "PYTHONPATH": str(HERE / "src")}
-    started = time.monotonic()
     plain = subprocess.run(command(tmp_path, study, "plain"), env=environment, capture_output=True, check=False)
-    whole = time.monotonic() - started
     assert plain.returncode in {0, 1}, plain.stderr.decode()
     undisturbed = contents(tmp_path / "plain")
     assert len({name.split("/")[1] for name in undisturbed}) == 8
 
-    choose, kills = random.Random(3), 0
-    while True:
-        process = subprocess.Popen(
-            command(tmp_path, study, "killed"), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        try:
-            process.communicate(timeout=choose.uniform(0.3, 0.6) * whole if kills < 4 else 300)
-            break
-        except subprocess.TimeoutExpired:
-            kills += 1
-            children = workers_of(process.pid)
-            if kills % 2 and children:  # a worker first: the driver goes on with another one
-                os.kill(choose.choice(children), signal.SIGKILL)
-                time.sleep(1.0)
-                children = workers_of(process.pid)
-            process.kill()
-            process.communicate()
-            deadline = time.monotonic() + 5
-            while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert not any(Path(f"/proc/{child}").exists() for child in children)
-    assert kills >= 2
+    choose, kills = random.Random(3), 4
+    for kill in range(kills):
+        with program(*command(tmp_path, study, "killed")[1:], "--json") as driver:
+            few = choose.randint(1, 9)
+            driver.reach(lambda driver=driver, few=few: said(driver, "done") >= few, f"{few} tasks are done")
+            if kill % 2:  # a worker first: the driver goes on with another one
+                os.kill(choose.choice(children_of(driver.pid)), signal.SIGKILL)
+                more = said(driver, "done") + 2
+                driver.reach(lambda driver=driver, more=more: said(driver, "done") >= more, "it went on")
+            children = children_of(driver.pid)
+            driver.interrupt(signal.SIGKILL)
+            assert driver.end() == -signal.SIGKILL
+            wait_for_end_of(children)
+    last = subprocess.run(command(tmp_path, study, "killed"), env=environment, capture_output=True, check=False)
+    assert last.returncode == plain.returncode, last.stderr.decode()
     assert contents(tmp_path / "killed") == undisturbed
     for name in ("cells", "scores"):
         mine, theirs = (pl.read_parquet(tmp_path / folder / f"{name}.parquet") for folder in ("killed", "plain"))
