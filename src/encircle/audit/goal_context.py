@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..core import InputError
+from ..core import InputError, digest
 from ..goals import Away, GoalContext
 from ..seeds import derive_seed, generator
 from ..training import Source
@@ -16,15 +16,23 @@ from ..training.self_test import ROWS, SelfTest
 from .audit import Audit
 
 
-def rehearse(audit: Audit) -> None:
+def rehearse(audit: Audit, tried: set[str] | None = None) -> None:
     """Try the network on one batch, and the goal on a made-up map, to refuse what does not fit before anything is trained.
 
     The goal is resolved for the named targets, or a test sample.
 
+    Args:
+        audit: what is to be done.
+        tried: what networks and ways to use them are known by that passed before; they are not tried again, and new ones are added.
+
     Raises:
         InputError: as `SelfTest` and `Goal.resolve`.
     """
-    _try_network(audit)
+    known = _network_key(audit)
+    if tried is None or known not in tried:
+        _try_network(audit)
+    if tried is not None:
+        tried.add(known)
     named = [0] if isinstance(audit.targets, int) else audit.targets
     for row in named:
         if not 0 <= row < len(audit.data.test):
@@ -43,6 +51,13 @@ def rehearse(audit: Audit) -> None:
     ramp = torch.arange(math.prod(shape)).reshape(shape).float()  # stands for explanations that nobody has trained yet
     for row in named:
         audit.goal.resolve(goal_context(audit, row, shape, lambda sample, of: ramp, None))
+
+
+def _network_key(audit: Audit) -> str:
+    """What decides how a network is used."""
+    settings = [audit.recipe, audit.explainer, audit.code_path, audit.attack.needs_gradient]
+    described = {name: audit.describe()[name] for name in ("model", "attacker")}
+    return digest([described, audit.data.shape, len(audit.data.classes), repr(settings), sorted(audit.digests.items())])
 
 
 def _try_network(audit: Audit) -> None:

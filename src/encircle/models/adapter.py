@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -100,7 +101,14 @@ class Adapter:
         plain, other = (self._slopes(model, layout) for layout in (torch.contiguous_format, torch.channels_last))
         if plain is None:
             return True  # it fails anyhow, and says why where it is tested
-        return other is not None and all(map(_alike, other, plain))
+        if other is None:
+            return False
+        # Gradients that are zero but for rounding, as before a normalisation, must not be held against each other.
+        largest = max(_largest(value) for value in plain)
+        return all(
+            torch.allclose(*pair, rtol=1e-3, atol=1e-4 * largest, equal_nan=True)
+            for pair in zip(other, plain, strict=True)
+        )
 
     def _trial(self) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -228,7 +236,9 @@ def second_derivatives() -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+            # Which way is faster is measured; that torch has not written one of them well is nothing a user could change.
+            warnings.filterwarnings("ignore", message="There is a performance drop")
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -353,9 +363,9 @@ def _outputs_alike(actual: Any, expected: Any) -> bool:
 
 def _alike(actual: Tensor, expected: Tensor) -> bool:
     return actual.shape == expected.shape and torch.allclose(
-        actual,
-        expected,
-        rtol=1e-3,
-        atol=1e-4 * float(expected.detach().abs().max()) if expected.numel() else 0.0,
-        equal_nan=True,
+        actual, expected, rtol=1e-3, atol=1e-4 * _largest(expected), equal_nan=True
     )
+
+
+def _largest(value: Tensor) -> float:
+    return float(value.detach().nan_to_num().abs().max()) if value.numel() else 0.0

@@ -76,10 +76,10 @@ class WithCamHead(CamClassifier):
         head: the linear layer on the (mean-pooled) features. Other modules can be there too, but CAM cannot explain them.
     """
 
-    def __init__(self, body: nn.Module, head: nn.Linear) -> None:
+    def __init__(self, body: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.body = body
-        self.head = head
+        self.head = cast(nn.Linear, head)
 
     @property
     def stages(self) -> Sequence[nn.Module]:

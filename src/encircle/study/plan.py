@@ -118,6 +118,7 @@ class _Planner:
         self.root, self.device, self.gpus, self.limit = root, device, gpus, limit
         self.tasks: dict[str, Task] = {}
         self.wanted: dict[str, int] = {}
+        self._tried: set[str] = set()
         self._data: Callable[[str, int], tuple[DataSet, str]] = lru_cache(maxsize=4)(self._load)
 
     def _load(self, settings: str, seed: int) -> tuple[DataSet, str]:
@@ -129,7 +130,7 @@ class _Planner:
         self._loading = case = located(run.case, self.root)
         data, fingerprint = self._data(repr(case.data), case.seed)
         described = run.case.model_dump(mode="json")
-        rehearse(Audit.from_case(case, data=data, described=described))  # this machine may have no accelerator
+        rehearse(Audit.from_case(case, data=data, described=described), self._tried)  # this machine may have no accelerator
         audit = Audit.from_case(case, self.device, data=data, described=described)
         return _RunTasks(self, run, audit, fingerprint).all()
 
