@@ -69,7 +69,7 @@ class Budget:
     def movable(self, base: Float[Tensor, "n *shape"], legal: Legal) -> Bool[Tensor, "n *shape"]:
         """Which entries of these bases can have another value, all that may move being moved alike as far as the ball lets them.
 
-        Steps of 8-bit files, integers and categories may be further away than the ball reaches, and floating point may not tell so small a change apart.
+        Steps of 8-bit files, integers and categories may be further away than the ball reaches, and what is no more than the slack of a check is no change.
         """
         free = torch.ones_like(base, dtype=torch.bool)
         for position, column in (legal.columns or {}).items():
@@ -77,7 +77,7 @@ class Budget:
         entries = max(int(free[:1].sum()), 1)
         radius = self.epsilon if self.norm == "linf" else self.epsilon / math.sqrt(entries)
         corners = (self.project(torch.where(free, base + side * radius, base), base, legal) for side in (1, -1))
-        return torch.stack([corner != base for corner in corners]).any(dim=0)
+        return torch.stack([(corner - base).abs() > _TOLERANCE for corner in corners]).any(dim=0)
 
     def project(
         self, samples: Float[Tensor, "n *shape"], base: Float[Tensor, "n *shape"], legal: Legal

@@ -314,6 +314,11 @@ class Audit:
             columns={list(self.data.features).index(name): column for name, column in self.data.columns.items()}
         )
 
+    def poison_in_words(self) -> str:
+        """How many samples are poisoned for each target, and what share of the training set that is."""
+        count, clean = self.budget.size(len(self.data.train)), len(self.data.train)
+        return f"{count} poison samples a target, {count / clean:.1%} of the {clean} training samples"
+
     def plan(self) -> dict[str, int]:
         """How many pieces of each kind of work there are, for a dry run and for progress."""
         targets = self.targets if isinstance(self.targets, int) else len(self.targets)

@@ -78,8 +78,7 @@ def run_audit(audit: Audit, runs: Path | str = "runs", reporter: Reporter | None
 
 def _run(audit: Audit, runs: Path, reporter: Reporter) -> Judgement:
     available(audit.device)
-    if audit.threads > (here := os.cpu_count() or 1):
-        raise InputError(f"{audit.threads} threads are more than the {here} that this machine has; lower threads.")
+    check_threads(audit.threads)
     fingerprint = audit.data.check()
     rehearse(audit)
     folder = run_folder(audit, runs, fingerprint)
@@ -137,6 +136,16 @@ def run_identity(audit: Audit, fingerprint: str) -> str:
     return digest([described | {"data": data}, audit.digests, RESULTS_VERSION, fingerprint])
 
 
+def check_threads(count: int) -> None:
+    """Refuse more threads than this machine has: they would take turns, and slow each other.
+
+    Raises:
+        InputError: there are not so many.
+    """
+    if count > (here := os.cpu_count() or 1):
+        raise InputError(f"{count} threads are more than the {here} that this machine has; lower threads.")
+
+
 @contextmanager
 def computing(threads: int) -> Iterator[None]:
     """Compute as an audit does: with so many CPU threads, on which rounding depends, and kernels that can be differentiated twice."""
@@ -175,7 +184,9 @@ def finish_run(
         label_kept=audit.judging.label_kept,
         minimum_targets=audit.judging.minimum_targets,
     )
-    write_json(folder / "verdict.json", {**summary, "case": _case_in_words(audit, goals)})
+    write_json(
+        folder / "verdict.json", {**summary, "case": _case_in_words(audit, goals), "notes": list(audit.data.notes)}
+    )
     parts.discard()
     return judgement_of(folder)
 
@@ -210,7 +221,6 @@ def _environment(audit: Audit, rows: Sequence[int], fingerprint: str, seconds: M
             "pretrain": 0 if data.pretrain is None else len(data.pretrain),
             "classes": list(data.classes),
             "features": list(data.features),
-            "notes": list(data.notes),
             "shape": list(data.shape),
         },
         "targets": [

@@ -63,6 +63,9 @@ def audit(
             rehearse(planned)
             work = planned.plan()
             answers.print(escape(f"{case.title}: " + ", ".join(f"{count} x {kind}" for kind, count in work.items())))
+            answers.print(escape(f"{case.title}: {planned.poison_in_words()}"))
+            for note in planned.data.notes:
+                answers.print(escape(f"{case.title}: {note}"))
             if planned.surplus:
                 stages = ", ".join(sorted({name.partition(".")[0] for name in planned.surplus}))
                 answers.print(escape(f"The checkpoint's {stages} have no place in the network and are left out."))
@@ -124,6 +127,8 @@ def _show_verdicts(cases: Sequence[Case], results: Sequence[Judgement | Encircle
                 f"{arm['label_kept']['mean'] or 0:.0%}",
             )
         show(table)
+        for note in result.summary.get("notes", []):
+            answers.print(note, markup=False, soft_wrap=True)
     words = "Mean over targets and victims of fresh seeds, with 95 % intervals where they are claimed."
     answers.print()
     answers.print(words, style="italic")

@@ -42,8 +42,21 @@ Kind = Annotated[
 Address = Annotated[
     str | None, typer.Option(help="host:port of a running Ray cluster; without it Ray is started here, on loopback.")
 ]
+
+
+def _sane(cpus: int | None) -> int | None:
+    most = _MOST_PER_PROCESSOR * (os.cpu_count() or 1)
+    if cpus is not None and cpus > most:
+        raise InputError(f"--cpus {cpus} is more than this machine can do at a time; give at most {most}.")
+    return cpus
+
+
+_MOST_PER_PROCESSOR = 8
+"""Workers a processor: more only take each other's memory."""
+
 Cpus = Annotated[
-    int | None, typer.Option(min=1, help="Threads that this machine's workers share; default: all that it has.")
+    int | None,
+    typer.Option(min=1, callback=_sane, help="Threads that this machine's workers share; default: all that it has."),
 ]
 Minutes = Annotated[
     float | None, typer.Option(min=0, help="Begin nothing new after so many minutes; go on later with `resume`.")
@@ -195,6 +208,11 @@ def say_what_would_be_done(file: StudyFile, origin: str, cpus: int | None, devic
     answers.print(
         f"{study.title}: {len(study.runs)} runs in {len(study.cells)} cells, {len(todo.tasks)} tasks", markup=False
     )
+    counts = sorted({planned.poison for planned in todo.runs})
+    span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    answers.print(f"{span} poison samples a target", markup=False)
+    for note in todo.notes:
+        answers.print(note, markup=False, soft_wrap=True)
     table = Table("", "tasks", "without sharing", "one after another")
     workers = cpus or len(os.sched_getaffinity(0))
     expected = forecast(todo, Path(), workers, lambda what: messages.print(what, style="dim", markup=False))

@@ -312,7 +312,7 @@ def _provenance(run: SavedRun) -> list[tuple[str, str]]:
     return [
         ("Run", environment["run_id"]),
         ("Data", f"{data['name']}, {rows}"),
-        *(("Of the data", str(note)) for note in data.get("notes") or []),
+        *(("Of the data", str(note)) for note in run.verdict.get("notes") or []),
         ("Data fingerprint", data["fingerprint"]),
         ("Seeds", ", ".join(f"{name} {value}" for name, value in seeds.items()) or "see the case"),
         (

@@ -52,11 +52,13 @@ class Planned:
         run: the run.
         task: id of the task that ends it.
         folder: its run folder, by name below `runs/`.
+        poison: samples that are poisoned for each of its targets; 0 where that was not worked out.
     """
 
     run: Run
     task: str
     folder: str
+    poison: int = 0
 
 
 @final
@@ -69,12 +71,14 @@ class Plan:
         tasks: each after those it needs.
         wanted: how many tasks of each kind the runs need if each is counted for itself.
         device: where models are trained.
+        notes: what was left out or changed while data were read.
     """
 
     runs: tuple[Planned, ...]
     tasks: tuple[Task, ...]
     wanted: dict[str, int]
     device: str
+    notes: tuple[str, ...] = ()
 
 
 def plan(study: Study, root: Path, *, device: str = "cpu", gpus: float = 0.0) -> Plan:
@@ -100,7 +104,7 @@ def plan(study: Study, root: Path, *, device: str = "cpu", gpus: float = 0.0) ->
     shared = sorted((task for task in planner.tasks.values() if task.kind in SHARED), key=lambda t: order.index(t.kind))
     first = [task for task in shared if task.kind != "unexplained"]
     rest = [task for task in planner.tasks.values() if task.kind not in SHARED or task.kind == "unexplained"]
-    return Plan(tuple(runs), (*first, *rest), planner.wanted, device)
+    return Plan(tuple(runs), (*first, *rest), planner.wanted, device, tuple(planner.notes))
 
 
 def located(case: Case, root: Path) -> Case:
@@ -118,6 +122,7 @@ class _Planner:
         self.root, self.device, self.gpus, self.limit = root, device, gpus, limit
         self.tasks: dict[str, Task] = {}
         self.wanted: dict[str, int] = {}
+        self.notes: dict[str, None] = {}
         self._tried: set[str] = set()
         self._data: Callable[[str, int], tuple[DataSet, str]] = lru_cache(maxsize=4)(self._load)
 
@@ -129,8 +134,11 @@ class _Planner:
         """The tasks of one run; returns its last."""
         self._loading = case = located(run.case, self.root)
         data, fingerprint = self._data(repr(case.data), case.seed)
+        self.notes |= dict.fromkeys(data.notes)
         described = run.case.model_dump(mode="json")
-        rehearse(Audit.from_case(case, data=data, described=described), self._tried)  # this machine may have no accelerator
+        rehearse(
+            Audit.from_case(case, data=data, described=described), self._tried
+        )  # this machine may have no accelerator
         audit = Audit.from_case(case, self.device, data=data, described=described)
         return _RunTasks(self, run, audit, fingerprint).all()
 
@@ -185,7 +193,7 @@ class _RunTasks:
         task = self.planner.task(
             "run", identity, audit.title, self.spec, needs=ends, cpus=audit.threads, here=True, folder=folder
         )
-        return Planned(self.run, task, folder.removeprefix("runs/"))
+        return Planned(self.run, task, folder.removeprefix("runs/"), audit.budget.size(len(audit.data.train)))
 
     def _data(self) -> list[str]:
         """The decoded data and the files of the case: read on the driver's machine, where they lie."""

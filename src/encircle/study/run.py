@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ..audit.run import check_threads
 from ..core import InputError
 from ..jobs.cluster import ClusterExecutor
 from ..jobs.driver import Driver, Listener
@@ -14,6 +15,7 @@ from ..jobs.local import LocalExecutor
 from ..jobs.store import status
 from ..jobs.task import Executor, Tally
 from ..run_folder import DamagedError, load_run
+from ..training.fit import available
 from .folder import Conclusion, conclude, note_plan, noted_runs, reopen
 from .grid import Study
 from .judge import Missing
@@ -66,6 +68,8 @@ def go_on(
         KeyboardInterrupt: after everything was stopped cleanly.
     """
     study = reopen(root)
+    if isinstance(executor, LocalExecutor):
+        _check_machine(study, device)
     todo = plan(study, root, device=device, gpus=gpus)
 
     def hear(name: str, facts: Mapping[str, Any]) -> None:
@@ -78,6 +82,13 @@ def go_on(
     driver = Driver(root, todo.tasks, executor, listener=hear, again=again, only=asked)
     tally = driver.run(seconds=None if minutes is None else 60 * minutes)
     return _conclude(root, study, tally, only)
+
+
+def _check_machine(study: Study, device: str) -> None:
+    """Refuse a device or more threads than this machine has, where it is this machine that works."""
+    available(device)
+    for run in study.runs:
+        check_threads(run.case.threads)
 
 
 def standing(root: Path) -> tuple[Tally, list[tuple[str, float]]]:

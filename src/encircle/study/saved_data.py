@@ -37,6 +37,7 @@ def save_data(data: DataSet, folder: Path) -> None:
         "features": list(data.features),
         "boxes": {str(row): list(box) for row, box in data.boxes.items()},
         "columns": _COLUMNS.dump_python(dict(data.columns), mode="json"),
+        "notes": list(data.notes),
         "labels": {},
     }
     for part in _PARTS:
@@ -77,6 +78,7 @@ def load_data(folder: Path) -> DataSet:
             features=facts["features"],
             boxes={int(row): (box[0], box[1], box[2], box[3]) for row, box in facts["boxes"].items()},
             columns=_COLUMNS.validate_python(facts["columns"]),
+            notes=tuple(facts.get("notes", ())),
         )
     except (InputError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
         raise StorageError(
