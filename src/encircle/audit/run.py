@@ -278,14 +278,18 @@ def _slug(text: str) -> str:
 
 
 def claim(audit: Audit, folder: Path, fingerprint: str) -> None:
-    """Make the run folder this audit's, or refuse one that another case made."""
+    """Make the run folder this audit's, or refuse one that another case made; a case file of this audit that was damaged is written anew."""
     path, identity = folder / "case.yaml", run_identity(audit, fingerprint)
+    content = {"encircle_run": identity, **audit.describe()}
     if not path.exists():
-        write_text(path, dump({"encircle_run": identity, **audit.describe()}))
+        write_text(path, dump(content))
         return
     try:
         known = load(path.read_text(encoding="utf-8"), str(path))
     except (InputError, UnicodeDecodeError):
         known = None
-    if not isinstance(known, dict) or known.get("encircle_run") != identity:
+    if isinstance(known, dict) and known.get("encircle_run") == identity:
+        if set(known) != set(content):
+            write_text(path, dump(content))
+    else:
         raise InputError(f"{folder} was made by another case; choose another folder with --runs, or delete it.")
