@@ -183,3 +183,42 @@ def test_what_nobody_reads_any_more_ends_quietly(arguments: list[str], closed: s
     if closed == "stdout":
         assert "Traceback" not in done.stderr
         assert "Exception" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize(
+    ("arguments", "full", "code"),
+    [(["list", "cases"], "stdout", 3), (["audit", "nowhere.yaml"], "stderr", 2), (["audit", "--no"], "stderr", 3)],
+)
+def test_a_full_disk_below_what_is_printed_is_no_verdict(arguments: list[str], full: str, code: int) -> None:
+    with Path("/dev/full").open("w") as device:
+        done = subprocess.run(
+            [sys.executable, "-m", "encircle", *arguments],
+            env={**os.environ, "PYTHONPATH": str(HERE / "src")},
+            stdout=device if full == "stdout" else subprocess.PIPE,
+            stderr=device if full == "stderr" else subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == code
+    if full == "stdout":
+        assert done.stderr.startswith("error: cannot write")
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_init_on_a_full_disk(tmp_path: Path) -> None:
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100));"
+        "from encircle.cli import main; sys.argv = ['encircle', 'init', 'case.yaml']; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(HERE / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: cannot write case.yaml: File too large; free some space")
+    assert list(tmp_path.iterdir()) == []

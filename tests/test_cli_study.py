@@ -140,7 +140,8 @@ def test_what_is_not_there_is_one_sentence(
         (("--address", "127.0.0.1:1"), "say --executor ray too"),
         (("--executor", "ray", "--address", "127.0.0.1:1"), "no Ray cluster answers at 127.0.0.1:1"),
         (("--executor", "ray", "--address", "nonsense"), "write host:port"),
-        (("--device", "toaster"), "there is no device 'toaster'"),
+        (("--device", "toaster"), "finds no device 'toaster'"),
+        (("--cpus", "100000"), "--cpus 100000 is more than this machine can do at a time; give at most "),
     ],
 )
 def test_where_it_cannot_run_is_one_sentence(

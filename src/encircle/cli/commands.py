@@ -45,6 +45,6 @@ def run() -> int:
 
 
 def _refuse(error: EncircleError) -> int:
-    with suppress(ClosedStreamError):
+    with suppress(ClosedStreamError, OSError):  # what cannot be said is still in the exit code
         messages.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
     return error.exit_code
