@@ -62,20 +62,36 @@ def test_the_readme_shows_the_committed_evidence() -> None:
 
 @pytest.mark.parametrize(("folder", "count"), [("evidence", 4), ("kdd21/table1", 2), ("kdd21/table2", 2)], ids=str)
 def test_the_committed_verdicts_follow_from_the_committed_scores(folder: str, count: int) -> None:
-    import json
+    from encircle.reproduce.packed import unpack
 
-    folders = sorted((HERE / "results" / folder).glob("*/verdict.json"))
-    assert len(folders) == count
-    for file in folders:
-        kept = json.loads(file.read_text())
-        again = tool("rejudge").judged_anew(file)
-        assert (kept["label_kept_threshold"], kept["minimum_targets"]) == (0.9, 5)
-        assert {key: again[key] for key in ("verdict", "sentence", "undefined")} == {
-            key: kept[key] for key in ("verdict", "sentence", "undefined")
-        }
-        for mine, theirs in zip(again["arms"], kept["arms"], strict=True):
+    runs = unpack(HERE / "results" / folder)
+    assert len(runs) == count
+    for run in runs.values():
+        again = tool("rejudge").judged_anew(run.verdict, run.table("scores"))
+        assert (run.verdict["label_kept_threshold"], run.verdict["minimum_targets"]) == (0.9, 5)
+        for key in ("verdict", "sentence", "undefined"):
+            assert again[key] == run.verdict[key]
+        for judged, committed in zip(again["arms"], run.verdict["arms"], strict=True):
             for key in ("jaccard", "jaccard_change", "l1", "l1_change", "label_kept", "accuracy_change"):
-                assert mine[key] == pytest.approx(theirs[key])
+                assert judged[key] == pytest.approx(committed[key])
+
+
+def test_what_is_judged_anew_is_packed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dataclasses import replace
+
+    from encircle.reproduce.packed import pack, unpack
+
+    run = unpack(HERE / "results" / "evidence")["digits-cam"]
+    pack({"right": run, "wrong": replace(run, verdict={**run.verdict, "verdict": "PASS"})}, tmp_path / "study")
+    assert dict(tool("rejudge").rejudge_packed(tmp_path / "study")) == {"wrong": "PASS -> FAIL"}
+    assert {name: found.verdict for name, found in unpack(tmp_path / "study").items()} == dict.fromkeys(
+        ("right", "wrong"), run.verdict
+    )
+    assert dict(tool("rejudge").rejudge_packed(tmp_path / "study")) == {}
+
+
+def test_results_are_few_files() -> None:
+    assert sum(path.is_file() for path in (HERE / "results").rglob("*")) < 60
 
 
 @pytest.mark.parametrize(
@@ -101,7 +117,7 @@ def test_the_picture_of_strength_shows_every_attack_of_every_case_where_it_came(
     dots = {dots.get_label(): dots.get_offsets() for dots in ax.collections}
     assert [text.get_text() for text in legend.get_texts()] == list(dots)
     controls = dots.pop("strongest control of the selected")
-    cases = [json.loads(file.read_text()) for file in sorted((HERE / "results/strength/reach").glob("*.json"))]
+    cases = list(json.loads((HERE / "results" / "strength" / "reach.json").read_text("utf-8")).values())
     assert [" ".join(label.get_text().split()) for label in ax.get_yticklabels()] == [case["title"] for case in cases]
     assert sum(map(len, dots.values())) == sum(len(case["rows"]) for case in cases)
     intervals = sorted(tuple(line.get_xdata()) for line in ax.lines if line.get_linewidth() > 1)
@@ -118,57 +134,58 @@ def test_the_picture_of_strength_shows_every_attack_of_every_case_where_it_came(
 
 
 def test_every_result_about_strength_has_the_command_that_it_came_from(tmp_path: Path) -> None:
-    import json
     import shlex
 
     from encircle.audit.case_file import assign_text
     from encircle.cli.audits import load_case
     from encircle.strength.ablation import FACTORS, varied
-    from encircle.strength.page import commands_of
+    from encircle.strength.page import COMMANDS, commands_of, results_of
     from encircle.strength.reached import PUBLISHED, variants_of
 
     (tmp_path / "weights").touch()
     cells = [sys.executable, str(HERE / "tools" / "cells.py"), str(tmp_path), "--weights", str(tmp_path / "weights")]
     subprocess.run(cells, check=True)
-    commands = commands_of(HERE / "results" / "strength")
-    for file in sorted((HERE / "results" / "strength").glob("*/*.json")):
-        found = json.loads(file.read_text())
-        words = shlex.split(commands[file.parent.name][file.stem])[2:]
+    folder = HERE / "results" / "strength"
+    commands = commands_of(folder)
+    results = {(kind, name): result for kind in COMMANDS for name, result in results_of(folder, kind).items()}
+    assert len(results) == 21
+    for (kind, stem), result in results.items():
+        words = shlex.split(commands[kind][stem])[2:]
         flags = ("--set", "--selected", "--supposed")
-        given = {name: [value for flag, value in pairwise(words) if flag == name] for name in flags}
-        place = tmp_path / words[0]
-        case = load_case(str(place) if place.is_file() else words[0], given["--set"], outside=True).model_dump(
+        values = {name: [value for flag, value in pairwise(words) if flag == name] for name in flags}
+        path = tmp_path / words[0]
+        case = load_case(str(path) if path.is_file() else words[0], values["--set"], outside=True).model_dump(
             mode="json"
         )
-        if file.parent.name == "budget":
-            known, kept = {"": {"attack": case["attack"]}}, {"": {"attack": found["attack"]}}
-            size = found["doses"][0]
-        elif file.parent.name == "ablation":
-            kept = {row["name"]: {"attack": row["attack"]} for row in found["rows"] if row["phase"] == "choice"}
-            known = {name: {"attack": varied(case["attack"], FACTORS.get(name, {}))} for name in kept}
-            size = found["rows"][0]
+        if kind == "budget":
+            planned, committed = {"": {"attack": case["attack"]}}, {"": {"attack": result["attack"]}}
+            size = result["doses"][0]
+        elif kind == "ablation":
+            committed = {row["name"]: {"attack": row["attack"]} for row in result["rows"] if row["phase"] == "choice"}
+            planned = {name: {"attack": varied(case["attack"], FACTORS.get(name, {}))} for name in committed}
+            size = result["rows"][0]
         else:
-            told: dict[str, dict[str, Any]] = {"--selected": {}, "--supposed": {}}
-            for name, settings in told.items():
-                for setting in given[name]:
+            variants: dict[str, dict[str, Any]] = {"--selected": {}, "--supposed": {}}
+            for name, settings in variants.items():
+                for setting in values[name]:
                     assign_text(settings, setting, name)
-            known = variants_of(case, *told.values())
-            kept = {row["name"]: row["settings"] for row in found["rows"]}
-            size = found["rows"][0]
-            assert set(known) == set(kept)
-            assert found["explainer"] == case["explainer"]["kind"]
-        assert (found["title"], size["targets"], size["victims"]) == (case["title"], case["targets"], case["victims"])
-        for name, settings in kept.items():
+            planned = variants_of(case, *variants.values())
+            committed = {row["name"]: row["settings"] for row in result["rows"]}
+            size = result["rows"][0]
+            assert set(planned) == set(committed)
+            assert result["explainer"] == case["explainer"]["kind"]
+        assert (result["title"], size["targets"], size["victims"]) == (case["title"], case["targets"], case["victims"])
+        for name, settings in committed.items():
             # What the letter of the paper is was read otherwise before; the page says where.
-            mine = {
+            attack = {
                 key: value
                 for key, value in settings["attack"].items()
-                if key in known[name]["attack"] and not (name == PUBLISHED and key == "decay")
+                if key in planned[name]["attack"] and not (name == PUBLISHED and key == "decay")
             }
-            assert mine == {key: known[name]["attack"][key] for key in mine}, (file, name)
+            assert attack == {key: planned[name]["attack"][key] for key in attack}, (kind, stem, name)
             assert {key: settings[key] for key in settings if key != "attack"} == {
-                key: known[name][key] for key in settings if key != "attack"
-            }, (file, name)
+                key: planned[name][key] for key in settings if key != "attack"
+            }, (kind, stem, name)
 
 
 def test_nothing_of_the_place_it_was_made_in() -> None:

@@ -12,25 +12,25 @@ from pathlib import Path
 
 from encircle.reproduce.gather import gather
 from encircle.reproduce.kdd21 import PARTS
+from encircle.reproduce.packed import pack, unpack
 from encircle.reproduce.page import page as text_of
 from encircle.reproduce.page import write_page
+from encircle.reproduce.results import FIGURE4
 
 HERE = Path(__file__).resolve().parent.parent
 RESULTS = HERE / "results" / "kdd21"
 
 
 def collect(folder: Path) -> None:
-    """Copy the results of the studies that are there, finished cells only."""
+    """Copy the results of the studies that are there, finished cells only; notes beside them stay."""
     studies = [name for name in PARTS if (folder / name / "study.json").is_file()]
     for cell, why in gather(folder, studies, "standard").items():
         sys.stdout.write(f"not finished: {cell}: {why}\n")
-    for name in [*studies, "figure4.safetensors"]:
-        source = folder / "results" / name
-        if source.is_dir():
-            shutil.rmtree(RESULTS / name, ignore_errors=True)
-            shutil.copytree(source, RESULTS / name)
-        elif source.is_file():
-            shutil.copy(source, RESULTS / name)
+    results = folder / "results"
+    for name in studies:
+        pack(unpack(results / name), RESULTS / name)
+    if (results / FIGURE4).is_file():
+        shutil.copy(results / FIGURE4, RESULTS / FIGURE4)
 
 
 def page() -> str:

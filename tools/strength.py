@@ -1,13 +1,11 @@
 """Keep finished ablations, reaches and budgets, and write the page about strength: `python tools/strength.py studies/digits-cam-reach ...`.
 
-Copies each folder's `ablation.json`, `reach.json` or `smallest.json` to `results/strength/`, and makes `docs/strength.md` and its picture from what is
-there. With no folder, they are made again.
+Takes each folder's `ablation.json`, `reach.json` or `smallest.json` into the file of its kind in `results/strength/`, and makes `docs/strength.md` and its
+picture from what is there. With no folder, they are made again.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 import sys
 import textwrap
 from pathlib import Path
@@ -16,8 +14,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from encircle.core import InputError
-from encircle.storage import write_text
+from encircle.storage import read_json, write_json, write_text
 from encircle.strength.page import page as text_of
+from encircle.strength.page import results_of
 from encircle.strength.reached import BEST_IMF, GUESSED, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
 
 HERE = Path(__file__).resolve().parent.parent
@@ -45,9 +44,7 @@ def page() -> str:
 
 def picture() -> Figure:
     """How far each attack bends each case's explanation, with intervals where there are any."""
-    cases: list[dict[str, Any]] = [
-        json.loads(file.read_text("utf-8")) for file in sorted((RESULTS / "reach").glob("*.json"))
-    ]
+    cases: list[dict[str, Any]] = list(results_of(RESULTS, "reach").values())
     figure = Figure(figsize=(8.5, 1.1 + 0.62 * len(cases)), dpi=130, layout="constrained")
     ax = figure.subplots()
     for place in range(0, len(cases), 2):
@@ -86,8 +83,8 @@ def main() -> None:
             sys.exit(
                 f"{folder} holds none of {', '.join(FILES.values())}; name folders that `encircle ablate`, `reach` or `budget` finished."
             )
-        (RESULTS / kind).mkdir(parents=True, exist_ok=True)
-        shutil.copy(folder / FILES[kind], RESULTS / kind / f"{folder.name.removesuffix(f'-{kind}')}.json")
+        name, result = folder.name.removesuffix(f"-{kind}"), read_json(folder / FILES[kind])
+        write_json(RESULTS / f"{kind}.json", {**results_of(RESULTS, kind), name: result})
     try:
         text = page()
     except InputError as error:

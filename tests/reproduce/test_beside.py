@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 from statistics import mean
 
-import polars as pl
 import pytest
 
 from encircle.reproduce.beside import NOTE, PER_CLASS, accuracy_by_class, measures, settings_of_cells
@@ -22,8 +21,9 @@ def entries(table: str, first: str) -> list[str]:
 
 
 def rows(cell: CellResult, arm: str) -> list[dict[str, float]]:
-    frame = pl.read_parquet((cell.folder / "scores.parquet").read_bytes())
-    return [row for row in frame.to_dicts() if row["arm"] == arm and row["seed"] < cell.verdict["victims"]]
+    return [
+        row for row in cell.table("scores").to_dicts() if row["arm"] == arm and row["seed"] < cell.verdict["victims"]
+    ]
 
 
 @pytest.mark.parametrize("name", ["table1", "table2"])

@@ -172,7 +172,7 @@ def test_committed_cells_have_the_settings_of_the_preset(part: Part, weights: Pa
     committed = read_cells(Path(__file__).resolve().parents[2] / "results" / "kdd21" / part)
     assert set(committed) == set(planned)
     for name, cell in committed.items():
-        found, wanted = yaml.safe_load((cell.folder / "case.yaml").read_text()), planned[name].model_dump(mode="json")
+        found, wanted = yaml.safe_load(cell.run.case), planned[name].model_dump(mode="json")
         for key in (
             "model",
             "recipe",

@@ -18,6 +18,7 @@ from encircle.reproduce.page import page, write_page
 from encircle.reproduce.paper import PUBLISHED
 from encircle.reproduce.results import Convergence, claims, convergence, read_cells, read_figure4, runs_of
 from encircle.reproduce.tables import TABLES, rows_of
+from tests.test_documents import tool
 
 PICTURES = ("kdd21-figure4.png", "kdd21-figure5.png")
 
@@ -62,7 +63,7 @@ def test_tables_show_the_papers_numbers_beside_those_of_the_runs(smoke: Path) ->
 def test_means_are_those_of_the_scores(smoke: Path) -> None:
     for name in TABLES:
         for cell in read_cells(smoke / "results" / name).values():
-            scores = pl.read_parquet(cell.folder / "scores.parquet").filter(pl.col("arm") == "imf")
+            scores = cell.table("scores").filter(pl.col("arm") == "imf")
             means = scores.group_by("target").agg(pl.col("l1").mean()).get_column("l1")
             assert cell.attack["l1"]["mean"] == pytest.approx(means.mean())
 
@@ -81,9 +82,9 @@ def test_the_page_is_made_from_the_results_alone(smoke: Path, tmp_path: Path) ->
 def test_what_is_kept_holds_no_photograph(smoke: Path) -> None:
     kept = {path.name for path in (smoke / "results").rglob("*") if path.is_file()}
     assert kept == {
-        "case.yaml", "cell.json", "environment.json", "figure4.safetensors", "history.parquet", "poisons.parquet",
-        "preset.json", "scores.parquet", "verdict.json",
+        "facts.json", "figure4.safetensors", "history.parquet", "poisons.parquet", "preset.json", "scores.parquet",
     }  # fmt: skip
+    assert not (smoke / "results" / "table1" / "history.parquet").exists()
     maps = read_figure4(smoke / "results")
     assert maps is not None
     assert {name.split("/")[1] for name in maps} == {"goal", "normal", "manipulated"}
@@ -92,7 +93,7 @@ def test_what_is_kept_holds_no_photograph(smoke: Path) -> None:
 
 def test_nothing_kept_names_this_machine(smoke: Path) -> None:
     for path in (smoke / "results").rglob("*"):
-        if path.suffix in {".yaml", ".json"}:
+        if path.suffix == ".json":
             assert str(smoke) not in path.read_text(encoding="utf-8"), path
 
 
@@ -121,8 +122,8 @@ def test_an_unfinished_cell_is_said_to_be(smoke: Path, tmp_path: Path) -> None:
 
 def test_damaged_results_are_named(smoke: Path, tmp_path: Path) -> None:
     shutil.copytree(smoke / "results", tmp_path / "results")
-    (tmp_path / "results" / "table1" / "dogs-cam" / "verdict.json").write_text("{")
-    with pytest.raises(InputError, match="dogs-cam is damaged"):
+    (tmp_path / "results" / "table1" / "facts.json").write_text("{")
+    with pytest.raises(InputError, match=r"a file of .*table1 is missing or damaged"):
         page(tmp_path / "results")
 
 
@@ -169,3 +170,23 @@ def test_histories_are_averaged_over_iterations_and_models(tmp_path: Path) -> No
     figure5(found, tmp_path / "a.png")
     figure5(found, tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_what_is_collected_into_the_repository_keeps_the_notes_there(
+    smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(smoke, tmp_path / "work")
+    note = tmp_path / "results" / "table2" / "note.md"
+    note.parent.mkdir(parents=True)
+    note.write_text("Read this.")
+    kdd21 = tool("kdd21")
+    monkeypatch.setattr(kdd21, "RESULTS", tmp_path / "results")
+    kdd21.collect(tmp_path / "work")
+    assert note.read_text() == "Read this."
+    for name in ("table1", "table2", "figure5"):
+        collected, original = (read_cells(folder / "results" / name) for folder in (tmp_path, smoke))
+        assert list(collected) == list(original)
+        for cell in collected:
+            assert collected[cell].verdict == original[cell].verdict
+            assert collected[cell].table("scores").equals(original[cell].table("scores"))
+    assert (tmp_path / "results" / "figure4.safetensors").is_file()

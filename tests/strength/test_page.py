@@ -11,7 +11,7 @@ import pytest
 from encircle.attacks.imf import TO_THE_LETTER
 from encircle.core import InputError
 from encircle.strength.ablation import AS_PUBLISHED, GIVEN, JOINT
-from encircle.strength.page import page
+from encircle.strength.page import page, results_of
 from encircle.strength.reached import BEST_IMF, GUESSED, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
 
 NOTHING = {"mean": None, "low": None, "high": None}
@@ -37,14 +37,15 @@ def row(name: str, phase: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def kept(results: Path, kind: str, name: str) -> Path:
-    (results / kind).mkdir(exist_ok=True)
-    return results / kind / f"{name}.json"
+def keep(results: Path, kind: str, name: str, result: object) -> None:
+    """Add a result to those of its kind."""
+    path = results / f"{kind}.json"
+    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.is_file() else {}), name: result}))
 
 
 def test_every_phase_has_its_table(tmp_path: Path) -> None:
     rows = [row("as given", "choice"), row("momentum", "choice"), row("as given", "report")]
-    kept(tmp_path, "ablation", "digits").write_text(json.dumps({"title": "Digits", "chosen": "momentum", "rows": rows}))
+    keep(tmp_path, "ablation", "digits", {"title": "Digits", "chosen": "momentum", "rows": rows})
     text = page(tmp_path)
     assert "### Digits" in text
     assert "## How far it reaches" not in text
@@ -62,8 +63,7 @@ def test_gains_of_all_cases_stand_at_a_glance(tmp_path: Path) -> None:
     digits = [row(GIVEN, "choice"), row("influence", "choice", gain=up), row("a choice of old", "choice", gain=NOTHING)]
     dogs = [row(GIVEN, "choice"), row("influence", "choice", gain=down), row("momentum 0.9", "choice", gain=around)]
     for title, rows in (("Digits", digits), ("Dogs", [*dogs, row("influence", "report", gain=up)])):
-        found = {"title": title, "chosen": GIVEN, "rows": rows}
-        kept(tmp_path, "ablation", title).write_text(json.dumps(found))
+        keep(tmp_path, "ablation", title, {"title": title, "chosen": GIVEN, "rows": rows})
     table = page(tmp_path).split("| choice | ")[1].split("\n\n")[0].splitlines()
     assert table == [
         "Digits | Dogs |",
@@ -77,8 +77,7 @@ def test_gains_of_all_cases_stand_at_a_glance(tmp_path: Path) -> None:
 def test_two_cases_of_one_title_have_a_column_each(tmp_path: Path) -> None:
     for name, gain in (("a", 0.1), ("b", 0.2)):
         rows = [row(GIVEN, "choice"), row("influence", "choice", gain=NOTHING | {"mean": gain})]
-        found = {"title": "Digits", "chosen": GIVEN, "rows": rows}
-        kept(tmp_path, "ablation", name).write_text(json.dumps(found))
+        keep(tmp_path, "ablation", name, {"title": "Digits", "chosen": GIVEN, "rows": rows})
     assert "| choice | Digits | Digits |\n|---|---|---|\n| influence | +0.10 | +0.20 |" in page(tmp_path)
 
 
@@ -90,31 +89,36 @@ def test_what_a_name_alone_does_not_tell_is_told(tmp_path: Path) -> None:
         row(JOINT, "together", attack=given | {"kind": "matching", "momentum": 0.9}),
         row(AS_PUBLISHED, "report", attack=letter | {"decay": True}),
     ]
-    path = kept(tmp_path, "ablation", "a")
-    path.write_text(json.dumps({"title": "A", "chosen": GIVEN, "rows": rows}))
+    keep(tmp_path, "ablation", "a", {"title": "A", "chosen": GIVEN, "rows": rows})
     text = page(tmp_path)
     assert "As given: kind imf, models 4, momentum 0.0." in text
     assert "Together: kind matching, momentum 0.9." in text
     assert "IMF to the letter has decay True, which the letter of the paper has not." in text
     rows[-1] = row(AS_PUBLISHED, "report", attack=letter)
-    path.write_text(json.dumps({"title": "A", "chosen": GIVEN, "rows": rows}))
+    keep(tmp_path, "ablation", "a", {"title": "A", "chosen": GIVEN, "rows": rows})
     assert "which the letter of the paper has not" not in page(tmp_path)
 
 
 @pytest.mark.parametrize("key", ["gain", "shift", "jaccard_attack", "l1_attack", "accuracy_change"])
 def test_what_is_undefined_says_so(key: str, tmp_path: Path) -> None:
     rows = [row("as given", "choice", **{key: NOTHING})]
-    kept(tmp_path, "ablation", "a").write_text(json.dumps({"title": "A", "chosen": "as given", "rows": rows}))
+    keep(tmp_path, "ablation", "a", {"title": "A", "chosen": "as given", "rows": rows})
     assert "undefined" in page(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "content", ["{", "[]", '{"title": "A", "chosen": "b", "rows": [{}]}', '{"title": "A", "chosen": "b", "rows": []}']
-)
+@pytest.mark.parametrize("result", [[], {"title": "A", "chosen": "b", "rows": [{}]}, {"title": "A", "rows": []}])
 @pytest.mark.parametrize("kind", ["ablation", "reach"])
+def test_a_damaged_result_is_named(kind: str, result: object, tmp_path: Path) -> None:
+    keep(tmp_path, kind, "broken", result)
+    with pytest.raises(InputError, match=rf"broken in .*{kind}\.json is damaged"):
+        page(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "3"])
+@pytest.mark.parametrize("kind", ["ablation", "reach", "budget"])
 def test_a_damaged_file_is_named(kind: str, content: str, tmp_path: Path) -> None:
-    kept(tmp_path, kind, "broken").write_text(content)
-    with pytest.raises(InputError, match=r"broken\.json is damaged"):
+    (tmp_path / f"{kind}.json").write_text(content)
+    with pytest.raises(InputError, match=rf"{kind}\.json is damaged"):
         page(tmp_path)
 
 
@@ -155,15 +159,14 @@ class TestReach:
             ),
         ]
         found = {"title": "Digits", "explainer": explainer, "device": "a device", "rows": rows}
-        kept(results, "reach", "digits").write_text(json.dumps(found))
+        keep(results, "reach", "digits", found)
         return page(results)
 
     def test_says_where_the_published_attack_is_not_to_the_letter(self, tmp_path: Path) -> None:
         assert "IMF as published has" not in self.text(tmp_path)
-        path = tmp_path / "reach" / "digits.json"
-        found = json.loads(path.read_text())
+        found = results_of(tmp_path, "reach")["digits"]
         found["rows"][0]["settings"]["attack"]["decay"] = True
-        path.write_text(json.dumps(found))
+        keep(tmp_path, "reach", "digits", found)
         assert "finished on a device. " in page(tmp_path)
         assert " IMF as published has decay True, which the letter of the paper has not." in page(tmp_path)
 
@@ -258,19 +261,16 @@ class TestReach:
 
     def test_who_knows_everything_has_no_such_table(self, tmp_path: Path) -> None:
         self.text(tmp_path)
-        path = tmp_path / "reach" / "digits.json"
-        found = json.loads(path.read_text())
-        path.write_text(json.dumps(found | {"rows": found["rows"][:4]}))
+        found = results_of(tmp_path, "reach")["digits"]
+        keep(tmp_path, "reach", "digits", {**found, "rows": found["rows"][:4]})
         assert "or another recipe" not in page(tmp_path)
 
     @pytest.mark.parametrize("lost", ["explainer", "rows"])
     def test_a_file_that_lacks_something_is_named(self, lost: str, tmp_path: Path) -> None:
         self.text(tmp_path)
-        path = kept(tmp_path, "reach", "digits")
-        found = json.loads(path.read_text())
-        found["rows"] = found["rows"][:1] if lost == "rows" else found["rows"]
-        path.write_text(json.dumps({key: value for key, value in found.items() if key != lost or lost == "rows"}))
-        with pytest.raises(InputError, match=r"digits\.json is damaged"):
+        found = dict(results_of(tmp_path, "reach")["digits"])
+        keep(tmp_path, "reach", "digits", found | {lost: found["rows"][:1] if lost == "rows" else "none known"})
+        with pytest.raises(InputError, match=r"digits in .*reach\.json is damaged"):
             page(tmp_path)
 
 
@@ -285,7 +285,7 @@ def test_how_little_is_enough_has_its_table(tmp_path: Path) -> None:
         "threshold": 0.2,
     }
     found["attack"] = {"kind": "influence", "repeats": 2}
-    kept(tmp_path, "budget", "digits").write_text(json.dumps(found))
+    keep(tmp_path, "budget", "digits", found)
     text = page(tmp_path)
     assert "6 targets x 2 victims, epsilon 0.1, threshold 0.2. Poison of 5 % is enough." in text
     assert "Attack: kind influence, repeats 2." in text
@@ -295,8 +295,7 @@ def test_how_little_is_enough_has_its_table(tmp_path: Path) -> None:
 def test_the_command_stands_with_its_case_alone(tmp_path: Path) -> None:
     rows = [row("as given", "choice")]
     for name in ("a", "b"):
-        found = {"title": name.upper(), "chosen": "as given", "rows": rows}
-        kept(tmp_path, "ablation", name).write_text(json.dumps(found))
+        keep(tmp_path, "ablation", name, {"title": name.upper(), "chosen": "as given", "rows": rows})
     (tmp_path / "commands.yaml").write_text("ablation:\n  b: digits-cam --set victims=2\nreach: {}\n")
     text = page(tmp_path)
     assert text.count("`encircle ablate") == 1

@@ -43,7 +43,7 @@ def settings_of_cells(cells: Mapping[str, CellResult]) -> str:
 
 
 def _settings(cell: CellResult) -> str:
-    case = read_yaml((cell.folder / "case.yaml").read_text("utf-8"), "case.yaml")
+    case = read_yaml(cell.run.case, "case.yaml")
     attack, recipe, goal = case["attack"], case["recipe"], case["goal"]
     start = {"scratch": "from scratch", "checkpoint": "from shared weights"}[recipe["start"]]
     frozen = f", {recipe['frozen_stages']} stages frozen" if recipe["frozen_stages"] else ""

@@ -74,7 +74,7 @@ def _ceilings(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]
 
 def unbent(cell: CellResult) -> tuple[int, int] | None:
     """How many models stayed the clean victims that they began as, because no attempt kept label and accuracy and came nearer; and of how many."""
-    if not (cell.folder / "scores.parquet").is_file():
+    if "scores" not in cell.run.tables:
         return None
     scores = cell.table("scores").select("target", "seed", "arm", "l1", "jaccard")
     bent, clean = (scores.filter(pl.col("arm") == arm).drop("arm") for arm in ("ceiling", "clean"))

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from ..report.formats import decimal, plain_estimate
@@ -180,7 +179,7 @@ def _figure4_scores(maps: Mapping[str, NDArray[np.float32]]) -> str:
 
 def _convergence(results: Path) -> Convergence | None:
     for cell in read_cells(results / "figure5").values():
-        return convergence(pl.read_parquet(cell.folder / "history.parquet"))
+        return convergence(cell.table("history"))
     return None
 
 

@@ -1,9 +1,8 @@
-"""What a reproduction found, as small files that a page can be made from without models, data or pictures of dogs."""
+"""The results of a reproduction: a page can be made from them without models, data or pictures of dogs."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +17,10 @@ from ..core import InputError
 from ..goals import REGIONS
 from ..report.formats import decimal, plain_estimate
 from ..run_folder import SavedRun, load_run
-from ..storage import write_bytes, write_json
+from ..storage import write_bytes
 from ..study.folder import noted_runs, reopen
+from .packed import RunRecord, pack, read_run, unpack
 from .paper import ACCURACY_LOSS, L1_BELOW_WM, LABEL_KEPT, PUBLISHED
-
-KEPT = ("case.yaml", "environment.json", "verdict.json", "scores.parquet", "poisons.parquet")
-"""Files of a run that are kept; maps, poison and pictures, which hold the data themselves, stay behind."""
-
-HISTORY = "history.parquet"
-"""Kept of the study of convergence alone: it is larger than all the rest."""
 
 FIGURE4 = "figure4.safetensors"
 
@@ -34,59 +28,63 @@ FIGURE4 = "figure4.safetensors"
 def runs_of(root: Path) -> dict[str, Path | None]:
     """The run folders of a study by the names of their cells; None for one that is not finished."""
     study = reopen(root)
-    found: dict[str, Path | None] = {}
+    folders: dict[str, Path | None] = {}
     for planned in noted_runs(root, study):
-        labels = [axis.labels[place] for axis, place in zip(study.axes, planned.run.at, strict=True)]
+        labels = [axis.labels[index] for axis, index in zip(study.axes, planned.run.at, strict=True)]
         folder = root / "runs" / planned.folder
-        found[" · ".join(labels) or study.title] = folder if (folder / "verdict.json").is_file() else None
-    return found
+        folders[" · ".join(labels) or study.title] = folder if (folder / "verdict.json").is_file() else None
+    return folders
 
 
 def collect(root: Path, out: Path, *, history: bool = False) -> dict[str, str]:
-    """Copy what a page needs of a study's finished runs to `out/<cell>/`, with their histories if asked; returns why others are not finished, by cell."""
-    reasons = json.loads((root / "study.json").read_text("utf-8"))["cells"]
-    why = {cell["title"]: missing["why"] for cell in reasons for missing in cell["missing"]}
-    unfinished = {}
-    for cell, folder in runs_of(root).items():
-        if folder is None:
-            unfinished[cell] = why.get(cell, "it is not done yet.")
-            continue
-        place = out / _file_name(cell)
-        place.mkdir(parents=True, exist_ok=True)
-        for name in (*KEPT, HISTORY) if history else KEPT:
-            shutil.copy(folder / name, place / name)
-        write_json(place / "cell.json", {"cell": cell})
-    return unfinished
+    """Pack a study's finished runs.
 
+    Args:
+        root: the study.
+        out: the folder to pack them into.
+        history: whether to pack what crafting recorded, too.
 
-def _file_name(cell: str) -> str:
-    kept = "".join(letter if letter.isalnum() or letter == "-" else " " for letter in cell)
-    return "-".join(kept.split()).lower()
+    Returns:
+        Why other cells are not finished, by name.
+    """
+    summaries = json.loads((root / "study.json").read_text("utf-8"))["cells"]
+    reasons = {cell["title"]: missing["why"] for cell in summaries for missing in cell["missing"]}
+    folders = runs_of(root)
+    names = sorted(folders, key=str.casefold)
+    finished = {name: folder for name in names if (folder := folders[name]) is not None}
+    pack({name: read_run(folder, history=history) for name, folder in finished.items()}, out)
+    return {name: reasons.get(name, "it is not done yet.") for name in folders if name not in finished}
 
 
 @final
 @dataclass(frozen=True)
 class CellResult:
-    """One cell as it was found.
+    """The result of one cell of a study.
 
     Attributes:
         name: of the cell.
-        verdict: what is in its `verdict.json`.
-        environment: its `environment.json`.
-        folder: where its files are.
+        run: its case, environment, verdict and tables.
     """
 
     name: str
-    verdict: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    folder: Path
+    run: RunRecord
+
+    @property
+    def verdict(self) -> Mapping[str, Any]:
+        """What is in its `verdict.json`."""
+        return self.run.verdict
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """What is in its `environment.json`."""
+        return self.run.environment
 
     def arm(self, name: str) -> Mapping[str, Any]:
         """The scores of an arm."""
         for arm in self.verdict["arms"]:
             if arm["arm"] == name:
                 return arm  # type: ignore[no-any-return]
-        raise InputError(f"{self.folder} has no arm {name}; it was made by other settings.")
+        raise InputError(f"the cell {self.name!r} has no arm {name}; it was made by other settings.")
 
     @property
     def attack(self) -> Mapping[str, Any]:
@@ -99,37 +97,17 @@ class CellResult:
         return sorted(target["row"] for target in self.environment["targets"])
 
     def table(self, name: str) -> pl.DataFrame:
-        """One of its tables, `scores` or `poisons`.
-
-        Raises:
-            InputError: it is missing or damaged.
-        """
-        path = self.folder / f"{name}.parquet"
-        try:
-            return pl.read_parquet(path.read_bytes())
-        except (OSError, pl.exceptions.PolarsError):
-            raise InputError(
-                f"{path} is missing or damaged; run `encircle reproduce` again to write it anew."
-            ) from None
+        """One of its tables: `scores`, `poisons` or `history`."""
+        return self.run.table(name)
 
 
 def read_cells(folder: Path) -> dict[str, CellResult]:
-    """The cells that were collected into a folder, by name.
+    """The cells that were packed into a folder, by name.
 
     Raises:
         InputError: a file is missing or damaged.
     """
-    found = {}
-    for place in sorted(folder.glob("*/cell.json")):
-        try:
-            name = json.loads(place.read_text("utf-8"))["cell"]
-            verdict, environment = (
-                json.loads((place.parent / file).read_text("utf-8")) for file in ("verdict.json", "environment.json")
-            )
-        except (OSError, ValueError, KeyError):
-            raise InputError(f"{place.parent} is damaged; run `encircle reproduce` again to write it anew.") from None
-        found[name] = CellResult(name, verdict, environment, place.parent)
-    return found
+    return {name: CellResult(name, run) for name, run in unpack(folder).items()}
 
 
 @final

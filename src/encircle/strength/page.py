@@ -25,7 +25,7 @@ WORDS = {
 }
 
 COMMANDS = {"reach": "reach", "budget": "budget", "ablation": "ablate"}
-"""Which command a folder of results is of."""
+"""Which command results of a kind are of."""
 
 LEAST_WAY = {"cam": 0.6, "grad": 0.4}
 """What share of the way to the ceiling is asked of the selected attack, by explainer."""
@@ -50,9 +50,9 @@ def page(results: Path) -> str:
     """The page as Markdown.
 
     Args:
-        results: holds `reach/<name>.json`, `ablation/<name>.json` and `budget/<name>.json`, as `encircle reach`, `ablate` and `budget` wrote them, the
-            arguments that those were given in `commands.yaml`, by folder and name (and under `selection` how many selections a reach has reported on its
-            targets, where it is not the first), and what there is to say of them in `note.md`.
+        results: holds by name what `encircle reach`, `ablate` and `budget` wrote, in `reach.json`, `ablation.json` and `budget.json`; the arguments that
+            those were given in `commands.yaml`, by kind and name (and under `selection` how many selections a reach has reported on its targets, where it is
+            not the first); and what there is to say of them in `note.md`.
 
     Raises:
         InputError: a file is damaged.
@@ -126,22 +126,42 @@ def page(results: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def results_of(results: Path, kind: str) -> dict[str, Facts]:
+    """The results of one command by name: `reach`, `budget` or `ablation`; none where there is no file.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = results / f"{kind}.json"
+    if not path.is_file():
+        return {}
+    with _damage(path, f"run `encircle {COMMANDS[kind]}` again and keep what it wrote anew."):
+        return dict(json.loads(path.read_text("utf-8")).items())
+
+
 def _each(results: Path, kind: str, make: Callable[[Facts, str, str], Made]) -> list[Made]:
-    """What is made of each kept result, of a paragraph with the command that it came from (empty where that is not known), and of its name."""
+    """What is made of each result, of a paragraph with the command that it came from (empty where that is not known), and of its name."""
     commands, made = commands_of(results).get(kind, {}), []
-    for path in sorted((results / kind).glob("*.json")):
-        command = commands.get(path.stem)
-        try:
-            made.append(make(json.loads(path.read_text("utf-8")), f"\n\n`{command}`" if command else "", path.stem))
-        except (OSError, ValueError, LookupError, TypeError):
-            raise InputError(
-                f"{path} is damaged; run `encircle {COMMANDS[kind]}` again and copy what it wrote anew."
-            ) from None
+    for name, result in results_of(results, kind).items():
+        command = commands.get(name)
+        with _damage(
+            f"{name} in {results / kind}.json", f"run `encircle {COMMANDS[kind]}` again and keep what it wrote anew."
+        ):
+            made.append(make(result, f"\n\n`{command}`" if command else "", name))
     return made
 
 
+@contextmanager
+def _damage(path: object, remedy: str) -> Iterator[None]:
+    """Say what is damaged and what to do, whatever goes wrong with it."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
+        raise InputError(f"{path} is damaged; {remedy}") from None
+
+
 def commands_of(results: Path) -> dict[str, dict[str, str]]:
-    """The commands that results came from, by folder and name.
+    """The commands that results came from, by kind and name.
 
     Raises:
         InputError: `commands.yaml` is damaged.
@@ -166,12 +186,10 @@ def selections_of(results: Path) -> dict[str, int]:
 
 @contextmanager
 def _commands(results: Path) -> Iterator[Mapping[str, Any]]:
-    """What `commands.yaml` holds; what goes wrong with it is told as damage of it."""
+    """The content of `commands.yaml`; what goes wrong with it is told as damage of it."""
     path = results / "commands.yaml"
-    try:
+    with _damage(path, "give it the arguments of commands by kind and name."):
         yield yaml.safe_load(path.read_text("utf-8")) if path.is_file() else {}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
-        raise InputError(f"{path} is damaged; give it the arguments of commands by folder and name.") from None
 
 
 # -- reach ---------------------------------------------------------------------------------------------------------------
