@@ -101,11 +101,38 @@ def test_results_are_few_files() -> None:
         ("choices", "choices.md"),
         ("performance", "performance.md"),
         ("kdd21", "kdd21.md"),
-        ("strength", "strength.md"),
+        ("strength", "strength-tables.md"),
     ],
 )
 def test_generated_pages_are_up_to_date(name: str, page: str) -> None:
     assert (HERE / "docs" / page).read_text(encoding="utf-8") == tool(name).page()
+
+
+def test_the_page_about_strength_is_short_and_shows_the_committed_answer() -> None:
+    strength = tool("strength")
+    text = (HERE / "docs" / "strength.md").read_text(encoding="utf-8")
+    assert text.split(strength.BEGIN)[1].split(strength.END)[0].strip() == strength.answer()
+    assert len(text.split()) <= 1200
+
+
+def test_what_is_kept_about_strength_replaces_what_was_there_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from encircle.core import InputError
+    from encircle.storage import write_json
+    from encircle.strength.page import results_of
+
+    strength = tool("strength")
+    monkeypatch.setattr(strength, "RESULTS", tmp_path / "results")
+    for name, value in (("digits-cam", 1), ("digits-grad", 2), ("digits-cam", 3)):
+        write_json(tmp_path / f"{name}-reach" / "reach.json", {"value": value})
+        strength.keep(tmp_path / f"{name}-reach")
+    write_json(tmp_path / "digits-cam-budget" / "smallest.json", {})
+    strength.keep(tmp_path / "digits-cam-budget")
+    assert results_of(tmp_path / "results", "reach") == {"digits-cam": {"value": 3}, "digits-grad": {"value": 2}}
+    assert results_of(tmp_path / "results", "budget") == {"digits-cam": {}}
+    with pytest.raises(InputError, match=r"holds none of ablation\.json, reach\.json, smallest\.json"):
+        strength.keep(tmp_path)
 
 
 def test_the_picture_of_strength_shows_every_attack_of_every_case_where_it_came() -> None:

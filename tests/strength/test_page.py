@@ -11,7 +11,8 @@ import pytest
 from encircle.attacks.imf import TO_THE_LETTER
 from encircle.core import InputError
 from encircle.strength.ablation import AS_PUBLISHED, GIVEN, JOINT
-from encircle.strength.page import page, results_of
+from encircle.strength.answer import conditions_of
+from encircle.strength.page import answer, page, results_of
 from encircle.strength.reached import BEST_IMF, GUESSED, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
 
 NOTHING = {"mean": None, "low": None, "high": None}
@@ -246,7 +247,7 @@ class TestReach:
         assert line.split("|")[-3].strip() == "undefined"
 
     def test_what_is_left_without_knowing_network_or_recipe_has_its_table(self, tmp_path: Path) -> None:
-        table = self.text(tmp_path).split("or another recipe:\n\n")[1].split("\n\n")[0].splitlines()[2:]
+        table = self.text(tmp_path).split("is asked for.\n\n")[1].split("\n\n")[0].splitlines()[2:]
         assert table == [
             "| Digits | kind two-layer, hidden 64 | +0.25 [+0.10, +0.40] | +0.12 [-0.10, +0.30] | 48%: **no** |",
             "| Digits | epochs 3, lr 0.01 | +0.25 [+0.10, +0.40] | +0.30 [+0.10, +0.40] | 120% |",
@@ -255,21 +256,20 @@ class TestReach:
     @pytest.mark.parametrize("mean", [None, 0.0, -0.1])
     def test_of_a_gain_that_is_none_nothing_can_be_left(self, mean: float | None, tmp_path: Path) -> None:
         text = self.text(tmp_path, gain={"mean": mean, "low": None, "high": None})
-        assert text.split("or another recipe:\n\n")[1].split("\n\n")[0].count("| undefined |") == (
-            4 if mean is None else 2
-        )
+        assert text.split("is asked for.\n\n")[1].split("\n\n")[0].count("| undefined |") == (4 if mean is None else 2)
 
     def test_who_knows_everything_has_no_such_table(self, tmp_path: Path) -> None:
         self.text(tmp_path)
         found = results_of(tmp_path, "reach")["digits"]
         keep(tmp_path, "reach", "digits", {**found, "rows": found["rows"][:4]})
-        assert "or another recipe" not in page(tmp_path)
+        assert "Another attacker" not in page(tmp_path)
 
     @pytest.mark.parametrize("lost", ["explainer", "rows"])
     def test_a_file_that_lacks_something_is_named(self, lost: str, tmp_path: Path) -> None:
         self.text(tmp_path)
         found = dict(results_of(tmp_path, "reach")["digits"])
-        keep(tmp_path, "reach", "digits", found | {lost: found["rows"][:1] if lost == "rows" else "none known"})
+        rest = {key: value for key, value in found.items() if key != lost}
+        keep(tmp_path, "reach", "digits", rest | ({"rows": found["rows"][:1]} if lost == "rows" else {}))
         with pytest.raises(InputError, match=r"digits in .*reach\.json is damaged"):
             page(tmp_path)
 
@@ -310,7 +310,41 @@ def test_the_command_stands_with_its_case_alone(tmp_path: Path) -> None:
             page(tmp_path)
 
 
-def test_a_note_stands_last(tmp_path: Path) -> None:
-    assert page(tmp_path).count("\n") == 3
-    (tmp_path / "note.md").write_text("## What did not help\n\nThis.\n")
-    assert page(tmp_path).endswith("\n\n## What did not help\n\nThis.\n")
+def test_without_results_there_is_a_page_without_tables(tmp_path: Path) -> None:
+    assert page(tmp_path).startswith("# ")
+    assert "\n## " not in page(tmp_path)
+
+
+class TestAnswer:
+    def rows(self, **selected: Any) -> list[dict[str, Any]]:
+        return [reached(PUBLISHED), reached(BEST_IMF), reached(SELECTED, **selected), reached(LITTLE)]
+
+    def test_counts_the_cases_that_each_condition_holds_in(self, tmp_path: Path) -> None:
+        far, near = ({"mean": mean, "low": None, "high": None} for mean in (0.7, 0.5))
+        for name, explainer, share in (
+            ("a", "cam", far),
+            ("b", "grad", near),
+            ("c", "cam", near),
+            ("d", "cam", NOTHING),
+        ):
+            found = {"title": name.upper(), "explainer": explainer, "device": "a device"}
+            keep(tmp_path, "reach", name, {**found, "rows": self.rows(share_of_way=share)})
+        text = answer(tmp_path)
+        assert "| 60% of the ceiling for CAM, 40% for GRAD (the mean) | 2 | 1 | 1 |" in text
+        assert "| at least 90% of victims keep the label | 4 | 0 | 0 |" in text
+        assert "| C | 6 | +0.25 [+0.10, +0.40] | 50.0 % | ceiling | accuracy |" in text
+        assert "| D | 6 | +0.25 [+0.10, +0.40] | undefined | – | ceiling, accuracy |" in text
+        assert "Another attacker" not in text
+
+    def test_says_which_selection_it_is(self, tmp_path: Path) -> None:
+        keep(tmp_path, "reach", "a", {"title": "A", "explainer": "cam", "device": "a device", "rows": self.rows()})
+        (tmp_path / "commands.yaml").write_text("selection: {a: 3}\n")
+        assert "| A (selection 3) | 6 |" in answer(tmp_path)
+
+    def test_asks_no_fraction_of_the_ceiling_of_other_explainers(self) -> None:
+        assert conditions_of({"explainer": "lime", "rows": self.rows()})["ceiling"].holds is None
+
+    def test_damage_is_named(self, tmp_path: Path) -> None:
+        keep(tmp_path, "reach", "a", {"title": "A", "rows": []})
+        with pytest.raises(InputError, match=r"a in .*reach\.json is damaged"):
+            answer(tmp_path)
