@@ -102,6 +102,7 @@ def test_results_are_few_files() -> None:
         ("performance", "performance.md"),
         ("kdd21", "kdd21.md"),
         ("strength", "strength-tables.md"),
+        ("study", "how-much.md"),
     ],
 )
 def test_generated_pages_are_up_to_date(name: str, page: str) -> None:
@@ -226,13 +227,22 @@ def test_nothing_of_the_place_it_was_made_in() -> None:
         assert not local.search(path.read_text(encoding="utf-8")), path
 
 
-def test_the_readme_shows_the_committed_study() -> None:
-    import json
+def test_the_readme_shows_the_committed_study_and_is_short() -> None:
+    from encircle.storage import read_json
 
     study = tool("study")
-    summary = json.loads((HERE / "results" / "how-much" / "study.json").read_text(encoding="utf-8"))
     text = (HERE / "README.md").read_text(encoding="utf-8")
-    assert text.split(study.BEGIN)[1].split(study.END)[0].strip() == study.table(summary).strip()
+    summary = read_json(HERE / "results" / "how-much" / "study.json")
+    assert text.split(study.BEGIN)[1].split(study.END)[0].strip() == study.answer(summary)
+    assert len(text.splitlines()) <= 120
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for page in [*HERE.glob("*.md"), *HERE.glob("docs/*.md"), *HERE.glob("results/**/*.md")]:
+        if page.name == "note.md":
+            continue  # part of another page
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert re.match("https?://", target) or (page.parent / target).exists(), (page, target)
 
 
 @pytest.mark.slow

@@ -77,7 +77,7 @@ def picture() -> Figure:
     ax.axvline(0, color="#8b8f96", linewidth=0.8)
     ax.set_ylim(len(cases) - 0.5, -0.5)
     ax.set_yticks(range(len(cases)), [textwrap.fill(case["title"], 28) for case in cases])
-    ax.set_xlabel("change of victims' Jaccard towards the desired map, beyond the seed drift")
+    ax.set_xlabel("effect: change of victims' Jaccard towards the desired map, beyond the seed null")
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
     figure.legend(frameon=False, fontsize=9, ncols=3, loc="outside lower center")
