@@ -74,6 +74,13 @@ def test_while_libraries_are_loaded(command: str, words: str, number: signal.Sig
         assert encircle.err == words
 
 
+def assert_only_stopped(errors: str) -> None:
+    """Nothing but progress was said before: a line now and then, on a machine that is slow."""
+    *progress, last = errors.splitlines(keepends=True)
+    assert last == RESUME
+    assert all(line.startswith("[") for line in progress)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_while_an_audit_is_at_work(number: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "case.yaml").write_text(yaml.safe_dump(ENDLESS))
@@ -81,7 +88,7 @@ def test_while_an_audit_is_at_work(number: signal.Signals, tmp_path: Path) -> No
         encircle.reach(lambda: [*tmp_path.glob("runs/*/parts/*")], "its first piece is finished")
         encircle.interrupt(number)
         assert encircle.end() == 130
-        assert encircle.err == RESUME
+        assert_only_stopped(encircle.err)
         assert encircle.out == ""
 
 
@@ -113,7 +120,7 @@ def test_workers_hear_nothing_of_it_and_leave(moment: str, tmp_path: Path) -> No
         started = children_of(encircle.pid)
         encircle.interrupt(group=True)
         assert encircle.end() == 130
-        assert encircle.err == RESUME
+        assert_only_stopped(encircle.err)
         wait_for_end_of(started)
 
 
