@@ -237,6 +237,34 @@ def test_the_readme_shows_the_committed_study_and_is_short() -> None:
     assert len(text.splitlines()) <= 120
 
 
+def test_the_picture_of_the_floors_is_that_of_the_contracts() -> None:
+    architecture = tool("architecture")
+    text = (HERE / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert text.split(architecture.BEGIN)[1].split(architecture.END)[0].strip() == architecture.block()
+    assert len(text.splitlines()) <= 100
+
+
+def test_floors_are_drawn_with_what_they_may_not_import() -> None:
+    rules = [
+        {"type": "layers", "name": "Down", "layers": ["cli", "a | b", "core"]},
+        {"type": "forbidden", "name": "No", "source_modules": ["x.cli"], "forbidden_modules": ["x.b", "x.core"]},
+    ]
+    assert tool("architecture").picture(rules).splitlines()[2:-1] == [
+        '    subgraph floor1[" "]; a; b; end',
+        "    cli --> floor1 --> core",
+        "    cli -.-x b & core",
+    ]
+    with pytest.raises(ValueError, match="no picture of contracts of the type 'independence'"):
+        tool("architecture").picture([{"type": "independence", "name": "Apart"}])
+
+
+def test_the_page_about_the_architecture_names_every_folder() -> None:
+    text = (HERE / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for path in (HERE / "src" / "encircle").iterdir():
+        if not path.name.startswith("_") and path.suffix in {"", ".py"}:
+            assert re.search(rf"`{path.stem}(/|\.py)`", text), path
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     for page in [*HERE.glob("*.md"), *HERE.glob("docs/*.md"), *HERE.glob("results/**/*.md")]:
         if page.name == "note.md":
