@@ -133,14 +133,14 @@ def summary() -> str:
             f"{attack['label_kept']['mean']:.0%}",
         ]
         rows.append("| " + " | ".join(cells) + " |")
-    some = next(iter(runs.values())).verdict
+    first = next(iter(runs.values())).verdict
     return "\n\n".join(
         [
             "| case: verdict | Jaccard, clean → poisoned | effect | strongest control's | seed null | L1, clean → poisoned | label kept |\n"
             "|---|---|---|---|---|---|---|\n" + "\n".join(rows),
-            f"A tenth of the training set is poison, epsilon is 0.1; {some['targets']} targets x {some['victims']} fresh-seed victims an arm, 95 % intervals. "
-            "Settings were chosen on other random splits ([choices](docs/choices.md)). [Every arm and score](results/evidence.md), and which targets the "
-            "choices had seen.",
+            f"A tenth of the training set is poison, epsilon is 0.1; {first['targets']} targets x {first['victims']} fresh-seed victims an arm, "
+            "95 % intervals. Settings were chosen on other random splits ([choices](docs/choices.md)). [Every arm and score](results/evidence.md), and which "
+            "targets the choices had seen.",
         ]
     )
 
@@ -150,21 +150,21 @@ def selection() -> str:
     chosen: dict[str, set[int]] = {}
     for row in json.loads((HERE / "results" / "choices.json").read_text()):
         chosen.setdefault(row["case"]["data.kind"], set()).update(samples(row["case"], row["test_rows"]))
-    said = []
+    sentences = []
     for name, run in unpack(RESULTS).items():
         verdict, scores, case = run.verdict, run.table("scores"), yaml.safe_load(run.case)
         rows = scores["target"].unique().sort().to_list()
-        seen = [
+        shared_rows = [
             row
             for row, one in zip(
                 rows, samples({"data.kind": case["data"]["kind"], "seed": case["seed"]}, rows), strict=True
             )
             if one in chosen[case["data"]["kind"]]
         ]
-        if not seen:
+        if not shared_rows:
             continue
         again = judge(
-            scores.filter(~pl.col("target").is_in(seen)),
+            scores.filter(~pl.col("target").is_in(shared_rows)),
             attack=verdict["attack"],
             titles={arm["arm"]: arm["title"] for arm in verdict["arms"]},
             victims=verdict["victims"],
@@ -174,10 +174,12 @@ def selection() -> str:
             minimum_targets=case["judging"]["minimum_targets"],
         )
         change = next(arm["jaccard_change"] for arm in again["arms"] if arm["arm"] == verdict["attack"])
-        said.append(f"{name}: {len(seen)} of {len(rows)}, without which the change is {entry(change, signed=True)}")
+        sentences.append(
+            f"{name}: {len(shared_rows)} of {len(rows)}, without which the change is {entry(change, signed=True)}"
+        )
     shared = (
-        f" Targets that are in the choices' runs too: {'; '.join(said)}."
-        if said
+        f" Targets that are in the choices' runs too: {'; '.join(sentences)}."
+        if sentences
         else " No target is in the choices' runs too."
     )
     return "The attack's settings were chosen on other random splits of the same data." + shared

@@ -56,13 +56,13 @@ def picture() -> Figure:
     cases: list[dict[str, Any]] = list(results_of(RESULTS, "reach").values())
     figure = Figure(figsize=(8.5, 1.1 + 0.62 * len(cases)), dpi=130, layout="constrained")
     ax = figure.subplots()
-    for place in range(0, len(cases), 2):
-        ax.axhspan(place - 0.5, place + 0.5, color="#f3f4f6", zorder=0)
+    for band in range(0, len(cases), 2):
+        ax.axhspan(band - 0.5, band + 0.5, color="#f3f4f6", zorder=0)
     for beside, (name, (marker, colour)) in enumerate(LOOKS.items()):
         heights, means, controls = list[float](), list[float](), list[tuple[float, float]]()
-        for place, case in enumerate(cases):
+        for band, case in enumerate(cases):
             for row in (row for row in case["rows"] if row["name"] == name):
-                height, shift = place + 0.14 * (beside - 2.5), row["shift"]
+                height, shift = band + 0.14 * (beside - 2.5), row["shift"]
                 heights.append(height)
                 means.append(shift["mean"])
                 if name == SELECTED and row.get("control"):

@@ -34,12 +34,12 @@ def note(folder: Path) -> list[str]:
 
 def settings_of_cells(cells: Mapping[str, CellResult]) -> str:
     """How victims learn and poison is crafted, by the committed case of each cell."""
-    told: dict[str, list[str]] = {}
+    explainers_of: dict[str, list[str]] = {}
     for name, cell in cells.items():
-        told.setdefault(_settings(cell), []).append(name.partition("-")[2].upper())
-    if len(told) == 1:
-        return f"{next(iter(told))}."
-    return " ".join(f"{' and '.join(explainers)}: {sentence}." for sentence, explainers in told.items())
+        explainers_of.setdefault(_settings(cell), []).append(name.partition("-")[2].upper())
+    if len(explainers_of) == 1:
+        return f"{next(iter(explainers_of))}."
+    return " ".join(f"{' and '.join(explainers)}: {sentence}." for sentence, explainers in explainers_of.items())
 
 
 def _settings(cell: CellResult) -> str:
@@ -70,21 +70,21 @@ def measures(cells: Mapping[str, CellResult]) -> str:
 
 def _measured(cell: CellResult) -> dict[str, str | None]:
     scores, attack = cell.table("scores"), cell.verdict["attack"]
-    found: dict[str, str | None] = {
+    entries: dict[str, str | None] = {
         "change of Jaccard": plain_estimate(cell.attack["jaccard_change"]),
         "change of L1": plain_estimate(cell.attack["l1_change"]),
     }
     for column, title in _SCORES.items():
         means = [_mean(_victims(cell, scores, arm)[column]) for arm in ("clean", attack)]
-        found[title] = None if None in means else " → ".join(f"{mean:.2f}" for mean in means)
-    found["how far other samples' maps move, another seed → IMF"] = " → ".join(
+        entries[title] = None if None in means else " → ".join(f"{mean:.2f}" for mean in means)
+    entries["how far other samples' maps move, another seed → IMF"] = " → ".join(
         decimal(arm["drift"]["mean"]) for arm in (cell.arm("clean"), cell.attack)
     )
     poison = cell.table("poisons").filter(pl.col("arm") == attack)
-    found[PER_CLASS] = _range(poison["share_of_class"], 100, ".0f", "")
-    found["largest change of a value"] = _range(poison["linf"], 1, ".3f", "")
-    found["PSNR"] = None if poison["psnr"].null_count() == len(poison) else _range(poison["psnr"], 1, ".1f", " dB")
-    return found
+    entries[PER_CLASS] = _range(poison["share_of_class"], 100, ".0f", "")
+    entries["largest change of a value"] = _range(poison["linf"], 1, ".3f", "")
+    entries["PSNR"] = None if poison["psnr"].null_count() == len(poison) else _range(poison["psnr"], 1, ".1f", " dB")
+    return entries
 
 
 def _victims(cell: CellResult, scores: pl.DataFrame, arm: str) -> pl.DataFrame:
@@ -115,13 +115,13 @@ def accuracy_by_class(cells: Mapping[str, CellResult]) -> str | None:
             targets = [target["row"] for target in cell.environment["targets"] if target["label"] == label]
             if not targets:
                 continue
-            mine = scores.filter(pl.col("target").is_in(targets))
-            before = _mean(_victims(cell, mine, "clean")["accuracy"])
+            of_class = scores.filter(pl.col("target").is_in(targets))
+            before = _mean(_victims(cell, of_class, "clean")["accuracy"])
             entries: list[Any] = [name.partition("-")[2].upper(), title, len(targets)]
             share = poison.filter(pl.col("target").is_in(targets) & (pl.col("arm") == cell.verdict["attack"]))
             entries.append(_range(share["share_of_class"], 100, ".0f", ""))
             for arm in ("base", "noise", cell.verdict["attack"]):
-                after = _mean(_victims(cell, mine, arm)["accuracy"])
+                after = _mean(_victims(cell, of_class, arm)["accuracy"])
                 entries.append("–" if after is None or before is None else f"{100 * (after - before):+.1f}")
             rows.append(f"| {' | '.join(map(str, entries))} |")
     head = f"| cell | class of target and poison | targets | {PER_CLASS} | unperturbed bases | random noise | IMF |"

@@ -54,13 +54,13 @@ def figure4(maps: Mapping[str, NDArray[np.float32]], path: Path, run: SavedRun |
     save(figure, path)
 
 
-def figure5(found: Convergence, path: Path) -> None:
+def figure5(levels: Convergence, path: Path) -> None:
     """Both levels of the objective against the epochs of crafting, and from when on each is stable."""
     figure = Figure(figsize=(8.4, 3.0), dpi=130, layout="constrained")
     axes: Any = figure.subplots(1, 2)
-    levels = (("upper", "upper level, L_adv", _UPPER), ("lower", "lower level, L_train", _LOWER))
-    for ax, (level, title, colour) in zip(axes, levels, strict=True):
-        _draw(ax, found.epochs, getattr(found, level), found.stable_from(level), colour)
+    panels = (("upper", "upper level, L_adv", _UPPER), ("lower", "lower level, L_train", _LOWER))
+    for ax, (level, title, colour) in zip(axes, panels, strict=True):
+        _draw(ax, levels.epochs, getattr(levels, level), levels.stable_from(level), colour)
         ax.set_title(title, loc="left", fontsize=11, fontweight="bold")
     save(figure, path)
 
@@ -83,9 +83,9 @@ def _draw(ax: Axes, epochs: list[int], values: list[float], stable: int, colour:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG without anything in it that differs from one machine to the next."""
-    held = BytesIO()
-    figure.savefig(held, format="png", metadata={"Software": None})
-    with Image.open(held) as image:
+    png = BytesIO()
+    figure.savefig(png, format="png", metadata={"Software": None})
+    with Image.open(png) as image:
         out = BytesIO()
         image.convert("RGB").save(out, format="PNG", optimize=True)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,11 +12,11 @@ from .page import write_page
 from .results import collect, keep_figure4
 
 
-def gather(place: Path, studies: Iterable[str], preset: PresetName) -> dict[str, str]:
-    """Collect what is finished into `place/results/`, and write `place/kdd21.md` and its pictures.
+def gather(folder: Path, studies: Iterable[str], preset: PresetName) -> dict[str, str]:
+    """Collect what is finished into `folder/results/`, and write `folder/kdd21.md` and its pictures.
 
     Args:
-        place: holds the studies' folders.
+        folder: holds the studies' folders.
         studies: which of them.
         preset: their size.
 
@@ -26,14 +26,14 @@ def gather(place: Path, studies: Iterable[str], preset: PresetName) -> dict[str,
     Raises:
         InputError: a run folder is damaged.
     """
-    left: dict[str, str] = {}
+    unfinished_cells: dict[str, str] = {}
     run: SavedRun | None = None
-    results = place / "results"
+    results = folder / "results"
     write_json(results / "preset.json", {"preset": preset})
     for name in studies:
-        unfinished = collect(place / name, results / name, history=name == "figure5")
-        left |= {f"{name}, {cell}": why for cell, why in unfinished.items()}
+        unfinished = collect(folder / name, results / name, history=name == "figure5")
+        unfinished_cells |= {f"{name}, {cell}": why for cell, why in unfinished.items()}
         if name == "table1":
-            run = keep_figure4(place / name, results)
-    write_page(results, place, run)
-    return left
+            run = keep_figure4(folder / name, results)
+    write_page(results, folder, run)
+    return unfinished_cells

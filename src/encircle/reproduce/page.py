@@ -39,8 +39,8 @@ def write_page(results: Path, folder: Path, run: SavedRun | None = None) -> Path
     pictures = folder / "pictures"
     if (maps := read_figure4(results)) is not None:
         figure4(maps, pictures / f"{NAME}-figure4.png", run)
-    if (found := _convergence(results)) is not None:
-        figure5(found, pictures / f"{NAME}-figure5.png")
+    if (levels := _convergence(results)) is not None:
+        figure5(levels, pictures / f"{NAME}-figure5.png")
     write_text(folder / f"{NAME}.md", page(results))
     return folder / f"{NAME}.md"
 
@@ -81,25 +81,25 @@ def page(results: Path) -> str:
 
 
 def _answer(tables: Mapping[Part, Mapping[str, CellResult]]) -> str:
-    lines = [f"- **{title_of(name)}: {_told(claims(cells[name]))}" for cells in tables.values() for name in cells]
+    lines = [f"- **{title_of(name)}: {_verdict_of(claims(cells[name]))}" for cells in tables.values() for name in cells]
     return "\n".join(lines) if lines else "Nothing is finished yet."
 
 
-def _told(found: Sequence[Claim]) -> str:
+def _verdict_of(conditions: Sequence[Claim]) -> str:
     """Whether a cell is reproduced, and if not what is missing or cannot be told."""
-    moved = found[0]
-    failed = "; ".join(claim.asked for claim in found[1:] if claim.holds is False)
-    untold = "; ".join(claim.asked for claim in found[1:] if claim.holds is None)
-    more = f" It cannot be told: {untold}." if untold else ""
+    moved = conditions[0]
+    failed = "; ".join(claim.asked for claim in conditions[1:] if claim.holds is False)
+    unknown = "; ".join(claim.asked for claim in conditions[1:] if claim.holds is None)
+    more = f" It cannot be told: {unknown}." if unknown else ""
     if moved.holds is None:
-        return f"cannot be told.** No interval is claimed ({moved.found})."
+        return f"cannot be told.** No interval is claimed ({moved.measured})."
     if not moved.holds:
         nor = f" Nor: {failed}." if failed else ""
-        return f"not reproduced.** The explanation did not move beyond the seed drift ({moved.found}).{nor}{more}"
-    if failed or untold:
+        return f"not reproduced.** The explanation did not move beyond the seed drift ({moved.measured}).{nor}{more}"
+    if failed or unknown:
         but = f", but not: {failed}" if failed else ""
-        return f"in part.** The explanation moved ({moved.found}){but}.{more}"
-    return f"reproduced.** All {len(found)} conditions hold."
+        return f"in part.** The explanation moved ({moved.measured}){but}.{more}"
+    return f"reproduced.** All {len(conditions)} conditions hold."
 
 
 def _preset(results: Path) -> str:
@@ -108,29 +108,29 @@ def _preset(results: Path) -> str:
 
 
 def _data_note(name: Part, cells: Mapping[str, CellResult], preset: str) -> str:
-    some = next(iter(cells.values()))
-    told = f"{sizes(some)}, poison {some.verdict['case']['budget']}. Preset `{preset}`."
+    first = next(iter(cells.values()))
+    text = f"{sizes(first)}, poison {first.verdict['case']['budget']}. Preset `{preset}`."
     settings = f" Settings: {settings_of_cells(cells)}"
     if preset == "smoke":
         return (
-            f"{told} The data are made up and the weights random: this shows that everything works, and nothing else."
+            f"{text} The data are made up and the weights random: this shows that everything works, and nothing else."
         )
     if preset == "paper":
-        return told + settings
+        return text + settings
     if name == "table1":
-        classes, side = len(some.environment["data"]["classes"]), some.environment["data"]["shape"][-1]
-        told += (
+        classes, side = len(first.environment["data"]["classes"]), first.environment["data"]["shape"][-1]
+        text += (
             f" Ours: {classes} breeds at {side} px, ResNet-13 from ImageNet weights, `conv1` to `layer2` frozen, official split. The paper: 120 breeds "
             "at 224 px, random 90/5/5 split, everything fine-tuned. The photographs come from ImageNet, so the trunk may have seen the test dogs."
         )
     else:
-        told += (
+        text += (
             " Ours: women of NHANES 2013-2020, self-reported fractures, because the records of the Study of Osteoporotic Fractures are given to "
             "registered researchers alone (docs/data.md has a case for them); "
-            f"{some.environment['data']['pretrain']} more records learn starting weights, a fifth is held out. The paper: 9,703 women of that "
+            f"{first.environment['data']['pretrain']} more records learn starting weights, a fifth is held out. The paper: 9,703 women of that "
             "study, a tenth held out. Targets are drawn among what all clean victims get right, so that the two explainers have other targets."
         )
-    return told + settings
+    return text + settings
 
 
 def _table(results: Path, name: Part) -> str:
@@ -143,7 +143,7 @@ def _claims(cells: Mapping[str, CellResult]) -> str:
     for name, cell in cells.items():
         for claim in claims(cell):
             mark = {True: "yes", False: "**no**", None: "cannot be told"}[claim.holds]
-            rows.append(f"| {title_of(name)} | {claim.asked} | {claim.found} | {mark} |")
+            rows.append(f"| {title_of(name)} | {claim.asked} | {claim.measured} | {mark} |")
     return "| cell | condition | found | holds |\n|---|---|---|---|\n" + "\n".join(rows)
 
 
@@ -162,7 +162,7 @@ def _figure4(results: Path) -> list[str]:
 
 def _figure4_scores(maps: Mapping[str, NDArray[np.float32]]) -> str:
     """What the scores say about the maps in the picture."""
-    told = []
+    sentences = []
     for explainer in ("grad", "cam"):
         before, after = (
             score(maps[f"{explainer}/{kind}/scored"], maps[f"{explainer}/goal"]) for kind in ("normal", "manipulated")
@@ -170,11 +170,11 @@ def _figure4_scores(maps: Mapping[str, NDArray[np.float32]]) -> str:
         nearer = (
             "nearer to" if (after["jaccard"], -after["l1"]) > (before["jaccard"], -before["l1"]) else "no nearer to"
         )
-        told.append(
+        sentences.append(
             f"with {explainer.upper()} these maps came {nearer} the desired region (Jaccard {before['jaccard']:.2f} → {after['jaccard']:.2f}, "
             f"L1 {before['l1']:.2f} → {after['l1']:.2f})"
         )
-    return f"{', '.join(told)}."
+    return f"{', '.join(sentences)}."
 
 
 def _convergence(results: Path) -> Convergence | None:
@@ -184,18 +184,18 @@ def _convergence(results: Path) -> Convergence | None:
 
 
 def _figure5(results: Path) -> list[str]:
-    found = _convergence(results)
-    if found is None:
+    levels = _convergence(results)
+    if levels is None:
         return []
-    upper, lower = (found.stable_from(level) for level in ("upper", "lower"))
+    upper, lower = (levels.stable_from(level) for level in ("upper", "lower"))
     return [
         f"## {PARTS['figure5']}",
         f"![Both levels of the objective against epochs](pictures/{NAME}-figure5.png)",
-        f"One dog of five breeds, CAM, one model pre-trained to the end and learning on at a constant rate, {found.epochs[-1]} epochs of crafting. "
+        f"One dog of five breeds, CAM, one model pre-trained to the end and learning on at a constant rate, {levels.epochs[-1]} epochs of crafting. "
         "A level counts as stable from the first epoch on after which it stays within a tenth of its whole range of its mean in the last five. "
         f"By that the upper level is stable from epoch {upper} (the paper: about "
-        f"{STABLE_EPOCHS['upper']}), {_course(found.epochs, found.upper)}; the lower from epoch {lower} (the paper: about "
-        f"{STABLE_EPOCHS['lower']}), {_course(found.epochs, found.lower)}. A level that turns up stable only within the last five epochs has no plateau that "
+        f"{STABLE_EPOCHS['upper']}), {_course(levels.epochs, levels.upper)}; the lower from epoch {lower} (the paper: about "
+        f"{STABLE_EPOCHS['lower']}), {_course(levels.epochs, levels.lower)}. A level that turns up stable only within the last five epochs has no plateau that "
         "these epochs show.",
     ]
 
@@ -210,12 +210,12 @@ def _full(results: Path) -> list[str]:
     cells = read_cells(results / "full")
     if not cells:
         return []
-    some = next(iter(cells.values()))
-    told = (
-        f"{sizes(some)}; {settings_of_cells(cells)} Too few for intervals, and of other breeds "
+    first = next(iter(cells.values()))
+    text = (
+        f"{sizes(first)}; {settings_of_cells(cells)} Too few for intervals, and of other breeds "
         "and surrogates than the table: it shows whether the attack can get through without frozen stages, not what freezing changes."
     )
-    return [f"## Checked with {PARTS['full'].removeprefix('the check with ')}", told, _plain(cells)]
+    return [f"## Checked with {PARTS['full'].removeprefix('the check with ')}", text, _plain(cells)]
 
 
 def _readings(results: Path) -> list[str]:
@@ -267,8 +267,8 @@ def _recipe(results: Path) -> list[str]:
     if not path.is_file():
         return []
     rows = []
-    for data, found in json.loads(path.read_text("utf-8")).items():
-        for name, facts in found.items():
+    for data, recipes in json.loads(path.read_text("utf-8")).items():
+        for name, facts in recipes.items():
             entries = [_spread(facts[key]) if key in facts else "" for key in ("accuracy", "balanced accuracy")]
             rows.append(f"| {data} | {name} | {' | '.join(entries)} | {facts.get('seconds a victim', '')} |")
     return [

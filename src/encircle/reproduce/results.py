@@ -113,10 +113,10 @@ def read_cells(folder: Path) -> dict[str, CellResult]:
 @final
 @dataclass(frozen=True)
 class Claim:
-    """One of the conditions of a cell: what was asked for, what was found, and whether it holds (None: cannot be told)."""
+    """One of the conditions of a cell: what is asked for, what was measured, and whether it holds (None: cannot be told)."""
 
     asked: str
-    found: str
+    measured: str
     holds: bool | None
 
 
@@ -127,7 +127,7 @@ def claims(cell: CellResult) -> list[Claim]:
     below = None if l1 is None or not rival["l1"]["mean"] else 1 - l1 / rival["l1"]["mean"]
     change, loss = attack["jaccard_change"], attack["accuracy_change"]
     worst = None if loss["low"] is None else -loss["low"]
-    held, kept, jaccard = cell.verdict["held_out"], attack["label_kept"]["mean"], attack["jaccard"]["mean"]
+    held_out, label_kept, jaccard = cell.verdict["held_out"], attack["label_kept"]["mean"], attack["jaccard"]["mean"]
     return [
         Claim(
             "the paired change of Jaccard is positive beyond the seed drift",
@@ -144,11 +144,13 @@ def claims(cell: CellResult) -> list[Claim]:
             decimal(jaccard),
             None if jaccard is None else jaccard >= published.jaccard[1],
         ),
-        Claim(f"at least {LABEL_KEPT:.0%} of victims keep the label", f"{kept:.0%}", kept >= LABEL_KEPT - 1e-9),
+        Claim(
+            f"at least {LABEL_KEPT:.0%} of victims keep the label", f"{label_kept:.0%}", label_kept >= LABEL_KEPT - 1e-9
+        ),
         Claim(
             f"accuracy falls by at most {100 * ACCURACY_LOSS:g} point (upper end, on at least 500 rows)",
-            "no interval" if worst is None else f"at most {100 * worst:.1f} points, on {held} rows",
-            None if worst is None or held < 500 else worst <= ACCURACY_LOSS,
+            "no interval" if worst is None else f"at most {100 * worst:.1f} points, on {held_out} rows",
+            None if worst is None or held_out < 500 else worst <= ACCURACY_LOSS,
         ),
     ]
 
@@ -174,8 +176,8 @@ def keep_figure4(root: Path, out: Path) -> SavedRun | None:
             continue
         explainer = name.partition("-")[2]
         for arm in ("clean", run.attack):
-            shown = f"{row}/{arm}/0/full" if f"{row}/{arm}/0/full" in run.maps else f"{row}/{arm}/0"
-            arrays[f"{explainer}/{'normal' if arm == 'clean' else 'manipulated'}"] = np.asarray(run.maps[shown])
+            key = f"{row}/{arm}/0/full" if f"{row}/{arm}/0/full" in run.maps else f"{row}/{arm}/0"
+            arrays[f"{explainer}/{'normal' if arm == 'clean' else 'manipulated'}"] = np.asarray(run.maps[key])
             arrays[f"{explainer}/{'normal' if arm == 'clean' else 'manipulated'}/scored"] = np.asarray(
                 run.maps[f"{row}/{arm}/0"]
             )
@@ -235,9 +237,9 @@ class Convergence:
 def convergence(history: pl.DataFrame) -> Convergence:
     """Means by epoch of a run's recorded history."""
     by_epoch = (
-        history.with_columns(whole=pl.col("epoch").floor().cast(pl.Int64) + 1)
-        .group_by("whole")
+        history.with_columns(full_epoch=pl.col("epoch").floor().cast(pl.Int64) + 1)
+        .group_by("full_epoch")
         .agg(pl.col("upper").mean(), pl.col("lower").mean())
-        .sort("whole")
+        .sort("full_epoch")
     )
-    return Convergence(by_epoch["whole"].to_list(), by_epoch["upper"].to_list(), by_epoch["lower"].to_list())
+    return Convergence(by_epoch["full_epoch"].to_list(), by_epoch["upper"].to_list(), by_epoch["lower"].to_list())

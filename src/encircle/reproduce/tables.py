@@ -40,17 +40,18 @@ class Row:
 def rows_of(results: Path, name: Part) -> list[Row]:
     """The rows of a table, as far as its cells are finished; none if none is."""
     cells = read_cells(results / name)
-    found = [cells.get(cell) for cell in TABLES[name]]
-    if not any(found):
+    columns = [cells.get(cell) for cell in TABLES[name]]
+    if not any(columns):
         return []
     rows = []
     for arm, title in _ARMS.items():
-        scores = [None if cell is None else cell.arm(arm) for cell in found]
+        scores = [None if cell is None else cell.arm(arm) for cell in columns]
         entries = [_entry(score, metric) for metric in ("l1", "jaccard") for score in scores]
         if arm in {"watermark", "imf"}:
-            place = 0 if arm == "watermark" else 1
+            index = 0 if arm == "watermark" else 1
             published = [PUBLISHED[cell] for cell in TABLES[name]]
-            printed = [f"{one.l1[place]:.2f}" for one in published] + [f"{one.jaccard[place]:.2f}" for one in published]
+            printed = [f"{paper.l1[index]:.2f}" for paper in published]
+            printed += [f"{paper.jaccard[index]:.2f}" for paper in published]
             rows.append(Row((f"**{'WM' if arm == 'watermark' else 'IMF'}**, paper", *printed), published=True))  # type: ignore[arg-type]
         rows.append(Row((title, *entries), published=False))  # type: ignore[arg-type]
     return rows
