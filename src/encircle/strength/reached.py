@@ -183,9 +183,11 @@ def reach_study(
             raise InputError("what is supposed of the recipe is what it is; suppose something else, such as epochs=10.")
     content = {**case, "attacker": None, "ceiling": case["ceiling"] or settings_of(Ceiling())}
     variants = variants_of(case, selection, supposed)
-    little = Audit.from_case(Case.model_validate({**content, **variants[LITTLE]}))
-    if little.budget.size(len(little.data.train)) == 0:
+    little = Case.model_validate({**content, **variants[LITTLE]})
+    data = little.data.load(little.seed)
+    if little.budget.size(len(data.train)) == 0:
         raise InputError("a fifth of the budget is no poison at all; raise budget.fraction or budget.count.")
+    Audit.from_case(little, data=data)
     return variants_study(f"{case.get('title', 'Audit')}: reach", content, variants)
 
 

@@ -155,9 +155,13 @@ def shares_study(case: Mapping[str, Any], shares: Sequence[float] = LADDER) -> S
     budget = dict(content.get("budget", {}))
     budget.pop("count", None)
     content["budget"] = budget | {"fraction": asked[-1]}
-    whole = len(Audit.from_case(Case.model_validate(content)).data.train)
-    steps = [share for share in asked if Budget(fraction=share).size(whole)]
+    largest = Case.model_validate(content)
+    data = largest.data.load(largest.seed)
+    steps = [share for share in asked if Budget(fraction=share).size(len(data.train))]
     if not steps:
-        raise InputError(f"{100 * asked[-1]:g} % of {whole} training samples is none at all; ask for larger shares.")
+        raise InputError(
+            f"{100 * asked[-1]:g} % of {len(data.train)} training samples is none at all; ask for larger shares."
+        )
+    Audit.from_case(largest, data=data)
     title = f"Smallest budget: {content.get('title', 'audit')}"
     return StudyFile(title=title, case=content, grid={FRACTION: steps})
