@@ -124,6 +124,33 @@ def test_workers_hear_nothing_of_it_and_leave(moment: str, tmp_path: Path) -> No
         wait_for_end_of(started)
 
 
+DESTRUCTIVE = """
+import time
+from encircle.cli import commands, main
+class Slow:
+    def __del__(self):
+        print("at work", flush=True)
+        time.sleep(600)
+def run():
+    Slow()
+    try:
+        time.sleep(600)
+    finally:
+        print("ended cleanly", flush=True)
+commands.run = run
+main()
+"""
+
+
+def test_an_interrupt_that_a_destructor_swallows_comes_again() -> None:
+    with program("-c", DESTRUCTIVE, "audit") as encircle:
+        encircle.reach(lambda: "at work" in encircle.lines(), "it is at work")
+        encircle.interrupt()
+        assert encircle.end() == 130
+        assert encircle.err == RESUME
+        assert encircle.lines()[-1] == "ended cleanly"
+
+
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["encircle", *arguments])
     with pytest.raises(SystemExit) as ended:
@@ -131,14 +158,14 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
-def test_an_interrupt_of_python_s_own(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_of_python_s_own(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     monkeypatch.setattr("encircle.cli.audits.find_marked", interrupted)
     assert run(monkeypatch, "check-poison", ".") == 130
-    assert capsys.readouterr().err == "stopped.\n"
+    assert capfd.readouterr().err == "stopped.\n"
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 

@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import os
 import signal
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from encircle.audit import Judgement
-from encircle.audit.many import run_cases
+from encircle.audit.many import _deaf_children, run_cases
 from encircle.audit.progress import Silent
 from encircle.core import EncircleError, StorageError
 
@@ -77,3 +78,18 @@ def test_a_full_disk_is_an_error_and_not_the_input_s(tmp_path: Path, monkeypatch
     [error] = run_cases([case_of(TINY)], tmp_path, 1, lambda _: Silent())
     assert type(error) is StorageError
     assert str(error).startswith("cannot write some/file: No space left on device; free some space")
+
+
+def test_an_interrupt_waits_while_processes_begin() -> None:
+    """Also one that another thread is given: half a process would complain of it."""
+    begun = False
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), _deaf_children():
+            thread = threading.Thread(target=lambda: signal.raise_signal(signal.SIGINT))
+            thread.start()
+            thread.join()
+            begun = True
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert begun

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ..core import EncircleError
+from ..jobs.parent import leave_with_parent
 from ..storage import file_error
 from .audit import Audit
 from .case import Case
@@ -73,13 +74,13 @@ def run_cases(
     resource_tracker.ensure_running()  # which some versions of Python start with signals let through afterwards
     manager = SyncManager(ctx=context)
     with _deaf_children():
-        manager.start(_leave_with_parent, (os.getpid(),))
+        manager.start(leave_with_parent, (os.getpid(),))
     with manager:
         events: queue.Queue[Event] = manager.Queue()
         reporters = {index: reporter_of(index) for index in range(len(cases))}
         others = set(multiprocessing.active_children())
         with ProcessPoolExecutor(
-            jobs, mp_context=context, initializer=_leave_with_parent, initargs=(os.getpid(),)
+            jobs, mp_context=context, initializer=leave_with_parent, initargs=(os.getpid(),)
         ) as pool:
             try:
                 with _deaf_children():
@@ -96,12 +97,26 @@ def run_cases(
 
 @contextmanager
 def _deaf_children() -> Iterator[None]:
-    """Start processes that Ctrl-C on the terminal does not reach, not even while they begin: the parent ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Start processes that Ctrl-C on the terminal does not reach, not even while they begin: the parent ends them.
+
+    Its own interrupts wait meanwhile, or it could leave a process half started.
+    """
+    waiting: list[int] = []
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if callable(signal.getsignal(number)):
+                handlers[number] = signal.signal(number, lambda number, _: waiting.append(number))
+    # What is blocked stays so in processes that are started, but may still reach another thread of this one.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for heard, handler in handlers.items():
+            signal.signal(heard, handler)
+    if waiting:
+        signal.raise_signal(waiting[0])
 
 
 def _deliver(events: queue.Queue[Event], reporters: dict[int, Reporter]) -> None:
@@ -146,15 +161,3 @@ def _guarded(case: Case, runs: Path, reporter: Reporter) -> Judgement | Encircle
             else "unknown place"
         )
         return EncircleError(f"internal error {type(error).__name__} at {line}: {error}; please report it.")
-
-
-def _leave_with_parent(parent: int) -> None:
-    """End this process as soon as its parent is gone: a killed audit leaves no process behind. Interrupts are left to the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from typing import Any, NoReturn
 
 from .interrupts import STOPPED, Interrupts, hand_on, words_for
@@ -17,8 +16,7 @@ __all__ = ["app", "main"]
 
 def main() -> NoReturn:
     """Run the command line, with one clear sentence for every error that was foreseen, and for Ctrl-C."""
-    words = words_for(sys.argv[1:])
-    with Interrupts(words) as interrupts:
+    with Interrupts(words_for(sys.argv[1:])) as interrupts:
         try:
             from .commands import run  # noqa: PLC0415 - takes seconds
 
@@ -27,8 +25,7 @@ def main() -> NoReturn:
         except BaseException as error:
             if not interrupts.heard and not isinstance(error, KeyboardInterrupt):
                 raise
-            with suppress(OSError):
-                print(words, file=sys.stderr)
+            interrupts.say()
             code = STOPPED
         hand_on((sys.stdout, sys.stderr))
         if interrupts.heard and code == STOPPED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -19,6 +20,9 @@ _RESUMABLE = (["audit"], ["ablate"], ["reach"], ["budget"], ["reproduce"])
 _RESUMABLE_STUDY = (["study", "run"], ["study", "resume"], ["study", "retry"])
 _PATIENCE = 20.0
 """Seconds that stopping cleanly may take; Ray needs the longest."""
+
+_MOMENT = 0.05
+"""Seconds until an interrupt that was swallowed is raised again."""
 
 
 def words_for(arguments: Sequence[str]) -> str:
@@ -49,14 +53,16 @@ class Interrupts:
         self._words = words
         self.clean = False
         self.heard = False
-        self._before: dict[int, Any] = {}
+        self._swallowed = False
+        self._handlers: dict[int, Any] = {}
+        self._hook = sys.unraisablehook
 
     def __enter__(self) -> Interrupts:
         """Listen."""
         if threading.current_thread() is threading.main_thread():  # others cannot
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) is not signal.SIG_IGN:  # which a shell asks for where it puts jobs aside
-                    self._before[number] = signal.signal(number, self._hear)
+                    self._handlers[number] = signal.signal(number, self._hear)
         return self
 
     def __exit__(
@@ -65,24 +71,44 @@ class Interrupts:
         """Listen no more."""
         if self.heard:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in self._before.items():
+            sys.unraisablehook = self._hook
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self._before.clear()
+        self._handlers.clear()
+
+    def say(self) -> None:
+        """Say the words, once."""
+        words, self._words = self._words, ""
+        if words:
+            with suppress(OSError):  # not by sys.stderr, which may be what was interrupted
+                shown_again = "\x1b[?25h" if os.isatty(2) else ""  # progress bars hide the cursor
+                os.write(2, f"{shown_again}{words}\n".encode())
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if not self.clean or self.heard:
             self._leave()
         self.heard = True
-        # What Python calls by itself, such as a destructor, swallows the exception; nothing may wait for ever.
-        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._leave)
+        self._handlers[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._wake)
+        sys.unraisablehook = self._unraised
         signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
         raise KeyboardInterrupt
 
-    def _leave(self, *_: object) -> NoReturn:
+    def _unraised(self, facts: Any) -> None:
+        """What is raised in a destructor, Python would print and forget; an interrupt is raised again a moment later."""
+        if isinstance(facts.exc_value, KeyboardInterrupt):
+            self._swallowed = True
+            signal.setitimer(signal.ITIMER_REAL, _MOMENT)
+
+    def _wake(self, *_: object) -> None:
+        if not self._swallowed:  # nothing may wait for ever
+            self._leave()
+        self._swallowed = False
+        signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
+        raise KeyboardInterrupt
+
+    def _leave(self) -> NoReturn:
         # Every file is whole or absent whatever happens, and workers leave with the process that started them.
-        with suppress(OSError):  # not by sys.stderr, which may be what was interrupted
-            shown_again = "\x1b[?25h" if os.isatty(2) else ""  # progress bars hide the cursor
-            os.write(2, f"{shown_again}{self._words}\n".encode())
+        self.say()
         os._exit(STOPPED)
 
 
