@@ -82,11 +82,16 @@ def test_a_full_disk_is_an_error_and_not_the_input_s(tmp_path: Path, monkeypatch
 
 def test_an_interrupt_waits_while_processes_begin() -> None:
     """Also one that another thread is given: half a process would complain of it."""
+
+    def hear() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.raise_signal(signal.SIGINT)
+
     begun = False
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt), _deaf_children():
-            thread = threading.Thread(target=lambda: signal.raise_signal(signal.SIGINT))
+            thread = threading.Thread(target=hear)
             thread.start()
             thread.join()
             begun = True
