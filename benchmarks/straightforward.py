@@ -118,7 +118,7 @@ def encircled(imf: IMF, audit: Audit, source: Source, problem: Problem, random: 
 def direction(imf: IMF, problem: Problem, one: Model, poison: Tensor, labels: Tensor) -> Tensor:
     """∇_X ⟨∇_θ L_train(X), ∇_θ L_adv⟩ for one model."""
     label = torch.tensor([problem.label])
-    maps = problem.explainer.attribute(one.model, problem.target, label)
+    maps = problem.explainer.explain(one.model, problem.target, label, graph=True).maps
     far = distance(maps, problem.desired.values.to(maps), problem.desired.mask, imf.distance)[0]
     entropy = F.cross_entropy(one.model(problem.target), label)
     term = entropy if imf.hinge is None else (entropy - imf.hinge).clamp(min=0)
@@ -206,7 +206,7 @@ def _desired(audit: Audit, references: list[nn.Module], row: int, target: Tensor
         return torch.stack(maps).mean(dim=0)
 
     speaking = None
-    if audit.explainer.needs_shared_start(audit.data.shape):
+    if audit.explainer.space(audit.data.shape) == "units":
         maps = [audit.explainer.attribute(model, target, torch.tensor([label]))[0].detach() for model in references]
         speaking = torch.stack(maps).amin(dim=0) > 0
     shape = tuple(explain(target, label).shape)

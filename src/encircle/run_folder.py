@@ -132,6 +132,18 @@ class SavedRun:
         return str(self.verdict["attack"])
 
     @property
+    def space(self) -> str:
+        """What the entries of maps are: `"grid"`, `"columns"` or `"units"`."""
+        known = self.environment["data"].get("space")
+        if known is not None:
+            return str(known)
+        if self.is_images:
+            return "grid"
+        # Runs of earlier versions do not say; they knew GRAD and CAM.
+        explainer = self.case.get("explainer")
+        return "units" if isinstance(explainer, Mapping) and explainer.get("kind") == "cam" else "columns"
+
+    @property
     def is_images(self) -> bool:
         """Whether the run's data are pictures rather than rows of a table."""
         return bool(self.environment["data"]["kind"] == "image")

@@ -34,7 +34,7 @@ from encircle.attacks.bases import base_inputs
 from encircle.core import EncircleError, InputError
 from encircle.data import TensorSamples
 from encircle.data.poison import Poison
-from encircle.explain import Explainer, Explanation
+from encircle.explain import Attribution, Explainer
 from encircle.threat import Budget, Legal
 from encircle.training import Ensemble
 from tests.attacks.problems import COLUMNS, problem
@@ -176,9 +176,11 @@ class TestEveryAttack:
             differentiable: ClassVar[bool] = False
             title: ClassVar[str] = "occlusion"
 
-            def _attribute(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Explanation:
+            def _attribute(
+                self, model: nn.Module, inputs: Tensor, target: Tensor, graph: bool, random: torch.Generator
+            ) -> Attribution:
                 shape = (len(inputs), *asked.desired.values.shape)
-                return Explanation(torch.rand(shape, generator=seeded()))
+                return Attribution(torch.rand(shape, generator=seeded()))
 
         blunt = replace(asked, explainer=Occlusion())
         if ATTACKS[name].needs_gradient:
@@ -193,7 +195,9 @@ class TestEveryAttack:
         class Forbidden(Explainer):
             title: ClassVar[str] = "forbidden"
 
-            def _attribute(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Explanation:
+            def _attribute(
+                self, model: nn.Module, inputs: Tensor, target: Tensor, graph: bool, random: torch.Generator
+            ) -> Attribution:
                 raise AssertionError
 
         def run() -> None:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from encircle.core import InputError
-from encircle.explain import Cam, Explainer, Grad, pooled
+from encircle.explain import Attribution, Cam, Explainer, Grad, pooled
 from tests.networks import tiny, tiny_inputs
 
 EXPLAINERS: list[Explainer] = [
@@ -63,7 +63,7 @@ def test_a_grid_finer_than_the_map_is_refused(grid: tuple[int, int]) -> None:
 class TestEveryExplainer:
     def test_maps_reach_every_parameter_and_the_head(self, explainer: Explainer, kind: str) -> None:
         model = tiny(kind)
-        maps = explainer.attribute(model, tiny_inputs(kind, 2), torch.tensor([0, 1]))
+        maps = explainer.explain(model, tiny_inputs(kind, 2), torch.tensor([0, 1]), graph=True).maps
         weights = torch.rand(maps.shape, dtype=maps.dtype, generator=torch.Generator().manual_seed(1))
         gradients = torch.autograd.grad((maps * weights).sum(), list(model.parameters()), allow_unused=True)
         named = dict(zip(dict(model.named_parameters()), gradients, strict=True))
@@ -97,8 +97,57 @@ class TestEveryExplainer:
 
     def test_scored_maps_are_pooled_pictures(self, explainer: Explainer, kind: str) -> None:
         model, inputs, target = tiny(kind), tiny_inputs(kind, 2), torch.tensor([0, 1])
-        scored, picture = explainer.attribute(model, inputs, target), explainer.picture(model, inputs, target)
+        scored, picture = explainer.attribute(model, inputs, target), explainer.explain(model, inputs, target).pictures
         if scored.shape == picture.shape:
             torch.testing.assert_close(scored, picture)
         else:
             torch.testing.assert_close(scored.detach(), loops(picture.detach(), tuple(scored.shape[1:])))
+
+    def test_a_graph_is_there_only_where_it_is_asked_for_and_changes_no_value(
+        self, explainer: Explainer, kind: str
+    ) -> None:
+        model, inputs, target = tiny(kind), tiny_inputs(kind, 2), torch.tensor([0, 1])
+        plain, graphed = (explainer.explain(model, inputs, target, graph=graph) for graph in (False, True))
+        for name, value in plain._asdict().items():
+            assert not value.requires_grad, name
+            assert torch.equal(value, getattr(graphed, name)), name
+        assert graphed.maps.requires_grad
+        assert torch.equal(plain.maps, explainer.attribute(model, inputs, target))
+
+    def test_logits_are_those_of_the_model(self, explainer: Explainer, kind: str) -> None:
+        model, inputs = tiny(kind), tiny_inputs(kind, 3)
+        passes: list[int] = []
+        model.head.register_forward_hook(lambda *_: passes.append(1))
+        logits = explainer.explain(model, inputs, torch.tensor([0, 1, 2])).logits
+        assert len(passes) == 1
+        with torch.no_grad():
+            assert torch.equal(logits, model(inputs))
+
+
+class Drawing(Explainer):
+    """An explainer that draws."""
+
+    kind = "drawing"
+    title = "drawing"
+
+    def _attribute(
+        self, model: nn.Module, inputs: Tensor, target: Tensor, graph: bool, random: torch.Generator
+    ) -> Attribution:
+        return Attribution(inputs + torch.rand(inputs.shape, generator=random, dtype=inputs.dtype))
+
+
+def test_an_explainer_that_draws_repeats_itself_and_follows_a_generator() -> None:
+    model, inputs, target = tiny("table"), tiny_inputs("table", 2), torch.tensor([0, 1])
+    explainer, before = Drawing(), torch.get_rng_state()
+    assert torch.equal(explainer.attribute(model, inputs, target), explainer.attribute(model, inputs, target))
+    first, second = (
+        explainer.explain(model, inputs, target, random=torch.Generator().manual_seed(seed)).maps for seed in (1, 2)
+    )
+    assert not torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_spaces() -> None:
+    assert Grad().space((3, 8, 8)) == Cam().space((1, 8, 8)) == "grid"
+    assert Grad().space((5,)) == "columns"
+    assert Cam().space((5,)) == "units"

@@ -60,5 +60,5 @@ def test_a_model_without_a_head_is_refused_by_name() -> None:
 
 
 def test_only_units_of_tables_need_a_shared_start() -> None:
-    assert Cam().needs_shared_start((5,))
-    assert not Cam().needs_shared_start((1, 8, 8))
+    assert Cam().space((5,)) == "units"
+    assert Cam().space((1, 8, 8)) == "grid"

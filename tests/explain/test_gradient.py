@@ -45,7 +45,7 @@ def test_equals_captum_s_saliency_of_the_probability(kind: Any, channels: int, a
     model = tiny(kind, channels=channels, activation=activation)
     inputs = tiny_inputs(kind, 4, channels=channels)
     oracle = Saliency(nn.Sequential(model, nn.Softmax(dim=1))).attribute(inputs.clone().requires_grad_(), TARGET)
-    found = Grad().picture(model, inputs, TARGET)
+    found = Grad().explain(model, inputs, TARGET).pictures
     torch.testing.assert_close(found, reduced(oracle.detach(), "max"), rtol=1e-9, atol=1e-15)
 
 
@@ -54,7 +54,7 @@ def test_equals_captum_s_saliency_of_the_probability(kind: Any, channels: int, a
 @pytest.mark.parametrize("reduction", ["max", "sum"])
 def test_equals_plain_autograd(kind: Any, channels: int, of: Any, reduction: Any) -> None:
     model, inputs = tiny(kind, channels=channels), tiny_inputs(kind, 4, channels=channels)
-    found = Grad(of=of, channels=reduction).picture(model, inputs, TARGET)
+    found = Grad(of=of, channels=reduction).explain(model, inputs, TARGET).pictures
     expected = reduced(by_autograd(model, inputs, TARGET, of), reduction)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-15)
 
@@ -72,7 +72,7 @@ def test_explains_models_without_a_cam_head_unpooled() -> None:
 )
 def test_is_scored_on_the_grid_asked_for(grid: Any, shape: tuple[int, int]) -> None:
     assert Grad(grid=grid).attribute(tiny("image"), tiny_inputs("image", 4), TARGET).shape == (4, *shape)
-    assert Grad(grid=grid).picture(tiny("image"), tiny_inputs("image", 4), TARGET).shape == (4, 8, 8)
+    assert Grad(grid=grid).explain(tiny("image"), tiny_inputs("image", 4), TARGET).pictures.shape == (4, 8, 8)
 
 
 def test_two_classes_and_binary_tables_work() -> None:

@@ -79,6 +79,7 @@ def write_run(
         "data": {
             "name": name,
             "kind": kind,
+            "space": "grid" if kind == "image" else "columns" if explainer == "GRAD" else "units",
             "fingerprint": "sha256:9b2f0c4a7d3e5b6f8a1c2d3e4f5a6b7c8d9e0f1a2b3c4d5e6f708192a3b4c5d6",
             "train": 1200,
             "validation": 100,

@@ -43,7 +43,7 @@ def shown_and_hidden(
     low, high = values[matters > 0].aminmax()
     shown = matters * ((values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny)).clamp(0, 1)
     rest = matters - shown
-    over_units = objective.explainer.needs_shared_start(tuple(target.shape[1:]))
+    over_units = objective.explainer.space(tuple(target.shape[1:])) == "units"
     if target.shape[1:] == shown.shape and not over_units:
         parts = (see(MIDDLE + (target - MIDDLE) * weights) for weights in (shown, rest))
         return next(parts), next(parts)
@@ -78,6 +78,10 @@ class FeatureEncirclement(SurrogateAttack):
 
     kind: Literal["encirclement"] = Field(default="encirclement", kw_only=True)
     title = "feature encirclement"
+    about = (
+        "Poison that surrounds, in the model's features, what the desired map shows of the target. It looks at no gradient of the "
+        "explanation."
+    )
 
     def _shares(
         self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]

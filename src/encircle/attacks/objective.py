@@ -122,9 +122,9 @@ class Objective:
         target = self.target.expand(members, *self.target.shape[1:])
         labels = torch.full((members,), self.label, device=target.device)
         with nullcontext() if self.softplus is None else _Smoothed(self.softplus):
-            found, logits = self.explainer.explain(model, target, labels)
-        mask = None if self.desired.mask is None else self.desired.mask.to(found.device)
-        far = distance(found, self.desired.values.to(found), mask, self.kind)
+            maps, _, logits = self.explainer.explain(model, target, labels, graph=True)
+        mask = None if self.desired.mask is None else self.desired.mask.to(maps.device)
+        far = distance(maps, self.desired.values.to(maps), mask, self.kind)
         entropy = F.cross_entropy(logits, labels, reduction="none")
         term = entropy if self.hinge is None else (entropy - self.hinge).clamp(min=0)
         return far + self.label_weight * term, far, entropy

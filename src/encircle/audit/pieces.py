@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -143,10 +143,9 @@ class Pieces:
         """Hidden units that speak for the class at the target on every one of the attacker's models; None for other maps."""
         chosen = torch.tensor([label], device=self.audit.device)
         maps = [
-            self.audit.explainer.attribute(model, target, chosen)[0].detach().cpu()
-            for model in self.shop.attackers.references
+            self.audit.explainer.attribute(model, target, chosen)[0].cpu() for model in self.shop.attackers.references
         ]
-        return torch.stack(maps).amin(dim=0) > 0 if self.audit.explainer.needs_shared_start(self.data.shape) else None
+        return torch.stack(maps).amin(dim=0) > 0 if self.audit.explainer.space(self.data.shape) == "units" else None
 
     # -- one target --------------------------------------------------------------------------------------------------
 
@@ -302,29 +301,28 @@ class Pieces:
     def _score(self, row: int, desired: DesiredMap, arm: str, seed: int, model: nn.Module) -> None:
         target, label = self._input(row), int(self.data.test.labels[row])
         chosen = torch.tensor([label], device=self.audit.device)
-        found = _float(self.audit.explainer.attribute(model, target, chosen)[0])
-        full = _float(self.audit.explainer.picture(model, target, chosen)[0])
-        with torch.no_grad():
-            probabilities = cast(Tensor, model(target)).softmax(dim=1)[0]
+        explanation = self.audit.explainer.explain(model, target, chosen)
+        scored, picture = _float(explanation.maps[0]), _float(explanation.pictures[0])
+        probabilities = explanation.logits.softmax(dim=1)[0]
         facts = {
             "target": row,
             "arm": arm,
             "seed": seed,
             "victim_class": int(probabilities.argmax()),
             **score(
-                found,
+                scored,
                 desired.values.numpy(),
                 None if desired.mask is None else desired.mask.numpy(),
-                self._box(row, found.shape),
+                self._box(row, scored.shape),
             ),
             "label_kept": bool(probabilities.argmax() == label),
             "probability": float(probabilities[label]),
             "accuracy": self._accuracy(row, arm, seed, model),
             "drift": self._drift(row, arm, seed, model),
         }
-        maps: Arrays = {f"{row}/{arm}/{seed}": found}
-        if full.shape != found.shape and seed == 0:
-            maps[f"{row}/{arm}/{seed}/full"] = full
+        maps: Arrays = {f"{row}/{arm}/{seed}": scored}
+        if picture.shape != scored.shape and seed == 0:
+            maps[f"{row}/{arm}/{seed}/full"] = picture
         self.parts.write(f"{row}-{arm}-{seed}", maps, [facts], "scores")
 
     def _accuracy(self, row: int, arm: str, seed: int, model: nn.Module) -> float:

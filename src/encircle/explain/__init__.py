@@ -1,7 +1,10 @@
 """Explainers, differentiable in the model's parameters."""
 
-from .base import Explainer, Explanation, pooled
+from .base import Attribution, Explainer, Explanation, Space, pooled
 from .cam import Cam
 from .gradient import Grad
 
-__all__ = ["Cam", "Explainer", "Explanation", "Grad", "pooled"]
+ALL: tuple[type[Explainer], ...] = (Grad, Cam)
+"""Every explainer that a case can name."""
+
+__all__ = ["ALL", "Attribution", "Cam", "Explainer", "Explanation", "Grad", "Space", "pooled"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple, final
+from typing import ClassVar, Literal, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int
@@ -12,14 +12,17 @@ from torch.nn import functional as F
 
 from ..core import InputError
 
+Space = Literal["grid", "columns", "units"]
+"""What the entries of a map are: cells of an image, columns of a table, or hidden units of a network."""
 
-class Explanation(NamedTuple):
-    """What an explainer finds.
+
+class Attribution(NamedTuple):
+    """What an explainer computes, in one pass through the model.
 
     Attributes:
         maps: at full resolution, `(n, h, w)` or `(n, entries)`.
         grid: what they are average-pooled to before scoring; None for as they are.
-        logits: of the same pass through the model, `(n, classes)`; None where there was none.
+        logits: of the same pass, `(n, classes)`; None where there was none.
     """
 
     maps: Tensor
@@ -27,72 +30,107 @@ class Explanation(NamedTuple):
     logits: Tensor | None = None
 
 
+class Explanation(NamedTuple):
+    """An explanation of a batch.
+
+    Attributes:
+        maps: as they are scored: `(n, h, w)` for images, `(n, entries)` for tables.
+        pictures: at full resolution, for looking at.
+        logits: of the same pass through the model, `(n, classes)`.
+    """
+
+    maps: Tensor
+    pictures: Tensor
+    logits: Tensor
+
+
 class Explainer(ABC):
     """An attribution method: which parts of an input mattered for a class.
 
     Attributes:
-        differentiable: whether maps carry a graph back to the model's parameters; attacks need that.
+        kind: its name in cases.
         title: its name for people.
+        differentiable: whether maps can carry a graph back to the model's parameters; attacks need that.
     """
 
-    differentiable: ClassVar[bool] = True
+    kind: str
     title: ClassVar[str]
+    differentiable: ClassVar[bool] = True
 
     @final
-    def attribute(
-        self, model: nn.Module, inputs: Float[Tensor, "n *shape"], target: Int[Tensor, "n"]
-    ) -> Float[Tensor, "n *map"]:
-        """Maps as they are scored: `(n, h, w)` for images, `(n, entries)` for tables.
+    def explain(
+        self,
+        model: nn.Module,
+        inputs: Float[Tensor, "n *shape"],
+        target: Int[Tensor, "n"],
+        *,
+        graph: bool = False,
+        random: torch.Generator | None = None,
+    ) -> Explanation:
+        """Maps, pictures and logits, from one pass where the explainer's own gives all of them.
 
         Args:
             model: the classifier, giving logits `(n, classes)`; in eval mode.
             inputs: a batch, images `(n, c, h, w)` or tables `(n, columns)`.
             target: the class to be explained, for each input.
+            graph: whether the result carries a graph to the model's parameters, which costs memory and time.
+            random: all randomness of an explainer that draws; None is a generator of seed 0, so that the same call gives the same map.
 
         Raises:
             InputError: the model does not offer what this explainer needs.
         """
-        return _scored(self._checked(model, inputs, target))
+        self.check(model)
+        generator = random if random is not None else torch.Generator().manual_seed(0)
+        with torch.enable_grad():
+            attribution = self._attribute(model, inputs, target, graph, generator)
+            logits = model(inputs) if attribution.logits is None else attribution.logits
+        maps = attribution.maps if attribution.grid is None else pooled(attribution.maps, attribution.grid)
+        if graph:
+            return Explanation(maps, attribution.maps, logits)
+        return Explanation(maps.detach(), attribution.maps.detach(), logits.detach())
 
     @final
-    def explain(
-        self, model: nn.Module, inputs: Float[Tensor, "n *shape"], target: Int[Tensor, "n"]
-    ) -> tuple[Float[Tensor, "n *map"], Float[Tensor, "n classes"]]:
-        """Maps as they are scored, and the logits, of one pass through the model where the explainer's own gives both."""
-        found = self._checked(model, inputs, target)
-        return _scored(found), model(inputs) if found.logits is None else found.logits
-
-    @final
-    def picture(
+    def attribute(
         self, model: nn.Module, inputs: Float[Tensor, "n *shape"], target: Int[Tensor, "n"]
     ) -> Float[Tensor, "n *map"]:
-        """Maps at their full resolution, for looking at."""
-        return self._checked(model, inputs, target).maps
+        """Maps as they are scored, without a graph; arguments as for `explain`.
 
-    @final
-    def _checked(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Explanation:
-        self.check(model)
-        with torch.enable_grad():
-            return self._attribute(model, inputs, target)
+        >>> import torch
+        >>> from encircle.explain import Grad
+        >>> model = torch.nn.Linear(3, 2)
+        >>> Grad().attribute(model, torch.rand(4, 3), torch.tensor([0, 1, 0, 1])).shape
+        torch.Size([4, 3])
+        """
+        return self.explain(model, inputs, target).maps
 
     def check(self, model: nn.Module) -> None:  # noqa: B027 - most explainers take any model
         """Raise an `InputError` if this explainer cannot explain this model."""
 
-    def needs_shared_start(self, shape: tuple[int, ...]) -> bool:
-        """Whether maps (of inputs of this shape) of separately initialised models cannot be compared."""
-        return False
+    def space(self, shape: tuple[int, ...]) -> Space:
+        """What the entries of maps of inputs of this shape are.
+
+        Hidden units of separately initialised models do not correspond, so that their maps cannot be compared.
+        """
+        return "grid" if len(shape) == 3 else "columns"
 
     @abstractmethod
-    def _attribute(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Explanation:
+    def _attribute(
+        self, model: nn.Module, inputs: Tensor, target: Tensor, graph: bool, random: torch.Generator
+    ) -> Attribution:
         """Maps, their grid, and the logits if they came along; each row's depend on that row alone."""
-
-
-def _scored(found: Explanation) -> Tensor:
-    return found.maps if found.grid is None else pooled(found.maps, found.grid)
 
 
 def pooled(maps: Float[Tensor, "n h w"], grid: tuple[int, int]) -> Float[Tensor, "n gh gw"]:
     """Average-pooled to a grid ("discretised to be comparable with CAM", footnote 2).
+
+    >>> import torch
+    >>> pooled(torch.arange(16.0).reshape(1, 4, 4), (2, 2))
+    tensor([[[ 2.5000,  4.5000],
+             [10.5000, 12.5000]]])
+
+    Args:
+        maps: at full resolution.
+        grid: rows and columns of the result.
 
     Raises:
         InputError: the grid is finer than the map.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal, final
 
+import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ..core import CONFIGURED, InputError
 from ..models import CamClassifier
-from .base import Explainer, Explanation
+from .base import Attribution, Explainer, Space
 
 
 @final
@@ -37,14 +38,16 @@ class Cam(Explainer):
                 "explainer grad."
             )
 
-    def needs_shared_start(self, shape: tuple[int, ...]) -> bool:
-        """True for tables: hidden units of separately initialised networks do not correspond."""
-        return len(shape) == 1
+    def space(self, shape: tuple[int, ...]) -> Space:
+        """Units for tables: the last hidden vector."""
+        return "units" if len(shape) == 1 else "grid"
 
-    def _attribute(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Explanation:
+    def _attribute(
+        self, model: nn.Module, inputs: Tensor, target: Tensor, graph: bool, random: torch.Generator
+    ) -> Attribution:
         assert isinstance(model, CamClassifier)  # noqa: S101 - for the type checker; check() has refused others
         features = model.features(inputs)
         weights, logits = model.class_weights(target), model.classify(features)
         if features.dim() == 2:
-            return Explanation(weights * features, logits=logits)
-        return Explanation((weights[:, :, None, None] * features).sum(dim=1), logits=logits)
+            return Attribution(weights * features, logits=logits)
+        return Attribution((weights[:, :, None, None] * features).sum(dim=1), logits=logits)

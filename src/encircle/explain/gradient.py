@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..core import CONFIGURED
 from ..models import CamClassifier
-from .base import Explainer, Explanation
+from .base import Attribution, Explainer
 
 
 @final
@@ -33,17 +33,19 @@ class Grad(Explainer):
     kind: Literal["grad"] = Field(default="grad", kw_only=True)
     title = "GRAD"
 
-    def _attribute(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Explanation:
+    def _attribute(
+        self, model: nn.Module, inputs: Tensor, target: Tensor, graph: bool, random: torch.Generator
+    ) -> Attribution:
         # Detached from whatever made the inputs: a map is a function of the model's parameters here.
         leaf = inputs.detach().requires_grad_()
         logits, cam_grid = _logits(model, leaf)
         score, scale = self._score(logits, target)
-        (gradient,) = torch.autograd.grad(score.sum(), leaf, create_graph=True)
+        (gradient,) = torch.autograd.grad(score.sum(), leaf, create_graph=graph)
         maps = gradient.abs() * scale.reshape(-1, *[1] * (gradient.dim() - 1))
         if maps.dim() != 4:
-            return Explanation(maps, logits=logits)
+            return Attribution(maps, logits=logits)
         maps = maps.amax(dim=1) if self.channels == "max" else maps.sum(dim=1)
-        return Explanation(maps, cam_grid if self.grid == "cam" else self.grid, logits)
+        return Attribution(maps, cam_grid if self.grid == "cam" else self.grid, logits)
 
     def _score(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """A score and a positive factor whose product with the score's gradient is the gradient wanted.

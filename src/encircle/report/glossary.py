@@ -14,24 +14,6 @@ _VERDICTS = {
     "ERROR": "The audit did not finish, so it says nothing either way. It is never a pass.",
 }
 
-_ARMS = {
-    "clean": "No poison at all. Two clean models that differ only in their seed explain a sample a little "
-    "differently; that difference is the seed drift, and every change is counted beyond it.",
-    "base": "As many samples as the attack adds, but unchanged ones. Shows what mere duplication does.",
-    "noise": "The same samples with random changes as large as the budget allows. Shows what any disturbance does.",
-    "watermark": "The paper's baseline (WM): the target blended into samples that already have the desired "
-    "explanation. Visible to the eye and not bounded by the budget.",
-    "watermark-projected": "The same blend, pulled back until every value is within the budget around the target.",
-    "ceiling": "No attack: a clean model that was trained to give the desired map while keeping the prediction and its accuracy. "
-    "An estimate of how far any attack could get.",
-    "influence": "Poison that is moved by what it will have done to the explanation at the end of training, crafted like the paper's.",
-    "matching": "Poison whose pull on the model is turned into the direction that bends the explanation, crafted like the paper's.",
-    "back-gradient": "Poison that is moved by what it does to the explanation at the end of whole trainings on it.",
-    "unrolled": "Poison that is moved by what it does to the explanation a few training steps later, crafted like the paper's.",
-    "imf": "The paper's attack: poison samples encircle the target among the model's features and drag its "
-    "explanation towards the desired map. They are crafted while several models learn from them.",
-}
-
 _TERMS = {
     "Target": "The test sample whose explanation the attacker wants to bend.",
     "Victim": "A model trained from the saved data, poison included, with a seed the attacker never saw. All scores "
@@ -59,9 +41,14 @@ _TERMS = {
 }
 
 
-def glossary(arm_titles: Mapping[str, str]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Headed lists of words and meanings; of the arms, those that appear in the report."""
-    arms = [(title, _ARMS.get(name, "The audited attack.")) for name, title in arm_titles.items()]
+def glossary(arm_titles: Mapping[str, str], abouts: Mapping[str, str]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Headed lists of words and meanings.
+
+    Args:
+        arm_titles: the arms that appear in the report, by their kinds.
+        abouts: what each of them is, as its class says; runs of earlier versions do not know.
+    """
+    arms = [(title, abouts.get(name, "docs/method.md describes it.")) for name, title in arm_titles.items()]
     return [("Verdicts", [*_VERDICTS.items()]), ("Arms", arms), ("Scores and words", [*_TERMS.items()])]
 
 

@@ -57,7 +57,7 @@ def to_html(runs: Sequence[SavedRun], *, title: str | None = None, failures: Seq
         sections=sections,
         failures=failures,
         colours=scale(),
-        glossary=glossary(titles),
+        glossary=glossary(titles, {name: text for one in sections for name, text in one.arm_abouts.items()}),
         shown_seed=SHOWN_SEED,
         script_hash=script_hash(script),
     )

@@ -96,6 +96,7 @@ class Section:
     timings: list[tuple[str, str]]
     case: str
     arm_titles: dict[str, str]
+    arm_abouts: dict[str, str]
     share: float | None
 
 
@@ -134,6 +135,7 @@ def section(run: SavedRun, number: int) -> Section:
         timings=[(str(stage), duration(seconds)) for stage, seconds in run.environment["seconds"].items()],
         case=yaml.safe_dump(dict(run.case), sort_keys=False, allow_unicode=True, width=100),
         arm_titles=titles,
+        arm_abouts=dict(run.verdict.get("about") or {}),
         share=_share(run),
     )
 

@@ -203,7 +203,7 @@ def _table_target(run: SavedRun, target: Mapping[str, Any]) -> TableTarget:
     clean, manipulated = run.maps[f"{row}/clean/0"], run.maps[f"{row}/{run.attack}/0"]
     values = run.maps[f"{row}/input"]
     features = _feature_names(run, len(values))
-    by_units = "cam" in run.verdict["case"]["explainer"].casefold() or len(goal) != len(features)
+    by_units = run.space == "units" or len(goal) != len(features)
     names = [f"unit {k}" for k in range(len(goal))] if by_units else features
     marked = wanted(goal, mask)
     units = [scaled(values) for values in (clean, manipulated, goal)]
