@@ -9,16 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from encircle.attacks import Ceiling
-from encircle.audit import Case, Judging
-from encircle.audit.case import AnyAttack, AnyExplainer, AnyGoal, AnyModel, Attacker, options
-from encircle.audit.case_data import AnyData
+from encircle.audit import Case
+from encircle.audit.case_keys import sections
+from encircle.audit.kinds import KINDS
 from encircle.goals import REGIONS
-from encircle.threat import Budget
-from encircle.training import Recipe
 
 HERE = Path(__file__).resolve().parent.parent
-KINDS = {"data": AnyData, "model": AnyModel, "explainer": AnyExplainer, "goal": AnyGoal, "attack": AnyAttack}
 
 
 def summary(member: type) -> str:
@@ -62,17 +58,14 @@ def page() -> str:
         "| key | meaning |\n|---|---|\n"
         + "\n".join(f"| `{name}` | {' '.join(meaning.split())} |" for name, meaning in meanings),
     ]
-    for name, member in (
-        ("recipe` and `pretraining", Recipe),
-        ("budget", Budget),
-        ("attacker", Attacker),
-        ("ceiling", Ceiling),
-        ("judging", Judging),
-    ):
-        parts += [f"## `{name}`", summary(member), table(member)]
-    for name, union in KINDS.items():
-        parts.append(f"## `{name}`")
-        for kind, member in options(union).items():
+    by_class: dict[type, list[str]] = {}
+    for name, member in sections().items():
+        by_class.setdefault(member, []).append(name)
+    for member, names in by_class.items():
+        parts += [f"## {' and '.join(f'`{name}`' for name in names)}", summary(member), table(member)]
+    for key, kinds in KINDS.items():
+        parts.append(f"## `{key}`")
+        for kind, member in kinds().items():
             parts += [f"### `kind: {kind}`", summary(member), table(member)]
     regions = "\n".join(f"| `{name}` | {', '.join(f'{value:g}' for value in box)} |" for name, box in REGIONS.items())
     parts += [

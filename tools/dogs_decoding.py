@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 
-from encircle.audit.case_data import StanfordDogs
-from encircle.data import PictureFiles
+from encircle.data import PictureFiles, StanfordDogs
 from encircle.models import ResNet13
 from encircle.training import Learner, Recipe
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from encircle.audit.case_data import DATA_FOLDER, data_folder
+from encircle.data.source import DATA_FOLDER, data_folder
 from encircle.strength.page import commands_of
 
 HERE = Path(__file__).resolve().parent.parent

@@ -19,8 +19,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from encircle.audit.case_data import StanfordDogs, TableFile
-from encircle.data import Samples
+from encircle.data import Samples, StanfordDogs, TableFile
 from encircle.models import ResNet13, TwoLayerNet, fitting
 from encircle.reproduce.kdd21 import CELLS, CHOICE_SEED, EVERYTHING
 from encircle.seeds import generator

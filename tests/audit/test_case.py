@@ -6,8 +6,7 @@ import pytest
 
 from encircle.attacks import IMF, GradientMatching
 from encircle.audit import Audit, Case, embedded_cases, read_case
-from encircle.audit.case import AnyAttack, AnyExplainer, AnyGoal, AnyModel, options
-from encircle.audit.case_data import AnyData
+from encircle.audit.kinds import KINDS
 from encircle.core import InputError
 
 from .tiny_cases import TINY, TINY_IMAGES, case_of
@@ -120,8 +119,8 @@ def test_embedded_cases_are_auditable(name: str) -> None:
 
 
 def test_every_kind_is_named_and_described() -> None:
-    for union in (AnyData, AnyModel, AnyExplainer, AnyGoal, AnyAttack):
-        known = options(union)
+    for kinds in KINDS.values():
+        known = kinds()
         assert known
         for name, member in known.items():
             assert name == name.lower()

@@ -120,7 +120,7 @@ def test_classes_that_are_the_label_s_own_values_keep_to_them(
     texts = [text for text, count in RISK.items() for _ in range(count)]
     schema = replace(SCHEMA, classes=[spell(name) for name in classes])
     data = table_file(written(tmp_path, people(ill=texts), ending), schema)
-    assert data.classes == schema.classes
+    assert list(data.classes) == list(schema.classes)
     assert counts(data) == {spell(text): count for text, count in RISK.items()}
 
 
@@ -422,3 +422,37 @@ def test_the_real_stand_in() -> None:
     assert len(inputs) == 4502
     assert labels.sum() == 589
     assert len(data.check()) == 64
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "first"),
+    [
+        (["low", "medium", "high"], ["risk low", "risk medium", "risk high"], "low"),
+        (["true", "false"], ["1", "0"], "true"),
+        (["0", "1"], ["True", "False"], "1"),
+    ],
+)
+def test_other_spellings_of_the_values_are_their_names_too(
+    values: list[str], classes: list[str], first: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "people.csv"
+    rows = [values[0], *values] * 30  # the first twice as often
+    path.write_text("x,risk\n" + "".join(f"{row},{value}\n" for row, value in enumerate(rows)))
+    data = table_file(path, Schema(label="risk", classes=tuple(classes)))
+    counts = sum(part.labels.bincount(minlength=len(classes)) for part in (data.train, data.validation, data.test))
+    assert counts[0] == rows.count(first)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("text", ["n/a", "na", "<NA>", "#N/A", "none", "Null", "NAN"])
+def test_every_spelling_of_a_missing_label_is_asked_about(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text("x,risk\n" + "".join(f"{row},{['low', 'high', text][row % 3]}\n" for row in range(90)))
+    with pytest.raises(InputError, match="a value or a missing one"):
+        table_file(path, Schema(label="risk"))
+
+
+def test_a_path_with_brackets_is_no_pattern(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"x": range(60), "y": [row % 2 for row in range(60)]})
+    frame.write_parquet(tmp_path / "data[1].parquet")
+    frame.with_columns(z=pl.col("x") * 2).write_parquet(tmp_path / "data1.parquet")
+    assert list(table_file(tmp_path / "data[1].parquet", Schema(label="y")).features) == ["x"]

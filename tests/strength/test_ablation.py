@@ -12,8 +12,8 @@ import pytest
 from encircle.attacks import IMF, Influence
 from encircle.attacks.imf import TO_THE_LETTER
 from encircle.audit import Audit, run_audit
-from encircle.audit.case import AnyAttack, options
 from encircle.audit.identity import settings_of
+from encircle.audit.kinds import KINDS
 from encircle.core import InputError
 from encircle.scoring import Interval
 from encircle.strength import ablate
@@ -45,7 +45,7 @@ STRONG_SETTINGS: dict[str, Any] = settings_of(Influence(distance="mixed", bases=
 def test_every_factor_is_a_valid_attack_that_changes_the_papers_or_a_stronger_one(name: str) -> None:
     for given in (IMF_SETTINGS, STRONG_SETTINGS):
         settings = varied(given, FACTORS[name])
-        attack = options(AnyAttack)[settings["kind"]](**settings)
+        attack = KINDS["attack"]()[settings["kind"]](**settings)
         assert all(getattr(attack, key) == value for key, value in FACTORS[name].items())
     assert (
         varied(IMF_SETTINGS, FACTORS[name]) != IMF_SETTINGS or varied(STRONG_SETTINGS, FACTORS[name]) != STRONG_SETTINGS
@@ -55,10 +55,10 @@ def test_every_factor_is_a_valid_attack_that_changes_the_papers_or_a_stronger_on
 @pytest.mark.parametrize("name", FACTORS)
 @pytest.mark.parametrize("kind", MADE_FOR)
 def test_every_factor_fits_every_attack(kind: str, name: str) -> None:
-    settings = varied(settings_of(options(AnyAttack)[kind]()), FACTORS[name])
-    attack = options(AnyAttack)[settings["kind"]](**settings)
+    settings = varied(settings_of(KINDS["attack"]()[kind]()), FACTORS[name])
+    attack = KINDS["attack"]()[settings["kind"]](**settings)
     if "kind" in FACTORS[name] and settings["kind"] != kind:  # what the kinds do not share is as it is by default
-        plain, given = settings_of(options(AnyAttack)[settings["kind"]]()), settings_of(options(AnyAttack)[kind]())
+        plain, given = settings_of(KINDS["attack"]()[settings["kind"]]()), settings_of(KINDS["attack"]()[kind]())
         assert {key: settings_of(attack)[key] for key in set(plain) - set(given)} == {
             key: plain[key] for key in set(plain) - set(given)
         }
@@ -106,7 +106,7 @@ def test_balanced_shares_fit_any_share_of_the_target() -> None:
 def test_attacks_that_craft_with_surrogates_are_those_that_can_be_varied() -> None:
     assert set(MADE_FOR) == {
         kind
-        for kind, one in options(AnyAttack).items()
+        for kind, one in KINDS["attack"]().items()
         if "softplus" in {field.name for field in dataclasses.fields(one)}
     }
 

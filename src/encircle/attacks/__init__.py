@@ -14,7 +14,20 @@ from .surrogate import SurrogateAttack
 from .unrolled import Unrolled
 from .watermark import ProjectedWatermark, Watermark
 
+ALL: tuple[type[Attack], ...] = (
+    IMF,
+    Influence,
+    BackGradient,
+    GradientMatching,
+    Unrolled,
+    FeatureEncirclement,
+    Watermark,
+    ProjectedWatermark,
+)
+"""Every attack that a case can name."""
+
 __all__ = [
+    "ALL",
     "IMF",
     "Attack",
     "BackGradient",

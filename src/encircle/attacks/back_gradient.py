@@ -46,6 +46,7 @@ class BackGradient(OptimisedAttack):
     last_steps: int = Field(default=LAST_STEPS, ge=1)
     kind: Literal["back-gradient"] = Field(default="back-gradient", kw_only=True)
     title = "back-gradient"
+    about = "Poison that is moved by what it does to the explanation at the end of whole trainings on it."
     retrains: ClassVar[bool] = True
 
     @property

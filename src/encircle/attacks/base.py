@@ -86,6 +86,7 @@ class Attack(ABC):
     Attributes:
         kind: its name in cases, files and reports.
         title: its name for people.
+        about: what it does, in a sentence or two for a report's glossary.
         needs_gradient: whether it differentiates through the explainer.
         retrains: whether models are trained by the whole recipe for every move of its poison.
         bounded: whether the budget's ball holds for it; WM as the paper has it is the one exception.
@@ -93,6 +94,7 @@ class Attack(ABC):
 
     kind: str
     title: ClassVar[str]
+    about: ClassVar[str] = ""
     needs_gradient: ClassVar[bool] = False
     retrains: ClassVar[bool] = False
     bounded: ClassVar[bool] = True

@@ -45,6 +45,10 @@ class Ceiling:
     accuracy_loss: float = Field(default=0.01, ge=0, le=1)
     kind: Literal["ceiling"] = Field(default="ceiling", kw_only=True)
     title: ClassVar[str] = "ceiling (no poison)"
+    about: ClassVar[str] = (
+        "No attack: a clean model that was trained to give the desired map while keeping the prediction and its accuracy. An estimate of "
+        "how far any attack could get."
+    )
 
     def objective(
         self, explainer: Explainer, target: Float[Tensor, "1 *shape"], label: int, desired: DesiredMap

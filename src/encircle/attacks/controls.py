@@ -23,6 +23,10 @@ class NoPoison(Attack):
 
     kind: Literal["clean"] = Field(default="clean", kw_only=True)
     title = "no poison"
+    about = (
+        "No poison at all. Two clean models that differ only in their seed explain a sample a little differently; that difference is the "
+        "seed drift, and every change is counted beyond it."
+    )
 
     @property
     def uses_explainer(self) -> bool:
@@ -80,6 +84,7 @@ class BaseSamples(MadeOfBases):
 
     kind: Literal["base"] = Field(default="base", kw_only=True)
     title = "unperturbed bases"
+    about = "As many samples as the attack adds, but unchanged ones. Shows what mere duplication does."
 
     def _moved(self, bases: Bases, budget: Budget, random: torch.Generator) -> Tensor:
         return bases.inputs
@@ -92,6 +97,7 @@ class RandomNoise(MadeOfBases):
 
     kind: Literal["noise"] = Field(default="noise", kw_only=True)
     title = "random noise"
+    about = "The same samples with random changes as large as the budget allows. Shows what any disturbance does."
 
     def _moved(self, bases: Bases, budget: Budget, random: torch.Generator) -> Tensor:
         signs = torch.randint(0, 2, bases.inputs.shape, generator=random) * 2 - 1

@@ -114,6 +114,10 @@ class IMF(SurrogateAttack):
     lower: Literal["recipe", "plain"] = "recipe"
     kind: Literal["imf"] = Field(default="imf", kw_only=True)
     title = "IMF"
+    about = (
+        "The paper's attack: poison samples encircle the target among the model's features and drag its explanation towards the desired "
+        "map. They are crafted while several models learn from them."
+    )
 
     def _surrogates(self, problem: Problem) -> Ensemble:
         ensemble = problem.ensemble(*self.ensemble)

@@ -44,6 +44,7 @@ class Influence(SurrogateAttack):
     rounds: int = Field(default=3, ge=1)
     kind: Literal["influence"] = Field(default="influence", kw_only=True)
     title = "influence"
+    about = "Poison that is moved by what it will have done to the explanation at the end of training, crafted like the paper's."
 
     def _shares(
         self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]

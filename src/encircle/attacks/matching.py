@@ -48,6 +48,7 @@ class GradientMatching(SurrogateAttack):
 
     kind: Literal["matching"] = Field(default="matching", kw_only=True)
     title = "gradient matching"
+    about = "Poison whose pull on the model is turned into the direction that bends the explanation, crafted like the paper's."
 
     def _shares(
         self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]

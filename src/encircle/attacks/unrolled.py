@@ -37,6 +37,9 @@ class Unrolled(SurrogateAttack):
     steps: int = Field(default=2, ge=1, le=10)
     kind: Literal["unrolled"] = Field(default="unrolled", kw_only=True)
     title = "unrolled steps"
+    about = (
+        "Poison that is moved by what it does to the explanation a few training steps later, crafted like the paper's."
+    )
 
     def _shares(
         self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]

@@ -24,9 +24,9 @@ def _blends(problem: Problem, count: int, weight: float, nearest: int) -> tuple[
     for rows in torch.arange(len(problem.clean)).split(256):
         inputs = problem.clean.batch(rows).to(device)
         labels = torch.full((len(rows),), problem.label, device=device)
-        maps = torch.stack(
-            [problem.explainer.attribute(model, inputs, labels).detach() for model in problem.references]
-        ).mean(dim=0)
+        maps = torch.stack([problem.explainer.attribute(model, inputs, labels) for model in problem.references]).mean(
+            dim=0
+        )
         desired = problem.desired.values.to(maps)
         mask = None if problem.desired.mask is None else problem.desired.mask.to(device)
         totals.append(distance(maps, desired, mask, "minmax").cpu())
@@ -52,6 +52,10 @@ class Watermark(Attack):
     nearest: int = Field(default=10, ge=1)
     kind: Literal["watermark"] = Field(default="watermark", kw_only=True)
     title = "WM (unbounded)"
+    about = (
+        "The paper's baseline (WM): the target blended into samples that already have the desired explanation. Visible to the eye and not "
+        "bounded by the budget."
+    )
     bounded: ClassVar[bool] = False
 
     def _craft(
@@ -74,6 +78,7 @@ class ProjectedWatermark(Attack):
     nearest: int = Field(default=10, ge=1)
     kind: Literal["watermark-projected"] = Field(default="watermark-projected", kw_only=True)
     title = "WM (projected)"
+    about = "The same blend, pulled back until every value is within the budget around the target."
 
     def _craft(
         self, problem: Problem, budget: Budget, count: int, random: torch.Generator, watch: Watch

@@ -19,7 +19,7 @@ from ..data import DataSet, DatasetSamples
 from ..data.class_names import check_class_order, class_names, column_names
 from ..explain import Explainer
 from ..goals import Goal
-from ..models import Adapter, fitting
+from ..models import Adapter, fitting, module_errors
 from ..threat import Budget, Column, Legal
 from ..training import CodePath, Recipe, read_weights
 from ..training.self_test import ROWS
@@ -114,6 +114,8 @@ class Audit:
         self.threads = _whole("threads", threads)
         self.code_path = code_path
         self.judging = judging or Judging()
+        if not isinstance(title, str):
+            raise InputError(f"the title {title!r} is no text; give one in quotes.")
         self.title = title
         self.device = _device(device)
         self._described = described
@@ -143,7 +145,7 @@ class Audit:
             except InputError as error:
                 raise InputError(f"as the attacker supposes: {error}") from None
         return cls(
-            lambda: case.model.build(data),
+            lambda: case.model.build(data.shape, len(data.classes)),
             data,
             recipe=case.recipe,
             explainer=case.explainer,
@@ -203,7 +205,8 @@ class Audit:
                 f"{len(held)} test samples are too few to draw a target and read accuracy; give at least 2."
             )
         names_of_classes = class_names(classes)
-        check_class_order(names_of_classes, samples.classes)
+        for dataset in (samples, held):
+            check_class_order(names_of_classes, dataset.classes)
         shape = samples.batch(torch.tensor([0])).shape[1:]
         table = len(shape) == 1
         names = list(column_names(features)) or [f"feature {column}" for column in range(shape[0])]
@@ -278,15 +281,22 @@ class Audit:
     def _network_digest(self) -> str:
         network = self.fresh()
         weights = digest_of_weights(network.state_dict())
+        names = {id(value): name for name, value in network.named_parameters()}
+        tied = [names[id(value)] for _, value in network.named_parameters(remove_duplicate=False)]
+        learns = [name for name, value in network.named_parameters() if value.requires_grad]
         inputs = self.data.train.batch(torch.arange(min(2, len(self.data.train)))).clone().requires_grad_()
-        logits = network(inputs)
-        (slopes,) = torch.autograd.grad(logits.square().sum(), inputs, allow_unused=True)
-        told = [logits, inputs.new_zeros(1) if slopes is None else slopes.norm()]
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with module_errors(network, "when it is told from others"), torch.random.fork_rng(devices=[]):
+            logits = network(inputs)
+            (slopes,) = torch.autograd.grad(logits.square().sum(), inputs, allow_unused=True)
+            facts = [logits, inputs.new_zeros(1) if slopes is None else slopes.norm()]
             torch.manual_seed(0)
-            told.append(network.train()(inputs))
-        rounded = [f"{value:.3g}" for values in told for value in values.flatten().tolist()]
-        return digest([str(network), weights, rounded])
+            learnt = network.train()(inputs)
+            parameters = [value for value in network.parameters() if value.requires_grad]
+            steps = torch.autograd.grad(learnt.square().sum(), parameters, allow_unused=True) if parameters else ()
+            facts += [learnt, *(step.norm() for step in steps if step is not None)]
+            facts += [value.double().norm() for value in network.buffers()]  # as one pass has left them
+        rounded = [f"{value:.3g}" for values in facts for value in values.flatten().tolist()]
+        return digest([str(network), weights, tied, learns, rounded])
 
     @property
     def arms(self) -> list[Attack]:
@@ -304,6 +314,12 @@ class Audit:
         return {
             arm.kind: f"{arm.title}{dirty if getattr(arm, 'dirty_label', False) else ''}" for arm in self.arms
         } | bent
+
+    @property
+    def abouts(self) -> dict[str, str]:
+        """What each arm and the ceiling are, for a report's glossary."""
+        members: list[Attack | Ceiling] = [*self.arms, *([] if self.ceiling is None else [self.ceiling])]
+        return {member.kind: member.about for member in members if member.about}
 
     @property
     def legal(self) -> Legal:

@@ -3,103 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, final, get_args
+from typing import Annotated, Any, final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
-from torch import nn
 
-from ..attacks import (
-    IMF,
-    BackGradient,
-    Ceiling,
-    FeatureEncirclement,
-    GradientMatching,
-    Influence,
-    ProjectedWatermark,
-    Unrolled,
-    Watermark,
-)
-from ..core import CONFIGURED, InputError
-from ..data import DataSet
-from ..explain import Cam, Grad
-from ..goals import Away, Box, DrawnRegion, Features, FromFile, Like, OfClass, Region, Units
-from ..models import ResNet13, SmallResNet, TwoLayerNet
+from ..attacks import Attack, Ceiling, Influence
+from ..core import CONFIGURED
+from ..data import DataSource, Digits
+from ..explain import Cam, Explainer
+from ..goals import Goal, Region
+from ..models import Architecture, SmallResNetModel
 from ..threat import Budget
 from ..training import CodePath, Recipe
-from .case_data import AnyData, Digits
-
-AnyExplainer = Annotated[Grad | Cam, Field(discriminator="kind")]
-AnyGoal = Annotated[
-    Region | DrawnRegion | Box | Away | Features | Units | Like | OfClass | FromFile, Field(discriminator="kind")
-]
-AnyAttack = Annotated[
-    IMF | Influence | BackGradient | GradientMatching | Unrolled | FeatureEncirclement | Watermark | ProjectedWatermark,
-    Field(discriminator="kind"),
-]
-
-
-@final
-@dataclass(frozen=True, config=CONFIGURED)
-class SmallResNetModel:
-    """The small residual network with a CAM head, for images; see `encircle.models.SmallResNet`.
-
-    Args:
-        widths: channels after the stem and `layer1`, after `layer2`, and after `layer3`.
-    """
-
-    widths: tuple[int, int, int] = (16, 24, 32)
-    kind: Literal["small-resnet"] = Field(default="small-resnet", kw_only=True)
-
-    def build(self, data: DataSet) -> nn.Module:
-        """The network for this data, with fresh weights."""
-        if data.kind != "image":
-            raise InputError(f"the model small-resnet is for images and {data.name} is a table; use two-layer.")
-        return SmallResNet(len(data.classes), channels=data.shape[0], widths=self.widths)
-
-
-@final
-@dataclass(frozen=True, config=CONFIGURED)
-class ResNet13Model:
-    """The paper's residual network with a CAM head, for images; see `encircle.models.ResNet13`.
-
-    Args:
-        last_blocks: residual blocks of the last stage. The paper's has 2; with 1 it is another network that starts from the same checkpoint, which an
-            attacker may have crafted on.
-    """
-
-    last_blocks: int = Field(default=2, ge=1, le=2)
-    kind: Literal["resnet13"] = Field(default="resnet13", kw_only=True)
-
-    def build(self, data: DataSet) -> nn.Module:
-        """The network for this data, with fresh weights."""
-        if data.kind != "image":
-            raise InputError(f"the model resnet13 is for images and {data.name} is a table; use two-layer.")
-        return ResNet13(len(data.classes), channels=data.shape[0], last_blocks=self.last_blocks)
-
-
-@final
-@dataclass(frozen=True, config=CONFIGURED)
-class TwoLayerModel:
-    """The paper's two-layer network for tables; see `encircle.models.TwoLayerNet`.
-
-    Args:
-        hidden: number of hidden units.
-    """
-
-    hidden: int = Field(default=32, ge=1)
-    kind: Literal["two-layer"] = Field(default="two-layer", kw_only=True)
-
-    def build(self, data: DataSet) -> nn.Module:
-        """The network for this data, with fresh weights."""
-        if data.kind != "table":
-            raise InputError(f"the model two-layer is for tables and {data.name} holds images; use small-resnet.")
-        return TwoLayerNet(data.shape[0], len(data.classes), hidden=self.hidden)
-
-
-AnyModel = Annotated[SmallResNetModel | ResNet13Model | TwoLayerModel, Field(discriminator="kind")]
-
-UNIONS = {"data": AnyData, "model": AnyModel, "explainer": AnyExplainer, "goal": AnyGoal, "attack": AnyAttack}
+from .kinds import OfKind, PartOf
 
 
 @final
@@ -129,8 +46,8 @@ class Attacker:
             does without the weights that victims start from, and no two surrogates see alike; with `{starts: 8}` it learns eight of its own.
     """
 
-    model: AnyModel | None = None
-    recipe: dict[str, Any] = Field(default_factory=dict)
+    model: Annotated[Architecture, OfKind("model")] | None = None
+    recipe: Annotated[dict[str, Any], PartOf(Recipe)] = Field(default_factory=dict)
 
 
 @final
@@ -163,14 +80,14 @@ class Case(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str = "Audit"
-    data: AnyData = Field(default_factory=Digits)
-    model: AnyModel = Field(default_factory=SmallResNetModel)
+    data: Annotated[DataSource, OfKind("data")] = Field(default_factory=Digits)
+    model: Annotated[Architecture, OfKind("model")] = Field(default_factory=SmallResNetModel)
     recipe: Recipe = Field(default_factory=Recipe)
     pretraining: Recipe | None = None
     checkpoint: Path | None = None
-    explainer: AnyExplainer = Field(default_factory=Cam)
-    goal: AnyGoal = Field(default_factory=Region)
-    attack: AnyAttack = Field(default_factory=Influence)
+    explainer: Annotated[Explainer, OfKind("explainer")] = Field(default_factory=Cam)
+    goal: Annotated[Goal, OfKind("goal")] = Field(default_factory=Region)
+    attack: Annotated[Attack, OfKind("attack")] = Field(default_factory=Influence)
     budget: Budget = Field(default_factory=lambda: Budget(fraction=0.1))
     attacker: Attacker | None = None
     ceiling: Ceiling | None = None
@@ -215,12 +132,3 @@ class Case(BaseModel):
         if recipe["start"] == "scratch":  # an attacker who lacks the weights that victims start from
             content |= {"checkpoint": None, "pretraining": None}
         return Case.model_validate(content | {"recipe": recipe})
-
-
-def options(union: Any) -> dict[str, type]:
-    """The classes of one of the unions above, by the name a case calls them."""
-    return {_kind_of(member): member for member in get_args(get_args(union)[0])}
-
-
-def _kind_of(member: type) -> str:
-    return str(next(field.default for name, field in member.__dataclass_fields__.items() if name == "kind").default)  # type: ignore[attr-defined]

@@ -12,11 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..attacks import Ceiling
 from ..core import InputError
-from ..threat import Budget
-from ..training import CodePath, Recipe
-from .case import UNIONS, Attacker, Case, Judging, options
+from .case import Case
+from .case_keys import keys_below
+from .kinds import KINDS
 from .yaml_text import load
 
 FILES = ("checkpoint", "goal.path", "goal.mask")
@@ -204,7 +203,7 @@ def assign(content: dict[str, Any], key: str, value: Any) -> None:
 def _explained(error: ValidationError) -> str:
     """The first problem of a validation in one sentence."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"] if not (isinstance(part, str) and part in _KINDS))
+    where = ".".join(str(part) for part in first["loc"] if not _is_kind(part))
     if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
         name = str(first["loc"][-1])
         near = get_close_matches(name, _keys_at(first["loc"][:-1]), n=1)
@@ -218,7 +217,7 @@ def _explained(error: ValidationError) -> str:
             f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(known)}."
         )
     if first["type"] in {"union_tag_not_found", "model_attributes_type"}:  # keys without a kind; a value without keys
-        known = list(options(UNIONS[where.rpartition(".")[2]]))
+        known = list(KINDS[where.rpartition(".")[2]]())
         near = get_close_matches(str(first["input"]), known, n=1)
         return f"{where} needs its kind, as in {where}.kind={(near or known)[0]}."
     if first["type"] == "dataclass_type":
@@ -233,22 +232,15 @@ def _explained(error: ValidationError) -> str:
 
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    if not location:
-        return list(Case.model_fields)
-    for union in UNIONS.values():
-        if location[-1] in (known := options(union)):
-            return list(known[str(location[-1])].__dataclass_fields__)  # type: ignore[attr-defined]
-    fields = {
-        "recipe": Recipe,
-        "pretraining": Recipe,
-        "budget": Budget,
-        "ceiling": Ceiling,
-        "judging": Judging,
-        "attacker": Attacker,
-        "code_path": CodePath,
-    }
-    owner = fields.get(str(location[0]))
-    return list(owner.__dataclass_fields__) if owner else []  # type: ignore[attr-defined]
+    """The keys that may stand where a validation went wrong; of the kind that was named there, if one was."""
+    row = next(
+        (rows[str(location[-1])] for kinds in KINDS.values() if location and location[-1] in (rows := kinds())), None
+    )
+    if row is not None:
+        return list(row.__dataclass_fields__)  # type: ignore[attr-defined]
+    return keys_below(".".join(str(part) for part in location if not _is_kind(part)))
 
 
-_KINDS = {kind for union in UNIONS.values() for kind in options(union)}
+def _is_kind(part: int | str) -> bool:
+    """Whether a part of a location is no key but the kind that a value said to be."""
+    return any(part in kinds() for kinds in KINDS.values())

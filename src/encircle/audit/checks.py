@@ -29,6 +29,10 @@ def check_settings(audit: Audit) -> None:
     for name, count in counts.items():
         if count < 1:
             raise InputError(f"{name} must be at least 1, not {count}.")
+    if isinstance(audit.targets, int) and audit.targets > len(audit.data.test):
+        raise InputError(
+            f"{audit.targets} targets are more than the {len(audit.data.test)} test samples; ask for fewer."
+        )
     starts = (audit.pretraining is not None) + (audit.checkpoint is not None)
     if starts != (audit.recipe.start == "checkpoint"):
         raise InputError(
@@ -136,7 +140,7 @@ def _check_augmentation(audit: Audit) -> None:
 
 def _check_network(audit: Audit) -> None:
     apart = audit.recipe.start == "scratch" or audit.recipe.starts > 1
-    if apart and audit.explainer.needs_shared_start(audit.data.shape):
+    if apart and audit.explainer.space(audit.data.shape) == "units":
         raise InputError(
             "CAM over hidden units compares units between networks, and units of separately initialised networks do not "
             "correspond; use a recipe with start: checkpoint and starts: 1, or the explainer grad."
@@ -167,7 +171,7 @@ def _check_attacker(audit: Audit) -> None:
             "the attacker's audit has other data; give it the very same data set, which the attacker knows."
         )
     mine, theirs = audit.fresh(), audit.attacker.fresh()
-    if audit.explainer.needs_shared_start(audit.data.shape) and str(mine) != str(theirs):
+    if audit.explainer.space(audit.data.shape) == "units" and str(mine) != str(theirs):
         raise InputError(
             "CAM over hidden units compares units between networks, and an attacker of another network has other units; use the explainer grad."
         )

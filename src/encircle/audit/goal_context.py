@@ -28,10 +28,10 @@ def rehearse(audit: Audit, tried: set[str] | None = None) -> None:
     Raises:
         InputError: as `SelfTest` and `Goal.resolve`.
     """
-    known = _network_key(audit)
-    if tried is None or known not in tried:
+    if tried is None:
         _try_network(audit)
-    if tried is not None:
+    elif (known := _network_key(audit)) not in tried:
+        _try_network(audit)
         tried.add(known)
     named = [0] if isinstance(audit.targets, int) else audit.targets
     for row in named:

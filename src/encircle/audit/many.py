@@ -55,7 +55,7 @@ class _Forwarding:
 
 
 def run_cases(
-    cases: Sequence[Case], runs: Path, jobs: int, reporter_of: Callable[[int], Reporter]
+    cases: Sequence[Case], runs: Path, jobs: int, reporter_of: Callable[[int], Reporter], *, device: str = "cpu"
 ) -> list[Judgement | EncircleError]:
     """Run audits, `jobs` at a time; one that fails does not stop the others.
 
@@ -64,12 +64,13 @@ def run_cases(
         runs: folder of run folders; models that audits share are trained once and kept there.
         jobs: worker processes; 1 works in this process.
         reporter_of: the reporter of the audit at a place of `cases`.
+        device: where models are trained.
 
     Returns:
         For each case its judgement, or the error that ended it.
     """
     if jobs == 1 or len(cases) == 1:
-        return [_guarded(case, runs, reporter_of(place)) for place, case in enumerate(cases)]
+        return [_guarded(case, runs, reporter_of(place), device) for place, case in enumerate(cases)]
     context = multiprocessing.get_context("spawn")  # a forked torch hangs
     resource_tracker.ensure_running()  # which some versions of Python start with signals let through afterwards
     manager = SyncManager(ctx=context)
@@ -84,7 +85,9 @@ def run_cases(
         ) as pool:
             try:
                 with _deaf_children():
-                    futures = [pool.submit(_work, case, runs, index, events) for index, case in enumerate(cases)]
+                    futures = [
+                        pool.submit(_work, case, runs, index, events, device) for index, case in enumerate(cases)
+                    ]
                 while wait(futures, timeout=0.1).not_done:
                     _deliver(events, reporters)
                 _deliver(events, reporters)
@@ -140,13 +143,13 @@ def _result(future: Future[Judgement | EncircleError]) -> Judgement | EncircleEr
         return EncircleError(f"a worker process ended unexpectedly ({type(error).__name__}); run again to resume.")
 
 
-def _work(case: Case, runs: Path, place: int, events: queue.Queue[Event]) -> Judgement | EncircleError:
-    return _guarded(case, runs, _Forwarding(place, events))
+def _work(case: Case, runs: Path, place: int, events: queue.Queue[Event], device: str) -> Judgement | EncircleError:
+    return _guarded(case, runs, _Forwarding(place, events), device)
 
 
-def _guarded(case: Case, runs: Path, reporter: Reporter) -> Judgement | EncircleError:
+def _guarded(case: Case, runs: Path, reporter: Reporter, device: str) -> Judgement | EncircleError:
     try:
-        return run_audit(Audit.from_case(case), runs, reporter)
+        return run_audit(Audit.from_case(case, device), runs, reporter)
     except EncircleError as error:
         return error
     except OSError as error:

@@ -185,7 +185,8 @@ def finish_run(
         minimum_targets=audit.judging.minimum_targets,
     )
     write_json(
-        folder / "verdict.json", {**summary, "case": _case_in_words(audit, goals), "notes": list(audit.data.notes)}
+        folder / "verdict.json",
+        {**summary, "case": _case_in_words(audit, goals), "about": audit.abouts, "notes": list(audit.data.notes)},
     )
     parts.discard()
     return judgement_of(folder)
@@ -222,6 +223,7 @@ def _environment(audit: Audit, rows: Sequence[int], fingerprint: str, seconds: M
             "classes": list(data.classes),
             "features": list(data.features),
             "shape": list(data.shape),
+            "space": audit.explainer.space(data.shape),
         },
         "targets": [
             {"row": row, "label": label, "class_name": data.classes[label]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ class Poison:
         if len(shape) == 3:
             inputs = _load_images([folder / name for name in manifest["sha256"]], shape)
         else:
-            frame = pl.read_parquet(folder / _TABLE)
+            frame = pl.read_parquet((folder / _TABLE).read_bytes())
             inputs = torch.from_numpy(frame.select(pl.exclude("label", MARK_KEY)).to_numpy().astype(np.float32))
             inputs = inputs.reshape(-1, *shape)
         labels, bases, overwritten = (
@@ -173,7 +174,9 @@ def _save_table(poison: Poison, folder: Path, features: Sequence[str]) -> list[s
     frame = frame.with_columns(
         label=pl.Series(poison.labels.tolist(), dtype=pl.Int64), **{MARK_KEY: pl.lit(MARK, dtype=pl.String)}
     )
-    frame.write_parquet(folder / _TABLE)
+    buffer = io.BytesIO()  # polars itself says nothing of a disk that is full
+    frame.write_parquet(buffer)
+    (folder / _TABLE).write_bytes(buffer.getvalue())
     return [_TABLE]
 
 
@@ -210,7 +213,8 @@ def _png_marked(path: Path) -> bool:
 
 def _parquet_marked(path: Path) -> bool:
     try:
-        return MARK_KEY in pl.read_parquet_schema(path)
+        with path.open("rb") as handle:  # a path with brackets would be a pattern
+            return MARK_KEY in pl.read_parquet_schema(handle)
     except (OSError, pl.exceptions.PolarsError):
         return False
 

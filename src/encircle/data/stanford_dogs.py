@@ -6,18 +6,21 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal, cast
+from typing import Literal, cast, final
 from xml.etree import ElementTree
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 from torch import Tensor
 
-from ..core import InputError, unknown_name
+from ..core import CONFIGURED, InputError, unknown_name
 from ..seeds import generator
 from .base import DataSet, Samples, split_rows
 from .pictures import PictureFiles, Square, file_orientation, in_central_square
+from .source import DataSource, dataset_path
 
 WHERE = (
     "get images.tar, lists.tar and, for boxes, annotation.tar of Stanford Dogs from its authors (vision.stanford.edu/aditya86/ImageNetDogs) and "
@@ -25,6 +28,38 @@ WHERE = (
 )
 
 _LARGEST_ANNOTATION = 100_000
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class StanfordDogs(DataSource):
+    """Stanford Dogs in its official layout, read from disk as it is needed; see docs/data.md.
+
+    Args:
+        folder: its place in the data folder (`$ENCIRCLE_DATA`).
+        breeds: how many, from the first on, or which, by their names; None is all 120.
+        side: pixels of the cropped square's side (paper: 224).
+        split: the official one, or the paper's random 90/5/5.
+        pretrain: share of the training part set aside to learn starting weights from, from 0 to below 1; it is never poisoned.
+    """
+
+    folder: str = "stanford-dogs"
+    breeds: int | tuple[str, ...] | None = None
+    side: int = Field(default=112, ge=16, le=1024)
+    split: Literal["official", "random"] = "official"
+    pretrain: float = Field(default=0.0, ge=0, lt=1)
+    kind: Literal["stanford-dogs"] = Field(default="stanford-dogs", kw_only=True)
+
+    def load(self, seed: int) -> DataSet:
+        """The data set, split by this seed where the split is not the official one."""
+        remedy = (
+            "get Stanford Dogs from its authors (vision.stanford.edu/aditya86/ImageNetDogs) and unpack Images/, lists/ and Annotation/ "
+            "into a folder of that name there"
+        )
+        folder = dataset_path(self.folder, remedy)
+        return stanford_dogs(
+            folder, breeds=self.breeds, side=self.side, split=self.split, pretrain=self.pretrain, seed=seed
+        )
 
 
 def stanford_dogs(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn, final
 
@@ -11,10 +10,13 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from ..core import InputError, unknown_name
+from ..core import CONFIGURED, InputError, unknown_name
 from ..threat import Column
 from .base import DataSet, Samples, TensorSamples, split_rows
+from .source import DataSource, dataset_path
 from .table_reader import Table, is_number, read_table, shortest_text
 
 Missing = Literal["refuse", "drop", "median"]
@@ -23,12 +25,11 @@ MOST_CLASSES = 100
 """A label with more values than this is taken for a number that somebody wanted to predict."""
 
 
-@final
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CONFIGURED)
 class Schema:
     """What the columns of a table are.
 
-    Attributes:
+    Args:
         label: the column to be predicted; rows without it are left out.
         classes: the label's own values in the order that classes are numbered in, or other names for them in ascending order (an ordered
             enum's own); empty takes the values themselves.
@@ -46,14 +47,40 @@ class Schema:
     """
 
     label: str
-    classes: Sequence[str] = ()
-    features: Sequence[str] = ()
-    dropped: Sequence[str] = ()
-    categorical: Sequence[str] = field(default_factory=tuple)
-    integer: Sequence[str] = field(default_factory=tuple)
-    immutable: Sequence[str] = field(default_factory=tuple)
+    classes: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    integer: tuple[str, ...] = ()
+    immutable: tuple[str, ...] = ()
     missing: Missing = "refuse"
-    missing_values: Sequence[str] | None = None
+    missing_values: tuple[str, ...] | None = None
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class TableFile(Schema, DataSource):
+    """A table in a file (CSV, Parquet, SAS) and a short schema of its columns; see docs/data.md.
+
+    Args:
+        path: its place in the data folder (`$ENCIRCLE_DATA`): `.csv`, `.parquet`, `.xpt` or `.sas7bdat` (for SAS, install `encircle[sas]`).
+        held_out: share of the rows for the validation and test parts, in equal halves (paper: 0.1).
+        pretrain: share of the training part set aside to learn starting weights from, from 0 to below 1; it is never poisoned.
+        encoding: of the texts in a CSV or SAS file; None is what its first bytes say, or UTF-8.
+        source: what to get and from whom, for people who do not have the file: the error says it.
+    """
+
+    path: str = Field(kw_only=True)
+    held_out: float = Field(default=0.1, gt=0, le=0.5, kw_only=True)
+    pretrain: float = Field(default=0.0, ge=0, lt=1, kw_only=True)
+    encoding: str | None = Field(default=None, kw_only=True)
+    source: str = Field(default="put it there", kw_only=True)
+    kind: Literal["table"] = Field(default="table", kw_only=True)
+
+    def load(self, seed: int) -> DataSet:
+        """The data set, split by this seed."""
+        path = dataset_path(self.path, self.source)
+        return table_file(path, self, held_out=self.held_out, pretrain=self.pretrain, seed=seed, encoding=self.encoding)
 
 
 def table_file(
@@ -288,6 +315,8 @@ def _numbers_by_name(texts: list[str], schema: Schema, path: Path) -> list[int]:
         raise InputError(f"{label} has {len(texts)} values but {len(names)} class names; name each once.")
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"two classes of {path} are called {twice!r}; give each value a name of its own.")
+    if set(names) == {f"{schema.label} {text}" for text in texts}:  # as classes are called where nobody names them
+        names = [name.removeprefix(f"{schema.label} ") for name in names]
     spellings = (str, str.casefold, _number_text)
     for spell in spellings:
         position_of = {spell(name): position for position, name in enumerate(names)}
@@ -304,4 +333,6 @@ def _numbers_by_name(texts: list[str], schema: Schema, path: Path) -> list[int]:
 
 
 def _number_text(text: str) -> str:
+    """A number as it is written shortest; true and false are 1 and 0."""
+    text = {"true": "1", "false": "0"}.get(text.casefold(), text)
     return shortest_text(float(text)) if is_number(text) else text

@@ -20,12 +20,15 @@ from ..core import InputError
 EMPTY = ("", ".", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
 """Texts that usually stand for a missing value; a lone point is SAS's."""
 
-NUMBER = r"^[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|(?i:inf|infinity))$"
-_WHOLE = r"^[+-]?\d+$"
+_DOUBTFUL = ("na", "n/a", "#n/a", "<na>", "nan", "null", "none", ".")
+"""Spellings, in small letters, of a label or category that may as well be a missing value; somebody has to say which."""
+
+NUMBER = r"^[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|(?i:inf|infinity))$"
+_WHOLE = r"^[+-]?[0-9]+$"
 _BOOLEAN = r"^(?i:true|false)$"
-_LEADING_ZERO = r"^[+-]?0\d"
-_THREE_DECIMALS = r"^[+-]?[1-9]\d{0,2}[.,]\d{3}$"
-_UP_TO_THREE_DIGITS = r"^[+-]?\d{1,3}$"
+_LEADING_ZERO = r"^[+-]?0[0-9]"
+_THREE_DECIMALS = r"^[+-]?[1-9][0-9]{0,2}[.,][0-9]{3}$"
+_UP_TO_THREE_DIGITS = r"^[+-]?[0-9]{1,3}$"
 
 _EXACT_FLOATS = 2**53
 """Beyond this number neighbouring whole numbers are the same float."""
@@ -142,7 +145,7 @@ class Table:
         names = texts.filter(~texts.is_in(EMPTY)).unique()
         numbers = bool((names.str.contains(NUMBER) | names.str.contains(_BOOLEAN)).all())
         usual = EMPTY if numbers or not exact else ("",)
-        doubtful = texts.filter(texts.is_in(EMPTY) & ~texts.is_in(usual))
+        doubtful = texts.filter(texts.str.to_lowercase().is_in(_DOUBTFUL) & ~texts.is_in(usual))
         if self.missing_values is None and not doubtful.is_empty():
             counts = sorted(Counter(doubtful.to_list()).items())
             occurrences = " and ".join(f"{text!r} in {count} row{'s' * (count > 1)}" for text, count in counts)
@@ -174,7 +177,7 @@ def read_table(path: Path, encoding: str | None = None, missing_values: Sequence
         if kind == ".csv":
             frame, separator = _csv(path, encoding)
         elif kind == ".parquet":
-            frame = pl.read_parquet(path)
+            frame = pl.read_parquet(path, glob=False)
         else:
             frame = _sas(path, "read_xport" if kind == ".xpt" else "read_sas7bdat", encoding)
     except InputError:

@@ -11,8 +11,8 @@ from typing import Any, Literal, final
 from ..attacks import IMF
 from ..attacks.imf import TO_THE_LETTER
 from ..audit import Audit, Case
-from ..audit.case import AnyAttack, options
 from ..audit.identity import settings_of
+from ..audit.kinds import KINDS
 from ..core import InputError
 from ..jobs.driver import Listener
 from ..jobs.task import Executor
@@ -119,7 +119,7 @@ def varied(attack: Settings, changes: Settings) -> Settings:
     if all(isinstance(share, int | float) for share in shares) and sum(shares) > 1:
         kept, lowered = ("other_share", "target_share") if "other_share" in changes else ("target_share", "other_share")
         whole[lowered] = 1 - whole[kept]
-    known = {field.name for field in dataclasses.fields(options(AnyAttack)[whole["kind"]])}
+    known = {field.name for field in dataclasses.fields(KINDS["attack"]()[whole["kind"]])}
     return {name: value for name, value in whole.items() if name in known}
 
 

@@ -36,6 +36,9 @@ def begin(file: StudyFile, root: Path) -> Study:
     if not path.is_file():
         write_text(path, study.text)
     elif not _is_study(path, study.text):
+        if _is_untouched(root):  # it was refused when it was planned, and has been mended
+            write_text(path, study.text)
+            return study
         raise InputError(f"{root} holds another study; choose another folder with --folder, or delete it.")
     return study
 
@@ -47,6 +50,11 @@ def _is_study(path: Path, text: str) -> bool:
         return known == text or read_yaml(known, str(path)) == read_yaml(text, str(path))
     except (UnicodeDecodeError, InputError):
         return False
+
+
+def _is_untouched(root: Path) -> bool:
+    """Whether nothing was planned in the folder yet."""
+    return not any((root / name).exists() for name in ("plan.json", "study.db", "runs", "shared", "pieces"))
 
 
 def _ours(name: str) -> bool:
@@ -226,7 +234,7 @@ def _write_tables(
         return
     titles = {runs[run].task: cell.title for cell in study.cells for run in cell.runs}
     frames = [
-        pl.scan_parquet(root / "runs" / run.folder / "scores.parquet").select(
+        pl.scan_parquet(root / "runs" / run.folder / "scores.parquet", glob=False).select(
             pl.lit(titles[run.task]).alias("cell"),
             pl.lit(run.folder).alias("run"),
             pl.lit(run.run.case.seed).alias("case_seed"),

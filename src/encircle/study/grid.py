@@ -6,17 +6,16 @@ import copy
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, final
 
 from ..audit import Case
-from ..audit.case import UNIONS, Attacker, Judging, options
 from ..audit.case_file import assign, case_of
+from ..audit.case_keys import all_keys
+from ..audit.kinds import KINDS
 from ..audit.yaml_text import dump
 from ..core import InputError, number_text, unknown_name
-from ..threat import Budget
-from ..training import Recipe
 from .study_file import CASE, StudyFile
 
 MOST_RUNS = 10_000
@@ -313,29 +312,17 @@ def _is_key(name: str) -> bool:
 
 def _keys() -> list[str]:
     """Every dotted key that a grid may name."""
-    found = [name for name in Case.model_fields if name != "title"] + [CASE]
-    parts: dict[str, list[Any]] = {name: list(options(union).values()) for name, union in UNIONS.items()}
-    parts |= {
-        "recipe": [Recipe],
-        "pretraining": [Recipe],
-        "budget": [Budget],
-        "judging": [Judging],
-        "attacker": [Attacker],
-    }
-    parts |= {"attacker.recipe": [Recipe]}
-    for name, members in parts.items():
-        found += dict.fromkeys(f"{name}.{field.name}" for member in members for field in fields(member))
-    return found
+    return [*(key for key in all_keys() if key != "title"), CASE]
 
 
 def _label(name: str, value: Any) -> str:
     """What a value is called for people."""
     first, _, rest = name.partition(".")
-    if isinstance(value, dict) and first in UNIONS and not rest:
+    if isinstance(value, dict) and first in KINDS and not rest:
         kind = str(value.get("kind", "?"))
         others = ", ".join(f"{key} {_label(key, item)}" for key, item in value.items() if key != "kind")
         return f"{_kind_title(first, kind)} ({others})" if others else _kind_title(first, kind)
-    if first in UNIONS and rest == "kind":
+    if first in KINDS and rest == "kind":
         return _kind_title(first, str(value))
     if isinstance(value, float | int) and not isinstance(value, bool):
         return f"{number_text(value, percent=True)}%" if name == "budget.fraction" else number_text(value)
@@ -343,5 +330,5 @@ def _label(name: str, value: Any) -> str:
 
 
 def _kind_title(union: str, kind: str) -> str:
-    member = options(UNIONS[union]).get(kind)
+    member = KINDS[union]().get(kind)
     return str(getattr(member, "title", kind))

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from encircle.audit import Audit, Case
-from encircle.audit.case_data import StanfordDogs, TableFile, found
 from encircle.audit.case_file import read_case
 from encircle.audit.run import run_identity
 from encircle.core import InputError
+from encircle.data import StanfordDogs, TableFile
+from encircle.data.source import dataset_path
 from encircle.reproduce.generated import write_dogs, write_records
 
 
@@ -19,9 +20,9 @@ def test_the_data_folder_is_the_environment_s_or_data(tmp_path: Path, monkeypatc
     for place in (tmp_path / "data", tmp_path / "elsewhere"):
         (place / "a").mkdir(parents=True)
     monkeypatch.delenv("ENCIRCLE_DATA", raising=False)
-    assert found("a", "").resolve() == tmp_path / "data" / "a"
+    assert dataset_path("a", "").resolve() == tmp_path / "data" / "a"
     monkeypatch.setenv("ENCIRCLE_DATA", str(tmp_path / "elsewhere"))
-    assert found("a", "").resolve() == tmp_path / "elsewhere" / "a"
+    assert dataset_path("a", "").resolve() == tmp_path / "elsewhere" / "a"
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../secret.csv", "a/../../secret.csv"])
@@ -49,7 +50,7 @@ def test_where_data_are_to_be_had_does_not_decide_what_a_run_is(
         content["data"]["source"] = source
         content["data"]["categorical"] = ["race_ethnicity", "cycle"]
         content["data"]["missing"] = "median"
-        audit = Audit.from_case(Case.model_validate(content))
+        audit = Audit.from_case(Case.model_validate({**content, "targets": 1}))
         ids.add(run_identity(audit, "data"))
     assert len(ids) == 1
     assert run_identity(audit, "other data") not in ids
@@ -80,12 +81,12 @@ def test_a_case_says_what_is_missing_and_how_the_file_is_written(
     goal: {kind: features, count: 1}
     """
     with pytest.raises(InputError, match=r"'risk' of .* holds 'None' in 20 rows"):
-        Audit.from_case(read_case(case, [], "case"))
+        Audit.from_case(read_case(case, ["targets=1"], "case"))
     audit = Audit.from_case(
-        read_case(case, ['data.missing_values=["", "-99"]', "data.classes=[schön, None, Mild]"], "case")
+        read_case(case, ["targets=1", 'data.missing_values=["", "-99"]', "data.classes=[schön, None, Mild]"], "case")
     )
     assert (audit.data.classes, audit.data.features) == (["schön", "None", "Mild"], ["größe"])
-    audit = Audit.from_case(read_case(case, ["data.missing_values=[None]"], "case"))
+    audit = Audit.from_case(read_case(case, ["targets=1", "data.missing_values=[None]"], "case"))
     assert audit.data.notes == ("20 of 60 rows have no risk and are left out.",)
 
 
@@ -94,7 +95,11 @@ def test_cases_on_both_can_be_audited(tmp_path: Path, monkeypatch: pytest.Monkey
     write_dogs(tmp_path / "dogs", train=6, test=3)
     write_records(tmp_path / "records.csv", rows=100)
     dogs = Audit.from_case(
-        read_case("data: {kind: stanford-dogs, folder: dogs, side: 32, breeds: 2}\nmodel: {kind: resnet13}", [], "case")
+        read_case(
+            "data: {kind: stanford-dogs, folder: dogs, side: 32, breeds: 2}\nmodel: {kind: resnet13}",
+            ["targets=1"],
+            "case",
+        )
     )
     assert dogs.data.classes == ["Upper", "Lower"]
     assert len(dogs.data.boxes) == 0
@@ -103,15 +108,15 @@ def test_cases_on_both_can_be_audited(tmp_path: Path, monkeypatch: pytest.Monkey
     model: {kind: two-layer}
     explainer: {kind: grad}
     """
-    audit = Audit.from_case(read_case(table, [], "case"))
+    audit = Audit.from_case(read_case(table, ["targets=1"], "case"))
     assert audit.legal.columns is not None
     assert len(audit.legal.columns) == 4
     with pytest.raises(InputError, match="3 class weights for 2 classes"):
-        Audit.from_case(read_case(table, ["recipe.class_weights=[1, 1, 2]"], "case"))
+        Audit.from_case(read_case(table, ["targets=1", "recipe.class_weights=[1, 1, 2]"], "case"))
     for keys in (
         ["recipe.augmentation=flip-and-shift"],
         ["recipe.start=checkpoint", "data.pretrain=0.3", "pretraining.augmentation=flip-and-shift"],
         ["attack.kind=imf", "attack.augmented=true"],
     ):
         with pytest.raises(InputError, match="rows of a table cannot be mirrored or shifted"):
-            Audit.from_case(read_case(table, keys, "case"))
+            Audit.from_case(read_case(table, ["targets=1", *keys], "case"))

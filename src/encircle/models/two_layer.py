@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from typing import Literal, final
 
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import nn
 
+from ..core import CONFIGURED
+from .architecture import Architecture, check_form
 from .base import CamClassifier, Standardise
 
 
@@ -31,3 +35,21 @@ class TwoLayerNet(CamClassifier):
     def stages(self) -> Sequence[nn.Module]:
         """The hidden layer."""
         return [self.hidden]
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class TwoLayerModel(Architecture):
+    """The paper's two-layer network for tables.
+
+    Args:
+        hidden: number of hidden units.
+    """
+
+    hidden: int = Field(default=32, ge=1)
+    kind: Literal["two-layer"] = Field(default="two-layer", kw_only=True)
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The network for data of this form, with fresh weights."""
+        check_form(self.kind, shape, images=False, other="small-resnet")
+        return TwoLayerNet(shape[0], classes, hidden=self.hidden)
