@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.live import Live
@@ -13,16 +14,20 @@ from rich.table import Table
 
 from ..audit import Audit, Case, Judgement, embedded_cases, read_case
 from ..audit.cache import clear
-from ..audit.case import AnyAttack, AnyExplainer, AnyGoal, AnyModel, options
-from ..audit.case_data import AnyData
 from ..audit.goal_context import rehearse
+from ..audit.kinds import KINDS, Kinds, summary_of
 from ..audit.many import run_cases
+from ..audit.run import check_threads
 from ..core import EncircleError, InputError, unknown_name
 from ..data.poison import find_marked
 from ..report import render
 from ..storage import check_length, write_text
-from ..study.study_file import embedded_studies, parse_study_file
-from .board import Board
+from ..study.grid import expand
+from ..study.plan import plan
+from ..study.probe import forecast
+from ..study.study_file import StudyFile, embedded_studies, parse_study_file
+from .board import Board, clock
+from .options import Device
 from .tables import estimate_cell, name_cell, number_table, show
 from .terminal import answers, app, messages, read_file
 
@@ -39,6 +44,7 @@ def audit(
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
     jobs: Annotated[int, typer.Option(min=1, help="Audits at a time, each in a process of its own.")] = 1,
+    device: Device = "cpu",
     report_to: Annotated[Path | None, typer.Option("--report", help="Also write one report of all runs here.")] = None,
     title: Annotated[str | None, typer.Option(help="Title of that report.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
@@ -59,20 +65,11 @@ def audit(
     loaded = [load_case(name, overrides or [], outside=outside) for name in cases or ["digits-cam"]]
     if dry_run:
         for case in loaded:
-            planned = Audit.from_case(case)
-            rehearse(planned)
-            work = planned.plan()
-            answers.print(escape(f"{case.title}: " + ", ".join(f"{count} x {kind}" for kind, count in work.items())))
-            answers.print(escape(f"{case.title}: {planned.poison_in_words()}"))
-            for note in planned.data.notes:
-                answers.print(escape(f"{case.title}: {note}"))
-            if planned.surplus:
-                stages = ", ".join(sorted({name.partition(".")[0] for name in planned.surplus}))
-                answers.print(escape(f"The checkpoint's {stages} have no place in the network and are left out."))
+            _say_what_would_be_done(case, device)
         return
     board = Board([case.title for case in loaded], min(jobs, len(loaded)))
     with Live(board, console=messages, refresh_per_second=4, transient=True, auto_refresh=messages.is_terminal):
-        results = run_cases(loaded, runs, jobs, board.reporter)
+        results = run_cases(loaded, runs, jobs, board.reporter, device=device)
     judged = [result for result in results if isinstance(result, Judgement)]
     errors = [result for result in results if isinstance(result, EncircleError)]
     for judgement in judged:
@@ -94,6 +91,23 @@ def audit(
     if not codes and not exit_zero:
         codes = [int(any(judgement.verdict == "FAIL" for judgement in judged))]
     raise typer.Exit(max(codes, default=0))
+
+
+def _say_what_would_be_done(case: Case, device: str) -> None:
+    planned = Audit.from_case(case, device)
+    check_threads(case.threads)
+    rehearse(planned)
+    work = ", ".join(f"{count} x {kind}" for kind, count in planned.plan().items())
+    notes = [work, planned.poison_in_words(), *planned.data.notes]
+    if planned.surplus:
+        stages = ", ".join(sorted({name.partition(".")[0] for name in planned.surplus}))
+        notes.append(f"the checkpoint's {stages} have no place in the network and are left out")
+    for note in notes:
+        answers.print(escape(f"{case.title}: {note}"))
+    study = expand(StudyFile(title=case.title, case=case.model_dump(mode="json")), case.title)
+    todo = plan(study, Path(), device=device)
+    expected = forecast(todo, Path(), 1, lambda what: messages.print(what, style="dim", markup=False))
+    answers.print(escape(f"{case.title}: about {clock(expected.total)} on one processor, from a short probe"))
 
 
 def load_case(name: str, overrides: list[str], *, outside: bool) -> Case:
@@ -146,12 +160,12 @@ def report(
     answers.print(f"Report: {render(runs, out or runs[0] / 'report.html', title=title)}", markup=False, soft_wrap=True)
 
 
+def _described(kinds: Kinds) -> dict[str, str]:
+    return {name: summary_of(row) for name, row in kinds().items()}
+
+
 _LISTS: dict[str, Callable[[], dict[str, str]]] = {
-    "attacks": lambda: _described(AnyAttack),
-    "explainers": lambda: _described(AnyExplainer),
-    "goals": lambda: _described(AnyGoal),
-    "datasets": lambda: _described(AnyData),
-    "models": lambda: _described(AnyModel),
+    **{kinds.plural: partial(_described, kinds) for kinds in KINDS.values()},
     "cases": lambda: {name: read_case(text, [], name).title for name, text in embedded_cases().items()},
     "studies": lambda: {name: parse_study_file(text, name).title for name, text in embedded_studies().items()},
 }
@@ -170,10 +184,6 @@ def list_(
     for name, meaning in _LISTS[what]().items():
         table.add_row(escape(name), escape(meaning))
     answers.print(table)
-
-
-def _described(union: Any) -> dict[str, str]:
-    return {name: (member.__doc__ or "").strip().splitlines()[0] for name, member in options(union).items()}
 
 
 @app.command()

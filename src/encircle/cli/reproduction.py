@@ -11,8 +11,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..audit.case_data import DATA_FOLDER
 from ..core import InputError, unknown_name
+from ..data.source import DATA_FOLDER
 from ..reproduce.gather import gather
 from ..reproduce.kdd21 import PARTS, PRESETS, Part, PresetName, make_smoke_data, studies
 from ..reproduce.tables import TABLES, Row, rows_of
@@ -20,7 +20,8 @@ from ..storage import check_length
 from ..study.folder import begin
 from ..study.run import executor_of
 from .interrupts import RESUME
-from .studies import Address, Cpus, Device, Gpus, Json, Kind, Minutes, say_what_would_be_done, watched
+from .options import Address, Cpus, Device, Gpus, Json, Kind, Minutes
+from .studies import say_what_would_be_done, watched
 from .terminal import answers, app, messages
 
 

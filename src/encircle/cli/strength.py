@@ -33,7 +33,8 @@ from ..strength.reached import SELECTION, WITHIN_THE_PAPER
 from ..study.run import executor_of
 from .audits import load_case
 from .interrupts import RESUME
-from .studies import Address, Cpus, Device, DryRun, Gpus, Json, Kind, Zero, say_what_would_be_done, stoppable
+from .options import Address, Cpus, Device, DryRun, Gpus, Json, Kind, Zero
+from .studies import say_what_would_be_done, stoppable
 from .study_board import StudyBoard
 from .tables import estimate_cell, name_cell, number_table, show
 from .terminal import answers, app

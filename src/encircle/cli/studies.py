@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -25,6 +25,7 @@ from ..study.run import conclude_now, executor_of, go_on, standing
 from ..study.study_file import StudyFile, embedded_studies, read_study_file
 from .board import clock
 from .interrupts import STOPPED
+from .options import Address, Cpus, Device, DryRun, Gpus, Json, Kind, Minutes, SameDevice, Zero
 from .study_board import StudyBoard
 from .tables import estimate_cell, name_cell, number_table, show
 from .terminal import answers, app, messages, read_file
@@ -35,46 +36,6 @@ study_app = typer.Typer(
 app.add_typer(study_app, name="study")
 
 _Folder = Annotated[Path, typer.Argument(help="The study's folder.", metavar="FOLDER")]
-Kind = Annotated[
-    Literal["local", "ray"],
-    typer.Option("--executor", help="Worker processes on this machine, or a Ray cluster (extra `ray`)."),
-]
-Address = Annotated[
-    str | None, typer.Option(help="host:port of a running Ray cluster; without it Ray is started here, on loopback.")
-]
-
-
-def _sane(cpus: int | None) -> int | None:
-    most = _MOST_PER_PROCESSOR * (os.cpu_count() or 1)
-    if cpus is not None and cpus > most:
-        raise InputError(f"--cpus {cpus} is more than this machine can do at a time; give at most {most}.")
-    return cpus
-
-
-_MOST_PER_PROCESSOR = 8
-"""Workers a processor: more only take each other's memory."""
-
-Cpus = Annotated[
-    int | None,
-    typer.Option(min=1, callback=_sane, help="Threads that this machine's workers share; default: all that it has."),
-]
-Minutes = Annotated[
-    float | None, typer.Option(min=0, help="Begin nothing new after so many minutes; go on later with `resume`.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Progress and results as JSON lines on stdout.")]
-DryRun = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Say how many runs and shared pieces there are and what they would take, and stop."),
-]
-Zero = Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 whatever the verdicts, if every run finished.")]
-Device = Annotated[str, typer.Option(help="Where models are trained: cpu or cuda. Another device means other runs.")]
-SameDevice = Annotated[
-    str | None,
-    typer.Option(
-        "--device", help="Where models are trained: cpu or cuda; default: as before. Another device means other runs."
-    ),
-]
-Gpus = Annotated[float, typer.Option(min=0, help="Share of an accelerator that a task takes, for Ray.")]
 
 
 @study_app.command()
