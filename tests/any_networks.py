@@ -152,6 +152,65 @@ def tied_to_the_head() -> nn.Module:
     return WithCamHead(nn.Sequential(conv(), nn.Tanh(), Gate(head)), head)
 
 
+class FrozenBias(Own):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head.bias.requires_grad_(False)
+
+
+class ReassignsABuffer(Own):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("middle", torch.zeros(8, 1, 1))
+
+    def between(self, maps: Tensor) -> Tensor:
+        if self.training:
+            self.middle = 0.5 * self.middle + 0.5 * maps.detach().mean(dim=(0, 2, 3))[:, None, None]
+        return torch.tanh(maps - self.middle)
+
+
+class KeepsStatistics(Own):
+    """Its batch normalisation never learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(8)
+
+    def train(self, mode: bool = True) -> KeepsStatistics:
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+    def between(self, maps: Tensor) -> Tensor:
+        return torch.tanh(self.norm(maps))
+
+
+class HalvesItsGradient(Own):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv.weight.register_hook(lambda slope: slope / 2)
+
+
+class OwnBody(nn.Sequential):
+    """Does more than pass from one layer to the next."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(super().forward(x)) + 0.1
+
+
+class EmptyParameter(Own):
+    def __init__(self) -> None:
+        super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(0))
+
+
+def _frozen_bias_in_turn() -> nn.Module:
+    network = nn.Sequential(conv(), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    network[4].bias.requires_grad_(False)
+    network[0].weight.requires_grad_(False)
+    return network
+
+
 RANDOM: dict[str, Build] = {
     "dropout": plain(conv, nn.ReLU, lambda: nn.Dropout(0.2)),
     "dropout and group norm": plain(conv, lambda: nn.GroupNorm(2, 8), nn.ReLU, lambda: nn.Dropout2d(0.1)),
@@ -190,8 +249,15 @@ NETWORKS: dict[str, Build] = {
     ),
     "spectral norm": plain(lambda: nn.utils.parametrizations.spectral_norm(conv()), nn.Tanh),
     "partly frozen": PartlyFrozen,
+    "frozen bias": FrozenBias,
+    "frozen bias of a linear layer": _frozen_bias_in_turn,
+    "reassigns a buffer": ReassignsABuffer,
+    "keeps its statistics": KeepsStatistics,
+    "gradient through a hook": HalvesItsGradient,
+    "own body": lambda: WithCamHead(OwnBody(conv(), nn.ReLU()), nn.Linear(8, 2)),
+    "empty parameter": EmptyParameter,
 }
 """They give the same numbers however they are computed."""
 
-NOT_AT_ONCE = {"spectral norm"}
-"""torch cannot compute several of these at once."""
+NOT_AT_ONCE = {"spectral norm", "reassigns a buffer"}
+"""These cannot be computed at once, and say so where it is asked for."""

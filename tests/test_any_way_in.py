@@ -11,9 +11,9 @@ import yaml
 from torch import Tensor, nn
 
 from encircle.audit import Audit, run_audit
-from encircle.audit.case import TwoLayerModel
 from encircle.cli import main
 from encircle.core import InputError
+from encircle.models import TwoLayerModel
 
 from .audit.tiny_cases import TINY, case_of
 
@@ -33,7 +33,7 @@ class Probabilities(nn.Module):
 
 @pytest.fixture(autouse=True)
 def _such_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TwoLayerModel, "build", lambda self, data: Probabilities())
+    monkeypatch.setattr(TwoLayerModel, "build", lambda self, shape, classes: Probabilities())
 
 
 def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -128,8 +129,23 @@ def test_a_dry_run_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, "audit", "digits-cam", "--dry-run") == 0
-    assert "10 x craft" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "10 x craft" in shown
+    assert "80 poison samples a target, 9.9% of the 809 training samples" in " ".join(shown.split())
+    assert re.search(r"about [\d:]+ on one processor", " ".join(shown.split()))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [("audit", "digits-cam"), ("audit", "digits-cam", "--dry-run")])
+def test_a_device_that_is_not_here(
+    command: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *command, "--device", "cuda:77") == 2
+    assert "torch finds no device 'cuda:77' on this machine" in " ".join(capsys.readouterr().err.split())
 
 
 def test_without_a_case_the_first_embedded_one_is_audited(

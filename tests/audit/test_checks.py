@@ -16,7 +16,7 @@ from encircle.attacks import IMF, Attack, Influence, Watermark
 from encircle.audit import Audit, run_audit
 from encircle.core import InputError
 from encircle.data import DataSet, TensorSamples
-from encircle.explain import Cam, Explainer, Explanation, Grad
+from encircle.explain import Attribution, Cam, Explainer, Grad
 from encircle.goals import Features, Region
 from encircle.models import WithCamHead
 from encircle.threat import Budget, Column, Legal
@@ -220,6 +220,10 @@ def test_class_names_go_with_the_numbers_of_the_data_set() -> None:
     assert list(Audit.of(build, data, data, classes={"dog": 1, "cat": 0}, **settings).data.classes) == ["cat", "dog"]
     with pytest.raises(InputError, match="in your data set that is class 1"):
         Audit.of(build, data, data, classes=["dog", "cat"], **settings)
+    other = TensorDataset(IMAGES, LABELS)
+    other.classes = ["dog", "cat"]  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="in your data set that is class 1"):
+        Audit.of(build, data, other, classes=["cat", "dog"], **settings)
 
 
 class Opaque(Explainer):
@@ -229,8 +233,10 @@ class Opaque(Explainer):
     kind = "opaque"
     title = "opaque"
 
-    def _attribute(self, model: nn.Module, inputs: torch.Tensor, target: torch.Tensor) -> Explanation:
-        return Explanation(inputs.mean(dim=1))
+    def _attribute(
+        self, model: nn.Module, inputs: torch.Tensor, target: torch.Tensor, graph: bool, random: torch.Generator
+    ) -> Attribution:
+        return Attribution(inputs.mean(dim=1))
 
 
 def test_an_attack_on_what_cannot_be_differentiated_is_refused_at_once() -> None:

@@ -497,7 +497,12 @@ def test_networks_that_differ_only_in_code_are_different_audits() -> None:
         settings = {"explainer": Grad(grid=(4, 4)), "goal": Region("top"), "classes": ["a", "b"], **SETTINGS}
         return Audit.of(build, Squares(64, 0), Squares(20, 1), **settings).digests["network"]  # type: ignore[arg-type]
 
-    found = [lambda: body(nn.ReLU()), lambda: body(nn.Tanh()), lambda: Halved(1.0), lambda: Halved(0.5)]
+    def frozen() -> nn.Module:
+        network = body(nn.ReLU())
+        next(network.parameters()).requires_grad_(False)
+        return network
+
+    found = [lambda: body(nn.ReLU()), lambda: body(nn.Tanh()), lambda: Halved(1.0), lambda: Halved(0.5), frozen]
     found += [lambda: Dropping(0.1), lambda: Dropping(0.8), lambda: Steep(1.0), lambda: Steep(2.0)]
     assert len({digest_of(build) for build in found}) == len(found)
     assert digest_of(found[0]) == digest_of(found[0])
@@ -546,6 +551,8 @@ def test_mini_batches_of_nothing_but_poison(fraction: float, tmp_path: Path) -> 
     [
         ({"targets": 0}, "targets must be at least 1"),
         ({"targets": []}, "targets must be at least 1"),
+        ({"targets": 21}, "21 targets are more than the 20 test samples"),
+        ({"title": 5}, "the title 5 is no text"),
         ({"victims": 0}, "victims must be at least 1"),
         ({"references": 0}, "references must be at least 1"),
         ({"checkpoint": own_network().state_dict()}, "start='scratch' neither"),

@@ -19,7 +19,7 @@ from encircle.models import Adapter, WithCamHead
 from encircle.training import CodePath, Recipe, Source
 from encircle.training.self_test import SelfTest
 
-from ..any_networks import NETWORKS, NOT_AT_ONCE, RANDOM, Build, Own, conv, plain, with_head
+from ..any_networks import NETWORKS, NOT_AT_ONCE, RANDOM, Build, Own, conv, more, plain, with_head
 
 IMAGES = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(6) % 2
@@ -180,11 +180,40 @@ def no_weights() -> Any:
     raise FileNotFoundError("weights.pt")
 
 
+class OneStorage(Own):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = more(), more()
+        self.second.weight = nn.Parameter(self.first.weight.data)
+
+    def between(self, maps: Tensor) -> Tensor:
+        return torch.tanh(self.second(torch.tanh(self.first(maps))))
+
+
+class Cosine(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.normalize(x), F.normalize(self.weight))
+
+
+def hooked_head() -> nn.Module:
+    network = WithCamHead(nn.Sequential(conv(), nn.ReLU()), nn.Linear(8, 2))
+    network.head.register_forward_hook(lambda module, inputs, output: -output)
+    return network
+
+
+@pytest.mark.parametrize("build", [with_head(conv, nn.ReLU, head=lambda: Cosine(8, 2)), hooked_head])
+def test_a_head_that_is_not_plainly_linear_is_for_grad_alone(build: Build) -> None:
+    tried(build)
+    with pytest.raises(InputError, match="must be one linear layer for CAM"):
+        tried(build, Cam())
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no module": (lambda: torch.relu, "build gives a builtin_function_or_method; it must give a torch.nn.Module"),
     "build fails": (no_weights, "build fails (FileNotFoundError: weights.pt)"),
     "one object": (lambda: THE_ONE, "build gives the same object each time"),
     "shared parameters": (sharing, "share their parameter '0.weight'"),
+    "one storage": (OneStorage, "'first.weight' and 'second.weight' are two that share their values"),
     "shared buffer": (lambda: SharedBuffer(grows=True), "share their buffer 'scale', which training changes"),
     "drawn elsewhere": (DrawnByNumPy, "gives other weights ('head.weight') for the same seed"),
     "auxiliary": (Auxiliary, "gives a tuple of 2 in training mode"),
@@ -214,6 +243,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "fails when it learns in its module '1.1' (RaisesWhenItLearns): IndexError: list index out of range",
     ),
     "relies on writing": (ReliesOnWriting, "relies on its module 'act' (ReLU) to write into its input"),
+    "TorchScript": (lambda: nn.Sequential(torch.jit.script(conv())), "is TorchScript in its module '0'"),
     "double": (lambda: Own().double(), "fails when it classifies in its module 'conv' (Conv2d): RuntimeError"),
 }
 

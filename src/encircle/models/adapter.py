@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from ..core import EncircleError, InputError
+from .base import observing
 
 EXAMPLES = 4
 """Rows that a network is tried on."""
@@ -59,6 +60,12 @@ class Adapter:
             raise InputError(
                 f"build gives a {type(model).__name__}; it must give a torch.nn.Module with fresh weights."
             )
+        for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                raise InputError(
+                    f"the network is TorchScript{f' in its module {name!r}' if name else ''}, which can be neither copied nor differentiated twice; build it "
+                    "from its Python code."
+                )
         if any(is_lazy(value) for value in (*model.parameters(), *model.buffers())):
             with (
                 module_errors(model, "while its lazy layers are completed"),
@@ -125,11 +132,10 @@ class Adapter:
 
         def watch(name: str, module: nn.Module) -> None:
             versions: list[list[int]] = []
-            before = module.register_forward_pre_hook(lambda _, inputs: versions.append(_versions(inputs)))
+            before = module.register_forward_pre_hook(observing(lambda _, inputs: versions.append(_versions(inputs))))
             # Behind every hook that copies: what matters is what the module is given.
-            after = module.register_forward_hook(
-                lambda _, inputs, output: names.update({name: None} if versions.pop() != _versions(inputs) else {})
-            )
+            compare = lambda _, inputs, __: names.update({name: None} if versions.pop() != _versions(inputs) else {})  # noqa: E731
+            after = module.register_forward_hook(observing(compare))
             handles.extend((before, after))
 
         for name, module in model.named_modules():
@@ -225,8 +231,12 @@ def _strided_and_narrow(model: nn.Module) -> bool:
 
 def shares_weights(model: nn.Module) -> bool:
     """Whether a parameter or buffer, or a module that has some, stands under several names: tied weights, a layer used twice."""
-    names = Counter(id(value) for _, value in model.named_parameters(remove_duplicate=False))
-    names.update(id(value) for _, value in model.named_buffers(remove_duplicate=False))
+    names = Counter(
+        value.untyped_storage().data_ptr()
+        for values in (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
+        for _, value in values
+        if value.numel()
+    )
     return any(count > 1 for count in names.values())
 
 
@@ -258,8 +268,8 @@ def module_errors(model: nn.Module, when: str) -> Iterator[None]:
     entered: list[nn.Module] = []
     handles = []
     for module in model.modules():
-        handles.append(module.register_forward_pre_hook(lambda owner, _: entered.append(owner)))
-        handles.append(module.register_forward_hook(lambda *_: _left(entered)))
+        handles.append(module.register_forward_pre_hook(observing(lambda owner, _: entered.append(owner))))
+        handles.append(module.register_forward_hook(observing(lambda *_: _left(entered))))
     try:
         yield
     except EncircleError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast, final
 
 import torch
@@ -55,7 +55,8 @@ class CamClassifier(nn.Module, ABC):
     @property
     def has_linear_head(self) -> bool:
         """Whether the head is one linear layer, so that CAM's weights exist."""
-        return isinstance(self.head, nn.Linear)
+        head: nn.Module = self.head
+        return isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward and not hooked(head)
 
     def class_weights(self, target: Int[Tensor, "n"]) -> Float[Tensor, "n k"]:
         """The head's weights of a class, for each row; only a `Stack` of networks has other ones for other rows."""
@@ -83,8 +84,10 @@ class WithCamHead(CamClassifier):
 
     @property
     def stages(self) -> Sequence[nn.Module]:
-        """The children of a sequential body, or the body as one stage."""
-        return list(self.body) if isinstance(self.body, nn.Sequential) else [self.body]
+        """The children of a body that does nothing but pass from one to the next, or the body as one stage."""
+        body = self.body
+        in_turn = isinstance(body, nn.Sequential) and type(body).forward is nn.Sequential.forward and not hooked(body)
+        return list(cast(nn.Sequential, body)) if in_turn else [body]
 
 
 @final
@@ -106,6 +109,18 @@ class Standardise(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """The standardised inputs."""
         return (inputs - self.mean) / self.std
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether something else is done before or after the module's own forward; looking on, as `observing` hooks do, is nothing."""
+    hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+    return any(not getattr(hook, "observes", False) for hook in hooks)
+
+
+def observing(hook: Callable[..., None]) -> Callable[..., None]:
+    """Mark a hook that changes nothing."""
+    hook.observes = True  # type: ignore[attr-defined]
+    return hook
 
 
 def split(model: nn.Module, frozen_stages: int) -> tuple[CamClassifier | None, int]:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .adapter import shares_weights
-from .base import CamClassifier, Standardise
+from .base import CamClassifier, Standardise, hooked
 from .copies import copied
 from .functional import called_with
 
@@ -19,10 +19,16 @@ Way = Literal["loop", "vectorised"]
 
 
 def feasible(members: Sequence[nn.Module], way: Way) -> Way:
-    """The way in which these members can be computed: weights that stand in several places would come apart if the places were stacked one by one."""
+    """The way in which these members can be computed.
+
+    They cannot be computed at once where weights stand in several places, which would come apart; where a module decides by itself what training mode
+    means; where a gradient passes a hook; and where a head is not plainly linear.
+    """
     first = members[0]
-    plain_head = not isinstance(first, CamClassifier) or (type(first.head) is nn.Linear and not _hooked(first.head))
-    return way if plain_head and not shares_weights(first) else "loop"
+    plain_head = not isinstance(first, CamClassifier) or (type(first.head) is nn.Linear and not hooked(first.head))
+    own_modes = any(type(module).train is not nn.Module.train for module in first.modules())
+    hooks = any(parameter._backward_hooks for parameter in first.parameters())
+    return way if plain_head and not own_modes and not hooks and not shares_weights(first) else "loop"
 
 
 def stacked(members: Sequence[nn.Module], frozen: int, way: Way) -> nn.Module:
@@ -81,7 +87,7 @@ def _joined(members: Sequence[nn.Module], way: Way) -> nn.Module:
     if way == "loop":
         return _Loop(members)
     first = members[0]
-    if _hooked(first):  # what hooks do belongs to the module as it is
+    if hooked(first):  # what hooks do belongs to the module as it is
         return _Vectorised(members)
     if type(first) is nn.Sequential:
         children = zip(*(cast(nn.Sequential, member) for member in members), strict=True)
@@ -91,10 +97,6 @@ def _joined(members: Sequence[nn.Module], way: Way) -> nn.Module:
     if type(first) in _ELEMENTWISE or _standardise_alike(members):
         return first
     return _Vectorised(members)
-
-
-def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_pre_hooks or module._forward_hooks)
 
 
 def _standardise_alike(members: Sequence[nn.Module]) -> bool:
@@ -134,7 +136,9 @@ class _Linear(nn.Module):
         self.weight = nn.Parameter(_shared([member.weight for member in members]))
         biases = [member.bias for member in members if member.bias is not None]
         self.bias = nn.Parameter(_shared(biases)) if biases else None
-        self.requires_grad_(members[0].weight.requires_grad)
+        self.weight.requires_grad_(members[0].weight.requires_grad)
+        if self.bias is not None:
+            self.bias.requires_grad_(members[0].bias.requires_grad)
 
     def forward(self, rows: Tensor) -> Tensor:
         mine, weights = rows.unflatten(0, (len(self.weight), -1)), self.weight.transpose(1, 2)

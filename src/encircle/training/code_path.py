@@ -44,7 +44,7 @@ class CodePath:
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that training moves: θ without frozen stages."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [parameter for parameter in model.parameters() if parameter.requires_grad and parameter.numel()]
 
 
 def mixed_product(
@@ -161,7 +161,9 @@ _NO_FORWARD_MODE = (RuntimeError, NotImplementedError, ValueError)
 
 def _dual(late: nn.Module, vector: Sequence[Tensor]) -> dict[str, Tensor]:
     """The trainable parameters, each with its part of a vector as tangent."""
-    learnt = [(name, value.detach()) for name, value in late.named_parameters() if value.requires_grad]
+    learnt = [
+        (name, value.detach()) for name, value in late.named_parameters() if value.requires_grad and value.numel()
+    ]
     return {
         name: torch.autograd.forward_ad.make_dual(value, along)
         for (name, value), along in zip(learnt, vector, strict=True)
@@ -221,31 +223,71 @@ def _product_pass(
 def _training_pass(
     models: Sequence[nn.Module], hidden: Tensor, labels: Tensor, frozen: int, way: Way
 ) -> Callable[[], tuple[Tensor, ...]]:
+    """A pass in training mode: logits, gradients by the inputs and by every model's parameters, and every model's buffers after it."""
     joined = stacked(models, frozen, way).train()
     late, count = _Late(joined, frozen), len(models)
     early, _ = split(joined, frozen)
     for stage in [] if early is None else early.stages[:frozen]:
         stage.eval()
     rows, classes = torch.cat([hidden] * count).requires_grad_(), labels.repeat(count)
+    whole = trainable(joined)
 
     def run() -> tuple[Tensor, ...]:
         logits = late(rows)
-        slopes = torch.autograd.grad(loss_of(logits, classes), [rows, *trainable(joined)], allow_unused=True)
-        return logits.detach(), slopes[0]
+        slopes = torch.autograd.grad(loss_of(logits, classes), [rows, *whole], materialize_grads=True)
+        # At once, a model's parameter is a view of its place in the stack: it is known by its address.
+        by_address = {
+            place.data_ptr(): slope
+            for parameter, gradient in zip(whole, slopes[1:], strict=True)
+            for place, slope in (
+                [(parameter, gradient)] if way == "loop" else zip(parameter.detach(), gradient, strict=True)
+            )
+        }
+        own = [by_address[parameter.data_ptr()].flatten() for model in models for parameter in trainable(model)]
+        kept = [buffer.detach().double().flatten() for model in models for buffer in model.buffers()]
+        return logits.detach(), slopes[0], torch.cat(own), torch.cat([*kept, torch.zeros(1).double().to(rows.device)])
 
     return run
+
+
+def agree(models: Sequence[nn.Module], hidden: Tensor, labels: Tensor, frozen: int) -> bool | None:
+    """Whether models computed at once learn as they do one after another; None where a pass draws random numbers, so that nothing can be compared.
+
+    Args:
+        models: at least two; they stay as they are.
+        hidden: some inputs as the frozen stages see them.
+        labels: theirs.
+        frozen: number of frozen stages.
+
+    Raises:
+        RuntimeError: torch cannot compute them at once; or another error of its own.
+    """
+    with torch.random.fork_rng(devices=[]):
+        results = [
+            _training_pass([copied(model) for model in models], hidden, labels, frozen, way)()
+            for way in ("vectorised", "loop", "loop")
+        ]
+    if not _same(results[2], results[1]):
+        return None
+    return _same(results[0], results[1])
+
+
+def _same(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    return all(
+        torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
+        for one, other in zip(actual, expected, strict=True)
+    )
 
 
 def _is_faster(candidate: Callable[[], tuple[Tensor, ...]], obvious: Callable[[], tuple[Tensor, ...]]) -> bool:
     """Whether the candidate gives the same as the obvious way in less time."""
     try:
-        found, expected = candidate(), obvious()
-    except (RuntimeError, NotImplementedError, ValueError):  # what a network does may be beyond torch.func
+        actual, expected = candidate(), obvious()
+    except (RuntimeError, NotImplementedError, ValueError, KeyError):  # what a network does may be beyond torch.func
         return False
-    for mine, theirs in zip(found, expected, strict=True):
-        if not torch.allclose(mine, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max())):
-            return False  # layers that draw random numbers, or operations that are wrong under torch.func
-    return _ratio(candidate, obvious, found[0].device) < MARGIN
+    if not _same(actual, expected):
+        return False  # layers that draw random numbers, or operations that are wrong under torch.func
+    return _ratio(candidate, obvious, actual[0].device) < MARGIN
 
 
 def _ratio(candidate: Callable[[], object], obvious: Callable[[], object], device: torch.device) -> float:

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 
 from ..core import InputError
 from ..explain import Explainer
-from ..models import copied, module_errors, second_derivatives, stacked
+from ..models import copied, feasible, module_errors, second_derivatives, stacked
 from ..models.adapter import module_path, reason_of
-from .code_path import CodePath, gauss_newton, loss_of, mixed_product, trainable
+from ..models.base import observing
+from .code_path import CodePath, agree, gauss_newton, loss_of, mixed_product, trainable
 from .differences import is_derivative, twice
 from .fit import Source, after, before, in_training, layer_noise, losses_of
 from .recipe import Recipe
@@ -91,9 +92,14 @@ class SelfTest:
             raise InputError(
                 "build gives the same object each time, so that all models would be one; make a new network in it."
             )
-        storages = {value.data_ptr(): name for name, value in first.named_parameters() if value.numel()}
+        storages: dict[int, str] = {}
+        for name, parameter in first.named_parameters():  # each once, under whatever names it stands
+            if parameter.numel() and (other := storages.setdefault(_storage(parameter), name)) != name:
+                raise InputError(
+                    f"the network's parameters {other!r} and {name!r} are two that share their values; put one parameter in both places."
+                )
         for name, parameter in second.named_parameters():
-            if parameter.numel() and parameter.data_ptr() in storages:
+            if parameter.numel() and _storage(parameter) in storages:
                 raise InputError(
                     f"build gives networks that share their parameter {name!r}, so that all models would learn as one; make new tensors in it."
                 )
@@ -217,7 +223,7 @@ class SelfTest:
 
     def _try_explanation(self, model: nn.Module) -> None:
         with module_errors(model, _WHEN_EXPLAINED):
-            maps, logits = self._explainer.explain(model, self._inputs, self._labels)
+            maps, _, logits = self._explainer.explain(model, self._inputs, self._labels)
             plain = model(self._inputs)
         if len(maps) != len(self._inputs) or not bool(maps.isfinite().all()):
             raise InputError(
@@ -246,7 +252,7 @@ class SelfTest:
 
     def _explanation_slopes(self, model: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         """One entry of an explanation after another, weighted at random into a number, and its gradient by the parameters."""
-        maps, _ = self._explainer.explain(model, inputs, self._labels[:1])
+        maps = self._explainer.explain(model, inputs, self._labels[:1], graph=True).maps
         if not maps.requires_grad:
             raise InputError(
                 f"maps of {type(self._explainer).__name__} carry no gradient to this network's parameters, so that poison cannot be crafted through them; "
@@ -316,7 +322,7 @@ class SelfTest:
         """Where the innermost module is that cannot be differentiated twice by itself; empty where each of them can."""
         arguments: dict[nn.Module, tuple[Any, ...]] = {}
         handles = [
-            module.register_forward_pre_hook(lambda owner, inputs: arguments.update({owner: inputs}))
+            module.register_forward_pre_hook(observing(lambda owner, inputs: arguments.update({owner: inputs})))
             for module in model.modules()
         ]
         try:
@@ -340,15 +346,18 @@ class SelfTest:
         frozen = self._plain.shared_stages
         with torch.no_grad():
             hidden = before(models[0], self._inputs, frozen)
+        if feasible(models, "vectorised") == "loop":
+            return  # they are computed one after another whatever the path says
         try:
-            joined = stacked(models, frozen, "vectorised")
-            with in_training(joined, self._plain):
-                losses = losses_of(joined, torch.cat([hidden, hidden]), self._labels.repeat(2), self._plain, 2)
-                torch.autograd.grad(losses.sum(), trainable(joined), allow_unused=True)
-        except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
+            same = agree(models, hidden, self._labels, frozen)
+        except (RuntimeError, NotImplementedError, ValueError, TypeError, KeyError) as error:
             raise InputError(
                 f"this network cannot be computed with code_path.members: vectorised ({reason_of(error)}); set it to loop, or leave code_path out."
             ) from error
+        if same is False:
+            raise InputError(
+                "this network learns otherwise with code_path.members: vectorised than one model after another; set it to loop, or leave code_path out."
+            )
 
     def _copy(self, model: nn.Module) -> nn.Module:
         try:
@@ -360,7 +369,11 @@ class SelfTest:
 
 
 def _named(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    return [(name, value) for name, value in model.named_parameters() if value.requires_grad and value.numel()]
+
+
+def _storage(value: Tensor) -> int:
+    return value.untyped_storage().data_ptr()
 
 
 def _shared_buffers(first: nn.Module, second: nn.Module) -> dict[str, Tensor]:
