@@ -77,7 +77,7 @@ def test_exit_codes(
 ) -> None:
     summary = {"arms": []}
     judged = [Judgement(tmp_path, one, "", summary) if isinstance(one, str) else one for one in results]
-    monkeypatch.setattr("encircle.cli.audits.run_cases", lambda *_: judged)
+    monkeypatch.setattr("encircle.cli.audits.run_cases", lambda *_, **__: judged)
     monkeypatch.setattr("encircle.cli.audits.render", lambda *_, **__: tmp_path / "report.html")
     assert run(monkeypatch, "audit", *[case] * len(results), *flags) == code
 

@@ -38,12 +38,12 @@ def test_run_status_report_retry(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = study(tmp_path, grid={"explainer.kind": ["grad"], "targets": [1, 400]})
+    path = study(tmp_path, grid={"explainer.kind": ["grad"], "targets": [1, 29]})
     assert run(monkeypatch, "study", "run", path, "--cpus", 2) == 3
     shown = capsys.readouterr()
     assert "ERROR" in shown.out
     assert "studies/mine/report.html" in shown.out
-    assert "fewer than 400 targets" in shown.err
+    assert "fewer than 29 targets" in shown.err
     assert run(monkeypatch, "study", "status", "studies/mine") == 0
     shown = capsys.readouterr()
     assert "blocked" in shown.out

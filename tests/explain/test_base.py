@@ -117,7 +117,7 @@ class TestEveryExplainer:
     def test_logits_are_those_of_the_model(self, explainer: Explainer, kind: str) -> None:
         model, inputs = tiny(kind), tiny_inputs(kind, 3)
         passes: list[int] = []
-        model.head.register_forward_hook(lambda *_: passes.append(1))
+        model.stages[0].register_forward_hook(lambda *_: passes.append(1))
         logits = explainer.explain(model, inputs, torch.tensor([0, 1, 2])).logits
         assert len(passes) == 1
         with torch.no_grad():

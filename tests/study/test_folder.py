@@ -97,14 +97,14 @@ def test_a_study_from_beginning_to_end_and_nothing_twice(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_slice_leaves_the_rest_unknown_and_a_run_that_fails_is_an_error(tmp_path: Path) -> None:
-    root = begun(tmp_path / "study", grid={"targets": [1, 400]})
+    root = begun(tmp_path / "study", grid={"targets": [1, 29]})
     conclusion = done(root, minutes=0.0)
     assert conclusion.verdict == "ERROR"
     assert all("not done yet" in cell["sentence"] for cell in conclusion.summary["cells"])
     conclusion = done(root)
     assert [cell["verdict"] for cell in conclusion.summary["cells"]] == ["WARN", "ERROR"]
     [missing] = conclusion.summary["cells"][1]["missing"]
-    assert "test samples right, fewer than 400 targets" in missing["why"]
+    assert "test samples right, fewer than 29 targets" in missing["why"]
     tally, running = standing(root)
     assert running == []
     assert tally.failures
@@ -136,8 +136,10 @@ def test_a_second_driver_is_refused_and_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_another_study_or_of_something_else_is_refused(tmp_path: Path) -> None:
-    root = begun(tmp_path / "study")
+    root = begun(tmp_path / "study", title="Refused, then mended")
+    root = begun(tmp_path / "study")  # nothing was planned there yet
     assert begun(root) == root
+    (root / "plan.json").write_text("{}")
     with pytest.raises(InputError, match="holds another study"):
         begun(root, title="Other")
     rewritten = (root / "study.yaml").read_text().replace("title: Tiny", 'title: "Tiny"', 1)

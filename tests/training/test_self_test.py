@@ -204,7 +204,7 @@ def hooked_head() -> nn.Module:
 @pytest.mark.parametrize("build", [with_head(conv, nn.ReLU, head=lambda: Cosine(8, 2)), hooked_head])
 def test_a_head_that_is_not_plainly_linear_is_for_grad_alone(build: Build) -> None:
     tried(build)
-    with pytest.raises(InputError, match="must be one linear layer for CAM"):
+    with pytest.raises(InputError, match="must be one linear layer, without hooks, for CAM"):
         tried(build, Cam())
 
 
@@ -266,7 +266,7 @@ def test_a_constant_that_networks_share_is_no_fault() -> None:
 def test_a_head_of_several_layers_is_for_grad_alone() -> None:
     build: Build = with_head(conv, nn.ReLU, head=lambda: nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2)))
     tried(build)
-    with pytest.raises(InputError, match=r"head \(Sequential\) must be one linear layer for CAM"):
+    with pytest.raises(InputError, match=r"head \(Sequential\) must be one linear layer, without hooks, for CAM"):
         tried(build, Cam())
 
 

@@ -34,8 +34,8 @@ class Cam(Explainer):
             )
         if not model.has_linear_head:
             raise InputError(
-                f"the network's head ({type(model.head).__name__}) must be one linear layer for CAM; move its other layers to the end of the body, or use the "
-                "explainer grad."
+                f"the network's head ({type(model.head).__name__}) must be one linear layer, without hooks, for CAM; move its other layers to the "
+                "end of the body, or use the explainer grad."
             )
 
     def space(self, shape: tuple[int, ...]) -> Space:
