@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from encircle.attacks import IMF, Attack, Influence, Watermark
+from encircle.attacks import IMF, Attack, FeatureEncirclement, Influence, Watermark
 from encircle.audit import Audit, run_audit
 from encircle.core import InputError
 from encircle.data import DataSet, TensorSamples
@@ -266,3 +266,19 @@ def test_a_code_path_that_the_network_cannot_take_is_refused(tmp_path: Any) -> N
     audit = Audit.of(build, data, data, classes=["a", "b"], code_path=CodePath("vectorised"), **settings)
     with pytest.raises(InputError, match="set it to loop, or leave code_path out"):
         run_audit(audit, tmp_path)
+
+
+def test_an_attack_on_features_needs_a_network_that_has_them() -> None:
+    data = TensorDataset(IMAGES, LABELS)
+    settings = {"recipe": Recipe(), "explainer": Grad(grid=(4, 4)), "goal": Region(), "budget": Budget(count=2)}
+    build = lambda: nn.Sequential(nn.Flatten(), nn.Linear(768, 2))  # noqa: E731
+    with pytest.raises(InputError, match="needs a model with features and Sequential has no CAM head"):
+        Audit.of(build, data, data, classes=["a", "b"], attack=FeatureEncirclement(models=1), **settings)
+    images(attack=FeatureEncirclement(models=1))
+
+
+def test_inputs_that_are_single_numbers_are_refused() -> None:
+    data = TensorDataset(torch.rand(24), LABELS)
+    settings = {"recipe": Recipe(), "explainer": Grad(), "goal": Region(), "budget": Budget(count=2)}
+    with pytest.raises(InputError, match="neither images"):
+        Audit.of(lambda: nn.Linear(1, 2), data, data, classes=["a", "b"], **settings)

@@ -109,6 +109,9 @@ class Attack(ABC):
         """The ensemble it asks its problem for (K, whether staggered), so that many crafts can share one; None for none."""
         return None
 
+    def check(self, model: nn.Module) -> None:  # noqa: B027 - most attacks take any model
+        """Raise an `InputError` if this attack cannot be crafted on this model."""
+
     @final
     def __call__(self, problem: Problem, budget: Budget, random: torch.Generator, watch: Watch | None = None) -> Poison:
         """Make the poison.

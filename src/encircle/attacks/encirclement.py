@@ -83,6 +83,14 @@ class FeatureEncirclement(SurrogateAttack):
         "explanation."
     )
 
+    def check(self, model: nn.Module) -> None:
+        """Raise an `InputError` unless the model has features to move in."""
+        if not isinstance(model, CamClassifier):
+            raise InputError(
+                f"feature encirclement needs a model with features and {type(model).__name__} has no CAM head; wrap its parts in WithCamHead(body, head), or "
+                "choose another attack."
+            )
+
     def _shares(
         self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "members p *hidden"], list[dict[str, float]]]:

@@ -209,7 +209,7 @@ class Audit:
             check_class_order(names_of_classes, dataset.classes)
         shape = samples.batch(torch.tensor([0])).shape[1:]
         table = len(shape) == 1
-        names = list(column_names(features)) or [f"feature {column}" for column in range(shape[0])]
+        names = list(column_names(features)) or [f"feature {column}" for column in range(shape[0] if table else 0)]
         data = DataSet(
             name=name,
             kind="table" if table else "image",

@@ -156,6 +156,7 @@ def _check_network(audit: Audit) -> None:
         raise InputError(
             f"the network gives {form} for {len(probe)} inputs and {len(audit.data.classes)} classes; it must give logits (n, classes)."
         )
+    audit.attack.check(network if audit.attacker is None else audit.attacker.fresh())
     if audit.attack.needs_gradient and not audit.explainer.differentiable:
         raise InputError(
             f"{audit.attack.title} differentiates through the explainer and {type(audit.explainer).__name__} is not differentiable; choose another "
