@@ -31,9 +31,9 @@ def users_errors() -> Iterator[None]:
     except (EncircleError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        if (place := _place(error.__traceback__)) is None:
+        if (location := _place(error.__traceback__)) is None:
             raise
-        raise InputError(f"your own code fails{place}: {reason_of(error)}; mend it there.") from error
+        raise InputError(f"your own code fails{location}: {reason_of(error)}; mend it there.") from error
 
 
 def _place(trace: TracebackType | None) -> str | None:

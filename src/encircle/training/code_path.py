@@ -230,22 +230,27 @@ def _training_pass(
     for stage in [] if early is None else early.stages[:frozen]:
         stage.eval()
     rows, classes = torch.cat([hidden] * count).requires_grad_(), labels.repeat(count)
-    whole = trainable(joined)
+    parameters = trainable(joined)
 
     def run() -> tuple[Tensor, ...]:
         logits = late(rows)
-        slopes = torch.autograd.grad(loss_of(logits, classes), [rows, *whole], materialize_grads=True)
+        slopes = torch.autograd.grad(loss_of(logits, classes), [rows, *parameters], materialize_grads=True)
         # At once, a model's parameter is a view of its place in the stack: it is known by its address.
         by_address = {
             place.data_ptr(): slope
-            for parameter, gradient in zip(whole, slopes[1:], strict=True)
+            for parameter, gradient in zip(parameters, slopes[1:], strict=True)
             for place, slope in (
                 [(parameter, gradient)] if way == "loop" else zip(parameter.detach(), gradient, strict=True)
             )
         }
         own = [by_address[parameter.data_ptr()].flatten() for model in models for parameter in trainable(model)]
-        kept = [buffer.detach().double().flatten() for model in models for buffer in model.buffers()]
-        return logits.detach(), slopes[0], torch.cat(own), torch.cat([*kept, torch.zeros(1).double().to(rows.device)])
+        buffers = [buffer.detach().double().flatten() for model in models for buffer in model.buffers()]
+        return (
+            logits.detach(),
+            slopes[0],
+            torch.cat(own),
+            torch.cat([*buffers, torch.zeros(1).double().to(rows.device)]),
+        )
 
     return run
 

@@ -19,18 +19,18 @@ def is_derivative(
     expected: Tensor, measure: Callable[[], Tensor], leaves: Sequence[Tensor], direction: Sequence[Tensor]
 ) -> bool:
     """Whether this is what a measure changes by along a direction of some leaves, by central differences in float64."""
-    kept = [leaf.clone() for leaf in leaves]
+    values = [leaf.clone() for leaf in leaves]
     errors = []
     for size in _STEPS:
         ends = []
         for side in (size, -size):
-            for leaf, value, part in zip(leaves, kept, direction, strict=True):
+            for leaf, value, part in zip(leaves, values, direction, strict=True):
                 leaf.copy_(value + side * part)
             ends.append(measure())
         slope = (ends[0] - ends[1]) / (2 * size)
         rounding = 1e-14 / size * float(ends[0].norm())
         errors.append(float((slope - expected).norm()) <= 0.1 * float(slope.norm()) + 10 * rounding)
-        for leaf, value in zip(leaves, kept, strict=True):
+        for leaf, value in zip(leaves, values, strict=True):
             leaf.copy_(value)
         if errors[-1]:
             return True
@@ -53,8 +53,8 @@ def twice(module: nn.Module, inputs: tuple[Any, ...]) -> bool:
             output = exact(*_with(inputs, leaves))
             if not isinstance(output, Tensor) or not output.requires_grad:
                 return torch.zeros(1).double()
-            found = torch.autograd.grad(output.square().sum(), leaves, create_graph=True, materialize_grads=True)
-            return torch.cat([slope.flatten() for slope in found])
+            gradients = torch.autograd.grad(output.square().sum(), leaves, create_graph=True, materialize_grads=True)
+            return torch.cat([slope.flatten() for slope in gradients])
 
     random = torch.Generator().manual_seed(0)
     direction = [torch.randn(leaf.shape, generator=random, dtype=leaf.dtype).to(leaf) for leaf in leaves]

@@ -104,12 +104,12 @@ class SelfTest:
                     f"build gives networks that share their parameter {name!r}, so that all models would learn as one; make new tensors in it."
                 )
         shared = _shared_buffers(first, second)
-        kept = {name: value.clone() for name, value in shared.items()}
+        before_training = {name: value.clone() for name, value in shared.items()}
         if shared:
             with module_errors(first, _WHEN_LEARNING), torch.no_grad():
                 first.train()(self._inputs.cpu())
         for name, value in shared.items():
-            if not torch.equal(value, kept[name]):
+            if not torch.equal(value, before_training[name]):
                 raise InputError(
                     f"build gives networks that share their buffer {name!r}, which training changes; make a new tensor in it."
                 )
@@ -313,9 +313,9 @@ class SelfTest:
         yield is_derivative(product, slopes, parameters, direction)
 
     def _not_twice(self, model: nn.Module, reason: str) -> InputError:
-        place = self._without_second_derivative(model)
+        location = self._without_second_derivative(model)
         return InputError(
-            f"the network cannot be differentiated twice{place}, which crafting needs{reason}; use another layer there, or the attack watermark."
+            f"the network cannot be differentiated twice{location}, which crafting needs{reason}; use another layer there, or the attack watermark."
         )
 
     def _without_second_derivative(self, model: nn.Module) -> str:
