@@ -13,7 +13,24 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-VAGUE = frozenset("found told mine theirs seen whole place one each given left held some kept".split())
+VAGUE = frozenset(
+    (
+        "found",
+        "told",
+        "mine",
+        "theirs",
+        "seen",
+        "whole",
+        "place",
+        "one",
+        "each",
+        "given",
+        "left",
+        "held",
+        "some",
+        "kept",
+    )
+)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -54,11 +71,11 @@ def main() -> None:
             before, functions_before = rows.get(str(path.parent), (Counter(), 0))
             rows[str(path.parent)] = before + names, functions_before + functions
             if arguments.names and names:
-                print(f"{path}: {', '.join(f'{name} {times}' for name, times in sorted(names.items()))}")
+                print(f"{path}: {', '.join(f'{name} {times}' for name, times in sorted(names.items()))}")  # noqa: T201
     total = sum((names for names, _ in rows.values()), Counter[str]()), sum(functions for _, functions in rows.values())
     for name, (names, functions) in [*rows.items(), ("all", total)]:
         rate = 1000 * names.total() / max(functions, 1)
-        print(f"{name:40} {names.total():5} vague names, {functions:5} functions, {rate:6.0f} per 1,000")
+        print(f"{name:40} {names.total():5} vague names, {functions:5} functions, {rate:6.0f} per 1,000")  # noqa: T201
 
 
 if __name__ == "__main__":
