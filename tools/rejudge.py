@@ -17,6 +17,7 @@ import polars as pl
 
 from encircle.audit.verdicts import judge
 from encircle.reproduce.packed import FACTS, pack, unpack
+from encircle.scoring.thresholds import LABEL_KEPT, MINIMUM_TARGETS
 from encircle.storage import write_json
 
 
@@ -29,8 +30,10 @@ def judged_anew(verdict: Mapping[str, Any], scores: pl.DataFrame) -> dict[str, A
         victims=verdict["victims"],
         held_out=verdict["held_out"],
         threshold=verdict["threshold"],
-        label_kept=verdict.get("label_kept_threshold", 0.9),  # verdicts from before they were kept are of the defaults
-        minimum_targets=verdict.get("minimum_targets", 5),
+        label_kept=verdict.get(
+            "label_kept_threshold", LABEL_KEPT
+        ),  # verdicts from before they were kept are of the defaults
+        minimum_targets=verdict.get("minimum_targets", MINIMUM_TARGETS),
     )
 
 

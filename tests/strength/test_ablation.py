@@ -229,7 +229,7 @@ class TestChoice:
 def test_a_whole_ablation_chooses_on_one_split_and_reports_on_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("encircle.strength.ablation.WORTH", -1.0)  # everything helps
+    monkeypatch.setattr("encircle.strength.ablation.WORTHWHILE_EFFECT", -1.0)  # everything helps
     rows = [target["row"] for target in _targets_of_a_run(tmp_path / "first")]
     case = case_of({**TINY, "victims": 1, "targets": rows}).model_dump(mode="json")
     factors = {

@@ -17,6 +17,7 @@ from ..data import Samples
 from ..explain import Explainer
 from ..goals import DesiredMap
 from ..models import copied, predict
+from ..scoring.thresholds import ACCURACY_LOSS
 from ..training import Recipe
 from ..training.code_path import trainable
 from ..training.fit import Learner, batches, in_training, layer_noise, losses_of, steps_per_epoch
@@ -42,7 +43,7 @@ class Ceiling:
     epochs: int = Field(default=6, ge=1)
     weights: tuple[float, ...] = Field(default=(0.3, 1.0, 3.0), min_length=1)
     distance: Distance = "mixed"
-    accuracy_loss: float = Field(default=0.01, ge=0, le=1)
+    accuracy_loss: float = Field(default=ACCURACY_LOSS, ge=0, le=1)
     kind: Literal["ceiling"] = Field(default="ceiling", kw_only=True)
     title: ClassVar[str] = "ceiling (no poison)"
     about: ClassVar[str] = (

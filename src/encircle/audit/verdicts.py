@@ -19,15 +19,7 @@ from ..scoring import (
     share_of_way,
     shift_error,
 )
-
-RESOLVABLE_ROWS = 500
-"""An accuracy change of about one point cannot be told from nothing on fewer held-out rows than this."""
-
-MINIMUM_VICTIMS = 2
-"""With fewer victims no interval is claimed, however many targets there are."""
-
-FALSE_CLAIMS = 0.05
-"""The probability of any false claim among the comparisons of a study."""
+from ..scoring.thresholds import FALSE_CLAIMS, LEVEL, MINIMUM_VICTIMS, RESOLVABLE_ROWS
 
 
 def judge(
@@ -196,7 +188,7 @@ def decide(evidence: Evidence) -> Decision:
     threshold, label_kept, undefined = evidence.threshold, evidence.label_kept, evidence.undefined
     minimum_targets = evidence.minimum_targets
     moved = f"{evidence.attack} moved the explanation {shift.mean:+.2f} (Jaccard) towards the attacker's map"
-    span = "" if shift.low is None else f"95 % interval {shift.low:+.2f} to {shift.high:+.2f}"
+    span = "" if shift.low is None else f"{100 * LEVEL:g} % interval {shift.low:+.2f} to {shift.high:+.2f}"
     stayed = f"{kept:.0%} of the victims kept the prediction"
     few = f"{targets} target{'s' if targets > 1 else ''}"
     constant = f"the explanation was constant, and so undefined, for {undefined} of {few}"

@@ -17,10 +17,18 @@ from ..core import InputError
 from ..goals import REGIONS
 from ..report.formats import decimal, plain_estimate
 from ..run_folder import SavedRun, load_run
+from ..scoring.thresholds import (
+    ACCURACY_LOSS,
+    L1_BELOW_WATERMARK,
+    LABEL_KEPT,
+    RESOLVABLE_ROWS,
+    STABLE_LAST_EPOCHS,
+    STABLE_RANGE,
+)
 from ..storage import write_bytes
 from ..study.folder import noted_runs, reopen
 from .packed import RunRecord, pack, read_run, unpack
-from .paper import ACCURACY_LOSS, L1_BELOW_WM, LABEL_KEPT, PUBLISHED
+from .paper import PUBLISHED
 
 FIGURE4 = "figure4.safetensors"
 
@@ -135,9 +143,9 @@ def claims(cell: CellResult) -> list[Claim]:
             None if change["low"] is None else change["low"] > 0,
         ),
         Claim(
-            f"L1 at least {L1_BELOW_WM:.0%} below WM's",
+            f"L1 at least {L1_BELOW_WATERMARK:.0%} below WM's",
             "undefined" if below is None else f"{below:.1%} below",
-            None if below is None else below >= L1_BELOW_WM - 1e-9,
+            None if below is None else below >= L1_BELOW_WATERMARK - 1e-9,
         ),
         Claim(
             f"Jaccard at least {published.jaccard[1]:.2f}",
@@ -148,9 +156,9 @@ def claims(cell: CellResult) -> list[Claim]:
             f"at least {LABEL_KEPT:.0%} of victims keep the label", f"{label_kept:.0%}", label_kept >= LABEL_KEPT - 1e-9
         ),
         Claim(
-            f"accuracy falls by at most {100 * ACCURACY_LOSS:g} point (upper end, on at least 500 rows)",
+            f"accuracy falls by at most {100 * ACCURACY_LOSS:g} point (upper end, on at least {RESOLVABLE_ROWS} rows)",
             "no interval" if worst is None else f"at most {100 * worst:.1f} points, on {held_out} rows",
-            None if worst is None or held_out < 500 else worst <= ACCURACY_LOSS,
+            None if worst is None or held_out < RESOLVABLE_ROWS else worst <= ACCURACY_LOSS,
         ),
     ]
 
@@ -229,7 +237,8 @@ class Convergence:
         One that never settles is stable from the epoch after the last.
         """
         values = getattr(self, level)
-        slack, end = 0.1 * (max(values) - min(values)), sum(values[-5:]) / len(values[-5:])
+        last = values[-STABLE_LAST_EPOCHS:]
+        slack, end = STABLE_RANGE * (max(values) - min(values)), sum(last) / len(last)
         outside = [epoch for epoch, value in zip(self.epochs, values, strict=True) if abs(value - end) > slack + 1e-12]
         return max(outside, default=0) + 1
 

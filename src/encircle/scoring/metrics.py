@@ -20,6 +20,7 @@ from scipy.stats import rankdata
 from skimage.metrics import structural_similarity
 
 from encircle.core import InputError
+from encircle.scoring.thresholds import HIGHLIGHTED
 
 _similarity: Callable[..., tuple[float, NDArray[np.float64]]] = structural_similarity  # scikit-image has no types
 
@@ -27,8 +28,6 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 UNDEFINED = float("nan")
-THRESHOLD = 0.5
-"""From this value up (after min-max scaling) an entry counts as highlighted."""
 ROUNDING = 4
 """A map whose range is at most so many rounding steps of its own largest entry is constant but for rounding."""
 
@@ -80,7 +79,7 @@ def l1(attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = None) 
 
 
 def jaccard(
-    attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = None, *, threshold: float = THRESHOLD
+    attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = None, *, threshold: float = HIGHLIGHTED
 ) -> float:
     """Intersection over union of the highlighted masked entries (§5.3.1 of the paper, its text).
 
@@ -202,7 +201,7 @@ def topk_intersection(
     mask: Mask | None = None,
     *,
     k: int | None = None,
-    threshold: float = THRESHOLD,
+    threshold: float = HIGHLIGHTED,
 ) -> float:
     """Share of the goal's k highest masked entries that are among the map's k highest (Ghorbani et al. 2019).
 
@@ -236,7 +235,7 @@ def topk_intersection(
 
 
 def pointing_game(
-    attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = None, *, threshold: float = THRESHOLD
+    attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = None, *, threshold: float = HIGHLIGHTED
 ) -> float:
     """Whether the map's largest masked entry lies where the goal is highlighted (Zhang et al. 2018, pointing game).
 
@@ -316,7 +315,7 @@ def score(
         "ssim": ssim(attribution, goal, mask),
         "topk": topk_intersection(attribution, goal, mask),
         "pointing": pointing_game(attribution, goal, mask),
-        "mass_goal": UNDEFINED if wanted is None else relevance_mass(attribution, wanted >= THRESHOLD, mask),
+        "mass_goal": UNDEFINED if wanted is None else relevance_mass(attribution, wanted >= HIGHLIGHTED, mask),
         "mass_box": UNDEFINED if box is None else relevance_mass(attribution, box),
     }
 

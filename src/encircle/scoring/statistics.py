@@ -48,16 +48,11 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from encircle.core import InputError
+from encircle.scoring.thresholds import LEVEL, MINIMUM_TARGETS, POWER, RESAMPLES, SHORTEST_CEILING_SHIFT
 
 Array = NDArray[np.float64]
 PerTarget = Sequence[ArrayLike]
 """For each target, the scores of its victims: one float per seed, NaN where undefined."""
-
-MINIMUM_TARGETS = 5
-"""With fewer targets than this no interval is claimed."""
-
-SHORTEST_WAY = 0.1
-"""Shares of a way from clean to ceiling that is shorter than this are undefined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +83,8 @@ def facts_of(found: Interval) -> dict[str, float | None]:
 def hierarchical_bootstrap(
     values: PerTarget,
     *,
-    resamples: int = 2000,
-    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
     seed: int = 0,
     minimum_targets: int = MINIMUM_TARGETS,
     shared_seeds: bool = False,
@@ -119,8 +114,8 @@ def paired_shift(
     clean: PerTarget,
     null: PerTarget,
     *,
-    resamples: int = 2000,
-    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
     seed: int = 0,
     minimum_targets: int = MINIMUM_TARGETS,
     shared_seeds: bool = False,
@@ -151,8 +146,8 @@ def seed_drift(
     clean: PerTarget,
     null: PerTarget,
     *,
-    resamples: int = 2000,
-    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
     seed: int = 0,
     minimum_targets: int = MINIMUM_TARGETS,
     shared_seeds: bool = False,
@@ -183,8 +178,8 @@ def share_of_way(
     null: PerTarget,
     ceiling: PerTarget,
     *,
-    resamples: int = 2000,
-    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
     seed: int = 0,
     minimum_targets: int = MINIMUM_TARGETS,
     shared_seeds: bool = False,
@@ -192,7 +187,7 @@ def share_of_way(
     """The arm's shift as a share of the ceiling's: 0 is where clean victims are, 1 where the ceiling is.
 
     The ratio of two `paired_shift`s over the targets in which both are defined, resampled together. Undefined (NaN, no
-    interval) where the ceiling's shift is shorter than `SHORTEST_WAY`: a share of next to nothing says nothing.
+    interval) where the ceiling's shift is shorter than `SHORTEST_CEILING_SHIFT`: a share of next to nothing says nothing.
 
     Args:
         arm: as for `paired_shift`.
@@ -212,9 +207,9 @@ def share_of_way(
     both = [(near, far) for near, far in pairs if all(group.size for group in (*near, *far))]
     # The same seed draws the same targets, and the same seeds of the null, for both.
     near, far = (_bootstrap([one[place] for one in both], resamples, seed, shared_seeds) for place in (0, 1))
-    if not both or far.estimate < SHORTEST_WAY:
+    if not both or far.estimate < SHORTEST_CEILING_SHIFT:
         return Interval(float("nan"))
-    shares = near.replicates / far.replicates.clip(min=SHORTEST_WAY)
+    shares = near.replicates / far.replicates.clip(min=SHORTEST_CEILING_SHIFT)
     return _Bootstrap(near.estimate / far.estimate, shares, near.targets).interval(level, minimum_targets)
 
 
@@ -241,7 +236,7 @@ class ShiftError:
             return float(shift == 0)
         return float(2 * student.sf(abs(shift) / self.standard_error, self.targets - 1))
 
-    def detectable(self, *, level: float = 0.95, power: float = 0.8) -> float:
+    def detectable(self, *, level: float = LEVEL, power: float = POWER) -> float:
         """The shift that would have been claimed at this level with this power, at least 0."""
         _check_share("level", level)
         _check_share("power", power)
@@ -254,7 +249,7 @@ def shift_error(
     clean: PerTarget,
     null: PerTarget,
     *,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
     shared_seeds: bool = False,
 ) -> ShiftError | None:
@@ -296,9 +291,9 @@ def smallest_detectable_shift(
     clean: PerTarget,
     null: PerTarget,
     *,
-    resamples: int = 2000,
-    level: float = 0.95,
-    power: float = 0.8,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    power: float = POWER,
     seed: int = 0,
     shared_seeds: bool = False,
 ) -> float | None:

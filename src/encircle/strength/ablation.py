@@ -17,6 +17,7 @@ from ..core import InputError
 from ..jobs.driver import Listener
 from ..jobs.task import Executor
 from ..scoring import Interval
+from ..scoring.thresholds import WORTHWHILE_EFFECT
 from ..storage import write_json
 from ..study.study_file import StudyFile
 from .side_by_side import Settings, SideBySide, kept_of, variants_study
@@ -66,9 +67,6 @@ UNFIT = (0.0, "balanced")
 """Shares of other classes that cannot be had with dirty labels."""
 
 GIVEN, AS_PUBLISHED, JOINT = "as given", "IMF to the letter", "together"
-
-WORTH = 0.01
-"""A factor helps by at least so much, in the victims' mean Jaccard, where targets are too few for an interval."""
 
 CHOICE = 1_000_003
 """Added to the case's seed for the split, targets and victims that settings are chosen on."""
@@ -235,7 +233,7 @@ def joint(given: Settings, helped: Mapping[str, tuple[Settings, float]]) -> Sett
 
 def _helps(gain: Interval) -> bool:
     """Whether a gain is none by chance, as far as that can be told."""
-    return gain.mean >= WORTH if gain.low is None else gain.low > 0
+    return gain.mean >= WORTHWHILE_EFFECT if gain.low is None else gain.low > 0
 
 
 def _best(rows: Sequence[Row]) -> Row:

@@ -6,33 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from ..audit.verdicts import RESOLVABLE_ROWS
 from ..report.formats import UNDEFINED, plain_estimate
+from ..scoring.thresholds import (
+    ACCURACY_LOSS,
+    CEILING_FRACTION,
+    L1_BELOW_WATERMARK,
+    LABEL_KEPT,
+    RESOLVABLE_ROWS,
+    TRANSFERRED_EFFECT,
+)
 from .reached import BEST_IMF, GUESSED, LITTLE, SELECTED, TRANSFERRED
 
 Facts = Mapping[str, Any]
 """A part of what `encircle reach`, `budget` or `ablate` wrote."""
 
-CEILING_SHARE = {"cam": 0.6, "grad": 0.4}
-"""Which fraction of the ceiling is asked of the selected attack, by explainer; of others nothing is."""
-
-BELOW_WM = 0.2
-"""How far below WM's its L1 is asked to be."""
-
-SURVIVES = 0.5
-"""Which part of its effect is asked to survive on a network it was not crafted on."""
-
-LABEL_KEPT = 0.9
-"""Which share of victims is asked to keep the target's label."""
-
-ACCURACY_LOSS = 0.01
-"""How much accuracy it may lose. A larger loss must be beyond the interval to be claimed; a smaller one, too, and on enough rows."""
-
 CONDITIONS = {
-    "ceiling": f"{CEILING_SHARE['cam']:.0%} of the ceiling for CAM, {CEILING_SHARE['grad']:.0%} for GRAD (the mean)",
+    "ceiling": f"{CEILING_FRACTION['cam']:.0%} of the ceiling for CAM, {CEILING_FRACTION['grad']:.0%} for GRAD (the mean)",
     "IMF as published": "an effect over IMF as published whose interval lies above zero",
     "IMF at its best": "an effect over IMF at its best whose interval lies above zero",
-    "L1": f"L1 at least {BELOW_WM:.0%} below unbounded WM's",
+    "L1": f"L1 at least {L1_BELOW_WATERMARK:.0%} below unbounded WM's",
     "a fifth": "with a fifth of the poison, no less effect (the mean) than IMF as published with all of it",
     "label": f"at least {LABEL_KEPT:.0%} of victims keep the label",
     "accuracy": f"accuracy falls by at most {100 * ACCURACY_LOSS:g} point, on at least {RESOLVABLE_ROWS} held-out rows",
@@ -57,7 +49,7 @@ def conditions_of(result: Facts) -> dict[str, Condition]:
     """The conditions of one case, in the order of `CONDITIONS`."""
     rows = {row["name"]: row for row in result["rows"]}
     selected, best, little = rows[SELECTED], rows[BEST_IMF], rows[LITTLE]
-    fraction, least = selected["share_of_way"]["mean"], CEILING_SHARE.get(result["explainer"])
+    fraction, least = selected["share_of_way"]["mean"], CEILING_FRACTION.get(result["explainer"])
     below, little_effect, kept = below_wm(selected), little["gain"]["mean"], selected["label_kept"]
     return {
         "ceiling": Condition(
@@ -66,7 +58,7 @@ def conditions_of(result: Facts) -> dict[str, Condition]:
         ),
         "IMF as published": Condition(plain_estimate(selected["gain"]), _above_zero(selected["gain"])),
         "IMF at its best": Condition(plain_estimate(best["gain"]), _above_zero(best["gain"])),
-        "L1": Condition(relative(below), None if below is None else below <= -BELOW_WM),
+        "L1": Condition(relative(below), None if below is None else below <= -L1_BELOW_WATERMARK),
         "a fifth": Condition(plain_estimate(little["gain"]), None if little_effect is None else little_effect >= 0),
         "label": Condition(label_kept(selected), None if kept is None else kept >= LABEL_KEPT),
         "accuracy": Condition(
@@ -121,7 +113,7 @@ def transfer(results: Sequence[Facts]) -> str | None:
             attacker, effect = rows[name]["settings"]["attacker"], rows[name]["gain"]
             known = full["mean"] and full["mean"] > 0 and effect["mean"] is not None
             fraction = effect["mean"] / full["mean"] if known else None
-            holds = None if fraction is None or name == GUESSED else fraction >= SURVIVES
+            holds = None if fraction is None or name == GUESSED else fraction >= TRANSFERRED_EFFECT
             remaining = Condition(UNDEFINED if fraction is None else f"{fraction:.0%}", holds)
             supposed = settings_diff((attacker.get("model") or {}) | attacker.get("recipe", {}), {})
             entries = [result["title"], supposed, plain_estimate(full), plain_estimate(effect), remaining.marked()]
@@ -168,6 +160,7 @@ def _above_zero(effect: Facts) -> bool | None:
 
 
 def _keeps_accuracy(row: Facts) -> bool | None:
+    # A loss must be beyond the interval to be claimed; that there is none, too, and on enough rows.
     low, high = row["accuracy_change"]["low"], row["accuracy_change"]["high"]
     if low is not None and high < -ACCURACY_LOSS:
         return False
