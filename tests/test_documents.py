@@ -279,7 +279,7 @@ def test_the_committed_study_follows_from_the_committed_scores(tmp_path: Path) -
 
     import polars as pl
 
-    from encircle.audit.verdicts import judge
+    from encircle.scoring.verdicts import judge
     from encircle.storage import write_json
     from encircle.study.grid import expand
     from encircle.study.judge import answer, judge_cells

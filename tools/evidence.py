@@ -19,9 +19,9 @@ from sklearn.datasets import load_breast_cancer, load_digits
 
 from encircle.audit import Audit, Case
 from encircle.audit.run import run_folder
-from encircle.audit.verdicts import judge
 from encircle.data import split_rows
 from encircle.reproduce.packed import pack, read_run, unpack
+from encircle.scoring.verdicts import judge
 
 HERE = Path(__file__).resolve().parent.parent
 RESULTS = HERE / "results" / "evidence"

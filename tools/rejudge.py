@@ -15,9 +15,9 @@ from typing import Any
 
 import polars as pl
 
-from encircle.audit.verdicts import judge
 from encircle.reproduce.packed import FACTS, pack, unpack
 from encircle.scoring.thresholds import LABEL_KEPT, MINIMUM_TARGETS
+from encircle.scoring.verdicts import judge
 from encircle.storage import write_json
 
 

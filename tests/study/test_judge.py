@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from encircle.audit.parts import SCORE_COLUMNS
-from encircle.audit.verdicts import judge
 from encircle.scoring import ShiftError, holm, shift_error
+from encircle.scoring.verdicts import judge
 from encircle.storage import write_json, write_parquet
 from encircle.study.folder import _write_tables
 from encircle.study.grid import Study, expand

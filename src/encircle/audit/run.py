@@ -16,6 +16,7 @@ from ..core import RESULTS_VERSION, InputError, digest
 from ..goals import Goal
 from ..models import second_derivatives
 from ..run_folder import DamagedError, load_run
+from ..scoring.verdicts import judge
 from ..storage import only_one, read_json, sweep, write_json, write_text
 from ..training.fit import available
 from .audit import Audit
@@ -26,7 +27,6 @@ from .parts import Parts
 from .pieces import Pieces
 from .progress import Reporter, Silent
 from .users_code import users_errors
-from .verdicts import judge
 from .workshop import CODE_PATH, Workshop
 from .yaml_text import dump, load
 

@@ -1,7 +1,7 @@
 """How near a map came to the desired one, how far a poison went from its bases, and what of it is evidence."""
 
-from encircle.scoring.comparisons import holm
-from encircle.scoring.metrics import (
+from .comparisons import holm
+from .metrics import (
     cosine,
     distances,
     jaccard,
@@ -16,7 +16,7 @@ from encircle.scoring.metrics import (
     ssim,
     topk_intersection,
 )
-from encircle.scoring.statistics import (
+from .statistics import (
     Interval,
     ShiftError,
     defined_targets,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from encircle.core import InputError
+from ..core import InputError
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from skimage.metrics import structural_similarity
 
-from encircle.core import InputError
-from encircle.scoring.thresholds import HIGHLIGHTED
+from ..core import InputError
+from .thresholds import HIGHLIGHTED
 
 _similarity: Callable[..., tuple[float, NDArray[np.float64]]] = structural_similarity  # scikit-image has no types
 

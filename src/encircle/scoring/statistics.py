@@ -47,8 +47,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from encircle.core import InputError
-from encircle.scoring.thresholds import LEVEL, MINIMUM_TARGETS, POWER, RESAMPLES, SHORTEST_CEILING_SHIFT
+from ..core import InputError
+from .thresholds import LEVEL, MINIMUM_TARGETS, POWER, RESAMPLES, SHORTEST_CEILING_SHIFT
 
 Array = NDArray[np.float64]
 PerTarget = Sequence[ArrayLike]

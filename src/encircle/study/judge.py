@@ -11,10 +11,10 @@ from typing import Any, final
 
 import polars as pl
 
-from ..audit.verdicts import Evidence, advice, decide, judge
 from ..core import digest
 from ..scoring import Interval, ShiftError, holm
 from ..scoring.thresholds import FALSE_CLAIMS
+from ..scoring.verdicts import Evidence, advice, decide, judge
 from ..storage import read_json, write_json
 from .grid import Cell, Study
 from .plan import Planned

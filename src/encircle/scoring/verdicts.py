@@ -9,7 +9,7 @@ from typing import Any, final
 
 import polars as pl
 
-from ..scoring import (
+from .statistics import (
     Interval,
     defined_targets,
     facts_of,
@@ -19,7 +19,7 @@ from ..scoring import (
     share_of_way,
     shift_error,
 )
-from ..scoring.thresholds import FALSE_CLAIMS, LEVEL, MINIMUM_VICTIMS, RESOLVABLE_ROWS
+from .thresholds import FALSE_CLAIMS, LEVEL, MINIMUM_VICTIMS, RESOLVABLE_ROWS
 
 
 def judge(

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from encircle.audit.parts import SCORE_COLUMNS
-from encircle.audit.verdicts import Evidence, decide, judge
 from encircle.scoring import Interval
+from encircle.scoring.verdicts import Evidence, decide, judge
 
 TITLES = {"clean": "no poison", "imf": "IMF"}
 
