@@ -129,7 +129,7 @@ def section(run: SavedRun, number: int) -> Section:
         reach=_reach(run),
         poisons=_poison_rows(run, titles),
         targets=[target_of(run, index, anchor, titles) for index in range(len(run.environment["targets"]))],
-        score_names=[name for _, name in ALL_SCORES],
+        score_names=[score.title for score in ALL_SCORES],
         convergence=_convergence(run),
         provenance=_provenance(run),
         timings=[(str(stage), duration(seconds)) for stage, seconds in run.environment["seconds"].items()],

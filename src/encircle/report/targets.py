@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..run_folder import SavedRun
+from ..score_names import MAP_SCORES, VICTIM_SCORES
 from .charts import Bars, Changes, Entry, bars, changes
 from .formats import UNDEFINED, decimal
 from .pictures import Picture, difference, heat, outline, photograph, place, scaled, wanted
@@ -27,21 +28,8 @@ _SOME_ENTRIES = 24
 _CHANGED_FEATURES = 16
 _TOLERANCE = 1e-6
 
-ALL_SCORES = (
-    ("jaccard", "Jaccard"),
-    ("jaccard_soft", "soft Jaccard"),
-    ("l1", "L1"),
-    ("cosine", "cosine"),
-    ("spearman", "Spearman"),
-    ("ssim", "SSIM"),
-    ("topk", "top-k"),
-    ("pointing", "pointing game"),
-    ("mass_goal", "mass in goal"),
-    ("mass_box", "mass in box"),
-    ("label_kept", "label kept"),
-    ("probability", "probability"),
-    ("drift", "drift of others"),
-)
+ALL_SCORES = tuple(score for score in (*MAP_SCORES, *VICTIM_SCORES) if score.key != "accuracy")
+"""Scores that differ from target to target: a victim's accuracy does not."""
 
 
 @final
@@ -315,4 +303,4 @@ def _every_score(run: SavedRun, row: int, titles: Mapping[str, str]) -> Iterator
     part = run.scores.filter((pl.col("target") == row) & (pl.col("seed") < run.verdict["victims"]))
     for arm, title in titles.items():
         scores = part.filter(pl.col("arm") == arm)
-        yield title, [decimal(scores[key].cast(pl.Float64).mean()) for key, _ in ALL_SCORES]
+        yield title, [decimal(scores[score.key].cast(pl.Float64).mean()) for score in ALL_SCORES]

@@ -287,6 +287,38 @@ def relevance_mass(attribution: NDArray[Any], region: Mask, mask: Mask | None = 
     return min(1.0, _ratio(positive[inside].sum(), positive.sum()))
 
 
+def relevance_mass_in_goal(attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = None) -> float:
+    """Share of the positive relevance in the entries that the goal highlights (see `relevance_mass`).
+
+    Args:
+        attribution: the map, `(h, w)` or `(F,)`.
+        goal: the desired map, same shape.
+        mask: the entries that count, same shape; all by default.
+
+    Returns:
+        A number in [0, 1]. NaN where undefined.
+
+    Raises:
+        InputError: the arrays cannot be compared.
+    """
+    scaled = minmax(goal)
+    return UNDEFINED if scaled is None else relevance_mass(attribution, scaled >= HIGHLIGHTED, mask)
+
+
+SCORED_AGAINST_GOAL: dict[str, Callable[[NDArray[Any], NDArray[Any], Mask | None], float]] = {
+    "jaccard": jaccard,
+    "jaccard_soft": jaccard_soft,
+    "l1": l1,
+    "cosine": cosine,
+    "spearman": spearman,
+    "ssim": ssim,
+    "topk": topk_intersection,
+    "pointing": pointing_game,
+    "mass_goal": relevance_mass_in_goal,
+}
+"""The function of every score of a map against its goal, by the key of its row in `encircle.score_names.MAP_SCORES`."""
+
+
 def score(
     attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = None, box: Mask | None = None
 ) -> dict[str, float]:
@@ -305,19 +337,8 @@ def score(
     Raises:
         InputError: the arrays cannot be compared.
     """
-    wanted = minmax(goal)
-    return {
-        "jaccard": jaccard(attribution, goal, mask),
-        "jaccard_soft": jaccard_soft(attribution, goal, mask),
-        "l1": l1(attribution, goal, mask),
-        "cosine": cosine(attribution, goal, mask),
-        "spearman": spearman(attribution, goal, mask),
-        "ssim": ssim(attribution, goal, mask),
-        "topk": topk_intersection(attribution, goal, mask),
-        "pointing": pointing_game(attribution, goal, mask),
-        "mass_goal": UNDEFINED if wanted is None else relevance_mass(attribution, wanted >= HIGHLIGHTED, mask),
-        "mass_box": UNDEFINED if box is None else relevance_mass(attribution, box),
-    }
+    scores = {key: function(attribution, goal, mask) for key, function in SCORED_AGAINST_GOAL.items()}
+    return scores | {"mass_box": UNDEFINED if box is None else relevance_mass(attribution, box)}
 
 
 def psnr(poison: NDArray[Any], base: NDArray[Any]) -> float:
