@@ -205,12 +205,12 @@ def _desired(audit: Audit, references: list[nn.Module], row: int, target: Tensor
         maps = [audit.explainer.attribute(model, sample, torch.tensor([of]))[0].detach() for model in references]
         return torch.stack(maps).mean(dim=0)
 
-    speaking = None
+    positive_units = None
     if audit.explainer.space(audit.data.shape) == "units":
         maps = [audit.explainer.attribute(model, target, torch.tensor([label]))[0].detach() for model in references]
-        speaking = torch.stack(maps).amin(dim=0) > 0
+        positive_units = torch.stack(maps).amin(dim=0) > 0
     shape = tuple(explain(target, label).shape)
-    return audit.goal.resolve(goal_context(audit, row, shape, explain, speaking))
+    return audit.goal.resolve(goal_context(audit, row, shape, explain, positive_units))
 
 
 def _scores(

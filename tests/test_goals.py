@@ -50,7 +50,7 @@ def context(shape: tuple[int, ...] = (4, 4), **changes: Any) -> GoalContext:
         "explain": explain,
         "target": target,
         "label": 2,
-        "speaking": None,
+        "positive_units": None,
         "features": [f"column {i}" for i in range(shape[0])] if len(shape) == 1 else (),
         "box": None,
         "of_class": lambda label: target * label / 10,
@@ -232,18 +232,18 @@ class TestUnits:
 
     @pytest.mark.parametrize("draw", range(6))
     def test_are_drawn_among_those_that_speak_for_the_class(self, draw: int) -> None:
-        speaking = torch.tensor([True, False, True, True, False])
-        found = Units(count=2).resolve(context((5,), speaking=speaking, draw=draw)).values
+        positive_units = torch.tensor([True, False, True, True, False])
+        found = Units(count=2).resolve(context((5,), positive_units=positive_units, draw=draw)).values
         assert found.sum() == 2
-        assert not bool((found.bool() & ~speaking).any())
+        assert not bool((found.bool() & ~positive_units).any())
 
     def test_where_fewer_speak_for_the_class_all_of_them_are_drawn(self) -> None:
-        speaking = torch.tensor([True, False, True, False, False])
-        assert Units(count=3).resolve(context((5,), speaking=speaking)).values.tolist() == [1, 0, 1, 0, 0]
+        positive_units = torch.tensor([True, False, True, False, False])
+        assert Units(count=3).resolve(context((5,), positive_units=positive_units)).values.tolist() == [1, 0, 1, 0, 0]
 
     def test_none_speaks_for_the_class(self) -> None:
         with pytest.raises(InputError, match="no unit speaks for the class"):
-            Units(count=1).resolve(context((5,), speaking=torch.zeros(5, dtype=torch.bool)))
+            Units(count=1).resolve(context((5,), positive_units=torch.zeros(5, dtype=torch.bool)))
 
 
 @pytest.mark.parametrize(("make", "given"), [(Features, {"names": ("a",)}), (Units, {"units": (0,)})])

@@ -20,8 +20,8 @@ from polars.exceptions import PolarsError
 from encircle.core import EncircleError, InputError, StorageError
 from encircle.storage import (
     check_length,
+    exclusive_lock,
     file_error,
-    only_one,
     read_arrays,
     read_json,
     replacing,
@@ -230,26 +230,26 @@ class TestOnlyOne:
 import sys
 from pathlib import Path
 from encircle.core import InputError
-from encircle.storage import only_one
+from encircle.storage import exclusive_lock
 try:
-    with only_one(Path({str(tmp_path)!r})):
+    with exclusive_lock(Path({str(tmp_path)!r})):
         sys.exit(1)
 except InputError as error:
     sys.exit(0 if "another process is at work" in str(error) else 2)
 """
-        with only_one(tmp_path):
+        with exclusive_lock(tmp_path):
             assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 1  # free again
 
     def test_is_free_again_after_an_error(self, tmp_path: Path) -> None:
-        with pytest.raises(KeyError), only_one(tmp_path / "new"):
+        with pytest.raises(KeyError), exclusive_lock(tmp_path / "new"):
             raise KeyError
-        with only_one(tmp_path / "new"):
+        with exclusive_lock(tmp_path / "new"):
             pass
 
     def test_a_folder_that_cannot_be_made_is_a_storage_error(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("not a folder")
-        with pytest.raises(StorageError, match="cannot write"), only_one(tmp_path / "file"):
+        with pytest.raises(StorageError, match="cannot write"), exclusive_lock(tmp_path / "file"):
             pass
 
 

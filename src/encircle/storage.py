@@ -199,7 +199,7 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Hold the operating system's lock of a folder, so that two processes never work in it at once.
 
     Raises:
@@ -220,12 +220,12 @@ def only_one(folder: Path) -> Iterator[None]:
             except OSError:
                 if not patience:
                     raise InputError(f"another process is at work in {folder}; wait for it or stop it.") from None
-                time.sleep(0.05)  # it may only be asking, as `is_held` does
+                time.sleep(0.05)  # it may only be asking, as `is_locked` does
         yield
 
 
-def is_held(folder: Path) -> bool:
-    """Whether a process is at work in a folder, that is, holds the lock of `only_one`."""
+def is_locked(folder: Path) -> bool:
+    """Whether a process is at work in a folder, that is, holds the lock of `exclusive_lock`."""
     try:
         with (folder / ".lock").open("rb") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

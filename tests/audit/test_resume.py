@@ -59,9 +59,9 @@ def test_a_disk_that_fills_up(tmp_path: Path) -> None:
 def test_two_at_once(tmp_path: Path) -> None:
     from encircle.audit import Audit, read_case, run_audit
     from encircle.core import InputError
-    from encircle.storage import only_one
+    from encircle.storage import exclusive_lock
 
     case = read_case(yaml.safe_dump({**TINY, "targets": 1, "victims": 1}), [], "case")
     folder = run_audit(Audit.from_case(case), tmp_path).folder
-    with only_one(folder), pytest.raises(InputError, match="another process is at work"):
+    with exclusive_lock(folder), pytest.raises(InputError, match="another process is at work"):
         run_audit(Audit.from_case(case), tmp_path)

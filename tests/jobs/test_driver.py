@@ -23,7 +23,7 @@ from encircle.jobs.driver import Driver
 from encircle.jobs.local import LocalExecutor
 from encircle.jobs.store import DATABASE, Store, status
 from encircle.jobs.task import Order, Outcome, Tally, Task
-from encircle.storage import only_one
+from encircle.storage import exclusive_lock
 
 from ..programs import children_of, program, wait_for_end_of
 from .stubs import WORK, reference, scores_of, task, work
@@ -198,7 +198,7 @@ def test_a_lost_attempt_is_repeated_and_not_for_ever(times: int, done: bool, tmp
 
 
 def test_a_second_driver_is_refused(tmp_path: Path) -> None:
-    with only_one(tmp_path), pytest.raises(InputError, match="another process is at work"):
+    with exclusive_lock(tmp_path), pytest.raises(InputError, match="another process is at work"):
         run(tmp_path, chain())
 
 
@@ -361,7 +361,7 @@ def test_status_after_a_driver_was_cut_off(tmp_path: Path) -> None:
     store.begin(task(1).id, 1)  # and nothing more is heard of it
     store.close()
     assert status(tmp_path) == (Tally({"add": {"done": 1, "waiting": 1}}, seconds=status(tmp_path)[0].seconds), [])
-    with only_one(tmp_path):
+    with exclusive_lock(tmp_path):
         tally, at_work = status(tmp_path)
     assert tally.counts == {"add": {"done": 1, "running": 1}}
     assert [label for label, _ in at_work] == ["task 1"]

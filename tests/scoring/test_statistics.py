@@ -17,10 +17,10 @@ from encircle.core import InputError
 from encircle.scoring import (
     Interval,
     ShiftError,
+    fraction_of_ceiling,
     hierarchical_bootstrap,
     paired_shift,
-    seed_drift,
-    share_of_way,
+    seed_null,
     shift_error,
     smallest_detectable_shift,
 )
@@ -90,7 +90,7 @@ def test_deterministic_for_a_seed(case: Any) -> None:
     first, second, seed = case
     options: dict[str, Any] = {"resamples": 50, "minimum_targets": 2}
     assert hierarchical_bootstrap(first, seed=seed, **options) == hierarchical_bootstrap(first, seed=seed, **options)
-    assert seed_drift(first, second, seed=seed, **options) == seed_drift(first, second, seed=seed, **options)
+    assert seed_null(first, second, seed=seed, **options) == seed_null(first, second, seed=seed, **options)
 
 
 def test_another_seed_gives_another_interval() -> None:
@@ -230,7 +230,7 @@ def test_shift_is_effect_minus_null() -> None:
     effect = np.mean([a - c for a, c in zip(arm, clean, strict=True)])
     drift = np.mean([np.subtract.outer(n, c).mean() for n, c in zip(null, clean, strict=True)])
     assert paired_shift(arm, clean, null).mean == pytest.approx(effect - drift)
-    assert seed_drift(clean, null).mean == pytest.approx(drift)
+    assert seed_null(clean, null).mean == pytest.approx(drift)
 
 
 def test_a_shift_no_larger_than_the_seed_drift_is_not_claimed() -> None:
@@ -270,31 +270,33 @@ def test_a_share_of_the_way_is_the_ratio_of_the_shifts() -> None:
     clean, null = draw(1, 8, 3, within=0.02), draw(2, 8, 3, within=0.02)
     ceiling = [scores + 0.8 for scores in draw(3, 8, 3, within=0.02)]
     arm = [scores + 0.2 for scores in draw(4, 8, 3, within=0.02)]
-    share = share_of_way(arm, clean, null, ceiling)
+    share = fraction_of_ceiling(arm, clean, null, ceiling)
     expected = paired_shift(arm, clean, null).mean / paired_shift(ceiling, clean, null).mean
     assert share.mean == pytest.approx(expected)
     assert share.low is not None
     assert share.high is not None
     assert share.low < 0.25 < share.high
-    assert share_of_way(ceiling, clean, null, ceiling) == Interval(1.0, 1.0, 1.0)
-    assert share_of_way(arm[:4], clean[:4], null[:4], ceiling[:4]).low is None
+    assert fraction_of_ceiling(ceiling, clean, null, ceiling) == Interval(1.0, 1.0, 1.0)
+    assert fraction_of_ceiling(arm[:4], clean[:4], null[:4], ceiling[:4]).low is None
 
 
 def test_a_share_of_a_short_way_is_undefined() -> None:
     clean, null = draw(1, 8, 3, within=0.0), draw(2, 8, 3, within=0.0)
     near, far = ([scores + gain for scores in clean] for gain in (0.09, 0.11))
-    assert math.isnan(share_of_way(near, clean, null, near).mean)
-    assert share_of_way(near, clean, null, near).low is None
-    assert share_of_way(far, clean, null, far).mean == pytest.approx(1)
+    assert math.isnan(fraction_of_ceiling(near, clean, null, near).mean)
+    assert fraction_of_ceiling(near, clean, null, near).low is None
+    assert fraction_of_ceiling(far, clean, null, far).mean == pytest.approx(1)
     undefined = [np.full(3, np.nan)] * 8
-    assert math.isnan(share_of_way(undefined, clean, null, far).mean)
+    assert math.isnan(fraction_of_ceiling(undefined, clean, null, far).mean)
 
 
 def test_a_target_without_a_ceiling_counts_for_neither_shift() -> None:
     clean, null = draw(1, 8, 3), draw(2, 8, 3)
     arm, ceiling = draw(4, 8, 3), [scores + 5 for scores in draw(3, 8, 3)]
     holed = [*ceiling[:-1], np.full(3, np.nan)]
-    assert share_of_way(arm, clean, null, holed) == share_of_way(arm[:-1], clean[:-1], null[:-1], ceiling[:-1])
+    assert fraction_of_ceiling(arm, clean, null, holed) == fraction_of_ceiling(
+        arm[:-1], clean[:-1], null[:-1], ceiling[:-1]
+    )
 
 
 def test_undefined_scores_are_dropped() -> None:
@@ -319,7 +321,7 @@ def test_nothing_left_is_undefined(values: Any) -> None:
     for result in (
         hierarchical_bootstrap(values),
         paired_shift(values, values, values),
-        seed_drift(values, values),
+        seed_null(values, values),
     ):
         assert math.isnan(result.mean)
         assert result.low is None
@@ -331,7 +333,7 @@ def test_nothing_left_is_undefined(values: Any) -> None:
 @pytest.mark.parametrize("targets", [1, 2, 4, 5])
 def test_too_few_targets_claim_nothing(targets: int) -> None:
     arm, clean, null = draw(0, targets, 3), draw(1, targets, 3), draw(2, targets, 3)
-    for result in (hierarchical_bootstrap(arm), paired_shift(arm, clean, null), seed_drift(clean, null)):
+    for result in (hierarchical_bootstrap(arm), paired_shift(arm, clean, null), seed_null(clean, null)):
         assert math.isfinite(result.mean)
         assert (result.low is None) is (result.high is None) is (targets < 5)
         assert targets >= 5 or not result.excludes_zero
@@ -352,7 +354,7 @@ def test_groups_that_do_not_match_are_refused() -> None:
     with pytest.raises(InputError, match="5, 4 and 5 targets"):
         paired_shift(values, values[:4], values)
     with pytest.raises(InputError, match="targets"):
-        seed_drift(values, values[:4])
+        seed_null(values, values[:4])
     with pytest.raises(InputError, match="target 0 has 3 seeds with the arm but 2 without it"):
         paired_shift(values, [v[:2] for v in values], values)
 
@@ -386,7 +388,7 @@ def test_shared_seeds_reach_every_function() -> None:
     clean, null = [rng.normal(size=6)] * 8, [rng.normal(size=6)] * 8
     for nested, shared in (
         (hierarchical_bootstrap(clean), hierarchical_bootstrap(clean, shared_seeds=True)),
-        (seed_drift(clean, null), seed_drift(clean, null, shared_seeds=True)),
+        (seed_null(clean, null), seed_null(clean, null, shared_seeds=True)),
         (paired_shift(clean, clean, null), paired_shift(clean, clean, null, shared_seeds=True)),
     ):
         assert nested.low is not None

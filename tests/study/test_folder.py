@@ -14,7 +14,7 @@ import yaml
 
 from encircle.core import InputError
 from encircle.jobs.local import LocalExecutor
-from encircle.storage import only_one
+from encircle.storage import exclusive_lock
 from encircle.study.folder import Conclusion, begin, note_plan, noted_device, noted_runs, reopen
 from encircle.study.plan import plan
 from encircle.study.run import WORK, conclude_now, go_on, standing
@@ -130,7 +130,7 @@ def test_results_are_not_shown_as_those_of_an_edited_study(tmp_path: Path) -> No
 
 def test_a_second_driver_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     root = begun(tmp_path / "study")
-    with only_one(root), pytest.raises(InputError, match="another process is at work"):
+    with exclusive_lock(root), pytest.raises(InputError, match="another process is at work"):
         done(root)
     assert {path.name for path in root.iterdir()} == {"study.yaml", ".lock"}
 

@@ -92,7 +92,7 @@ def goal_context(
     row: int,
     shape: tuple[int, ...],
     explain: Callable[[Tensor, int], Tensor],
-    speaking: Tensor | None,
+    positive_units: Tensor | None,
 ) -> GoalContext:
     """What a goal may look at for a target."""
     data = audit.data
@@ -111,7 +111,7 @@ def goal_context(
         explain=explain,
         target=data.test.batch(torch.tensor([row])).to(audit.device),
         label=int(data.test.labels[row]),
-        speaking=speaking,
+        positive_units=positive_units,
         features=data.features if shape == (len(data.features),) else (),
         box=data.boxes.get(row),
         of_class=of_class,

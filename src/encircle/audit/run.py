@@ -17,7 +17,7 @@ from ..goals import Goal
 from ..models import second_derivatives
 from ..run_folder import DamagedError, load_run
 from ..scoring.verdicts import judge
-from ..storage import only_one, read_json, sweep, write_json, write_text
+from ..storage import exclusive_lock, read_json, sweep, write_json, write_text
 from ..training.fit import available
 from .audit import Audit
 from .environment import provenance
@@ -82,7 +82,7 @@ def _run(audit: Audit, runs: Path, reporter: Reporter) -> Judgement:
     fingerprint = audit.data.check()
     rehearse(audit)
     folder = run_folder(audit, runs, fingerprint)
-    with only_one(folder), computing(audit.threads):
+    with exclusive_lock(folder), computing(audit.threads):
         sweep(folder)
         claim(audit, folder, fingerprint)
         reporter.plan(audit.title, audit.plan())

@@ -39,7 +39,7 @@ class GoalContext:
         explain: the mean map over the attacker's own models of an input `(1, ...)` for a class: no victim is consulted.
         target: the target input `(1, ...)`.
         label: its class.
-        speaking: hidden units that speak for the class at the target; None where map entries are not hidden units.
+        positive_units: hidden units that speak for the class at the target; None where map entries are not hidden units.
         features: column names of a table, when map entries are columns.
         box: the object's box in the target, where known.
         of_class: draws a training sample `(1, ...)` of a class.
@@ -50,7 +50,7 @@ class GoalContext:
     explain: Callable[[Tensor, int], Tensor]
     target: Tensor
     label: int
-    speaking: Tensor | None
+    positive_units: Tensor | None
     features: Sequence[str]
     box: tuple[float, float, float, float] | None
     of_class: Callable[[int], Tensor]

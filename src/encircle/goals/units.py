@@ -43,9 +43,9 @@ class Units(Goal):
         entries = entries_of("units", context)
         if any(not 0 <= unit < entries for unit in self.units):
             raise InputError(f"the goal names a unit outside 0..{entries - 1}; correct it.")
-        pool = torch.arange(entries) if context.speaking is None else context.speaking.nonzero()[:, 0]
+        pool = torch.arange(entries) if context.positive_units is None else context.positive_units.nonzero()[:, 0]
         if not self.units and not len(pool):
             raise InputError("the goal 'units' has nothing to draw from: no unit speaks for the class; name some.")
-        wanted = self.count if context.speaking is None else min(self.count, len(pool))
+        wanted = self.count if context.positive_units is None else min(self.count, len(pool))
         chosen = list(self.units) or drawn_from(pool, wanted, "units", context.draw)
         return DesiredMap(ones_at(chosen, entries), None, "the units " + ", ".join(map(str, chosen)))

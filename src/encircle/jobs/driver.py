@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ..core import InputError, StorageError, digest
-from ..storage import only_one, sweep
+from ..storage import exclusive_lock, sweep
 from .products import commit, is_whole, remove, seal
 from .store import Store
 from .task import Executor, Order, Outcome, Tally, Task
@@ -97,7 +97,7 @@ class Driver:
             StorageError: the database cannot be written; what is recorded stays.
             KeyboardInterrupt: after everything was stopped and what was running waits again.
         """
-        with only_one(self._folder):
+        with exclusive_lock(self._folder):
             self._sweep()
             store = Store(self._folder)
             try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ..core import InputError, StorageError
-from ..storage import is_held
+from ..storage import is_locked
 from .task import Outcome, Tally, Task
 
 DATABASE = "study.db"
@@ -217,7 +217,7 @@ def status(folder: Path) -> tuple[Tally, list[tuple[str, float]]]:
         try:
             connection = sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=10)
             try:
-                if not is_held(folder):
+                if not is_locked(folder):
                     return _tally(connection, cut_off=True), []
                 running = connection.execute(
                     "SELECT label, started FROM tasks JOIN attempts ON task = id WHERE state = 'running' AND ended IS NULL "

@@ -142,7 +142,7 @@ def paired_shift(
     return _bootstrap(_paired(arm, clean, null), resamples, seed, shared_seeds).interval(level, minimum_targets)
 
 
-def seed_drift(
+def seed_null(
     clean: PerTarget,
     null: PerTarget,
     *,
@@ -172,7 +172,7 @@ def seed_drift(
     return _bootstrap(_paired(null, null, clean), resamples, seed, shared_seeds).interval(level, minimum_targets)
 
 
-def share_of_way(
+def fraction_of_ceiling(
     arm: PerTarget,
     clean: PerTarget,
     null: PerTarget,

@@ -13,10 +13,10 @@ from .statistics import (
     Interval,
     defined_targets,
     facts_of,
+    fraction_of_ceiling,
     hierarchical_bootstrap,
     paired_shift,
-    seed_drift,
-    share_of_way,
+    seed_null,
     shift_error,
 )
 from .thresholds import FALSE_CLAIMS, LEVEL, MINIMUM_VICTIMS, RESOLVABLE_ROWS
@@ -63,7 +63,7 @@ def judge(
 
     def change(arm: str, name: str) -> Interval:
         clean, null = column("clean", name), column("clean", name, null=True)
-        compare: Callable[..., Interval] = seed_drift if arm == "clean" else paired_shift
+        compare: Callable[..., Interval] = seed_null if arm == "clean" else paired_shift
         pieces = (clean, null) if arm == "clean" else (column(arm, name), clean, null)
         return compare(*pieces, minimum_targets=least, shared_seeds=True)
 
@@ -88,7 +88,7 @@ def judge(
     error = None if shift.low is None else shift_error(*pieces, shared_seeds=True)
     smallest = None if error is None else error.detectable()
     bent = column("ceiling", "jaccard") if "ceiling" in titles else None
-    share = None if bent is None else share_of_way(*pieces, bent, minimum_targets=least, shared_seeds=True)
+    share = None if bent is None else fraction_of_ceiling(*pieces, bent, minimum_targets=least, shared_seeds=True)
     undefined = len(targets) - defined_targets(*pieces)
     evidence = Evidence(
         shift=shift,
