@@ -54,9 +54,9 @@ class Floor:
         self.poison = problem.clean.batch(rows).to(problem.target)
         self.labels = problem.clean.labels[rows].to(problem.target.device)
         with torch.no_grad():
-            self.hidden = self.model.early(self.poison, self.frozen).contiguous()
+            self.frozen_features = self.model.early(self.poison, self.frozen).contiguous()
         rows = torch.arange(size.batch)
-        self.batch = (problem.hidden or problem.clean).batch(rows).to(problem.target)
+        self.batch = (problem.frozen_features or problem.clean).batch(rows).to(problem.target)
         self.classes = problem.clean.labels[rows].to(problem.target.device)
         self.inside = self.poison[: max(1, size.batch * size.poisons // (len(problem.clean) + size.poisons))]
         self.direction = [torch.randn_like(parameter) for parameter in self.learnt]
@@ -89,18 +89,18 @@ class Floor:
         term = (F.cross_entropy(logits, self.label) - 0.1).clamp(min=0)
         return torch.autograd.grad(far + 0.1 * term, self.learnt, allow_unused=True)
 
-    def _loss(self, hidden: Tensor) -> Tensor:
-        return F.cross_entropy(self.model.late(hidden, self.frozen), self.labels, reduction="sum")
+    def _loss(self, frozen_features: Tensor) -> Tensor:
+        return F.cross_entropy(self.model.late(frozen_features, self.frozen), self.labels, reduction="sum")
 
     def by_differences(self) -> Any:
         """Two gradients at the poison."""
         for _ in range(2):
-            leaf = self.hidden.requires_grad_()
+            leaf = self.frozen_features.requires_grad_()
             torch.autograd.grad(self._loss(leaf), leaf)
 
     def by_product(self) -> Any:
         """The mixed second derivative along a direction."""
-        leaf = self.hidden.requires_grad_()
+        leaf = self.frozen_features.requires_grad_()
         if not self.forward:
             slopes = torch.autograd.grad(self._loss(leaf), self.learnt, create_graph=True)
             inner = sum((one * other).sum() for one, other in zip(slopes, self.direction, strict=True))
@@ -141,8 +141,8 @@ class _Late(nn.Module):
         super().__init__()
         self.model, self.frozen = model, frozen
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return self.model.late(hidden, self.frozen)
+    def forward(self, frozen_features: Tensor) -> Tensor:
+        return self.model.late(frozen_features, self.frozen)
 
 
 def one_case(name: str, explainer: str, members: int, form: str, path: CodePath, *, limit: float, device: str) -> Any:

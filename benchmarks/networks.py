@@ -16,7 +16,7 @@ from encircle.models import ResNet13, SmallResNet, TwoLayerNet
 from encircle.threat import Legal
 from encircle.training import CodePath, Ensemble, Learner, Recipe, Source
 from encircle.training.code_path import measured
-from encircle.training.fit import before, hidden_samples
+from encircle.training.frozen import frozen_forward, frozen_samples
 
 EXPLAINERS: dict[str, Explainer] = {"CAM": Cam(), "GRAD": Grad()}
 CLASSES = 10
@@ -114,7 +114,7 @@ def problem_of(
         recipe=how,
         references=[reference],
         legal=Legal(levels=255) if len(size.shape) == 3 else Legal(),
-        hidden=hidden_samples(reference, samples, size.frozen),
+        frozen_features=frozen_samples(reference, samples, size.frozen),
     )
 
 
@@ -123,5 +123,5 @@ def path_of(size: Size, members: int, device: str = "cpu") -> CodePath:
     source, how, samples = source_of(size, device), recipe_of(size), samples_of(size, size.batch)
     models = [source.model(how, "measured", member) for member in range(members)]
     with torch.no_grad():
-        hidden = before(models[0], samples.inputs.to(device), size.frozen)
-    return measured(models, hidden, samples.labels.to(device), size.frozen)
+        frozen_features = frozen_forward(models[0], samples.inputs.to(device), size.frozen)
+    return measured(models, frozen_features, samples.labels.to(device), size.frozen)

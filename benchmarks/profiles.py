@@ -39,21 +39,23 @@ def main() -> None:
         model = source_of(size).model(recipe_of(size), "victim", 0)
         samples = samples_of(size, size.batch)
         with torch.no_grad():
-            hidden = model.early(samples.inputs, size.frozen)  # type: ignore[operator]
+            frozen_features = model.early(samples.inputs, size.frozen)  # type: ignore[operator]
         along = [torch.randn_like(parameter) for parameter in trainable(model)]
         learner, labels = Learner(model, recipe_of(size), 1000), samples.labels
 
-        def cosine(model: Any = model, hidden: Any = hidden, labels: Any = labels, size: Any = size) -> None:
-            leaf = hidden.clone().requires_grad_()
+        def cosine(
+            model: Any = model, frozen_features: Any = frozen_features, labels: Any = labels, size: Any = size
+        ) -> None:
+            leaf = frozen_features.clone().requires_grad_()
             loss = F.cross_entropy(model.late(leaf, size.frozen), labels)
             slopes = torch.autograd.grad(loss, trainable(model), create_graph=True)
             flat = torch.cat([slope.flatten() for slope in slopes])
             torch.autograd.grad(flat.sum() / flat.norm(), leaf)
 
         works: dict[str, Callable[[], Any]] = {
-            "training step": lambda x=learner, h=hidden, y=labels: x.step(h, y),
-            "exact form, forward over reverse": lambda m=model, h=hidden, y=labels, v=along, s=size: mixed_product(
-                m, h, y, v, s.frozen, "forward"
+            "training step": lambda x=learner, h=frozen_features, y=labels: x.step(h, y),
+            "exact form, forward over reverse": lambda m=model, h=frozen_features, y=labels, v=along, s=size: (
+                mixed_product(m, h, y, v, s.frozen, "forward")
             ),
             "cosine form": cosine,
         }

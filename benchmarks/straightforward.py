@@ -31,7 +31,8 @@ from encircle.goals import DesiredMap, cells
 from encircle.scoring import cosine, score
 from encircle.seeds import derive_seed, generator
 from encircle.training import Source
-from encircle.training.fit import batches, layer_noise, steps_per_epoch
+from encircle.training.batches import batches, steps_per_epoch
+from encircle.training.learner import layer_noise
 
 Scores = dict[tuple[int, str, int], dict[str, Any]]
 

@@ -23,7 +23,8 @@ from benchmarks.networks import SIZES, ensemble_of, path_of, problem_of, recipe_
 from encircle.attacks import IMF, Watch
 from encircle.threat import Budget
 from encircle.training import CodePath, Source, fit
-from encircle.training.fit import fit_hidden, hidden_samples
+from encircle.training.fit import fit_on_features
+from encircle.training.frozen import frozen_samples
 
 REPEATS = 3
 KINDS = ("ensemble", "victims", "channels_last", "threads", "alternatives")
@@ -38,7 +39,7 @@ def ensembles(name: str, members: int, device: str) -> dict[str, Any]:
             path = CodePath(members=way)  # type: ignore[arg-type]
             if what == "training step":
                 ensemble = ensemble_of(source_of(size, device), recipe_of(size), members, path)
-                data = hidden_samples(ensemble.learners[0].model, samples_of(size, size.batch), size.frozen)
+                data = frozen_samples(ensemble.learners[0].model, samples_of(size, size.batch), size.frozen)
                 rows = torch.arange(size.batch)
                 batch, labels = data.batch(rows).to(device), data.labels.to(device)
                 works.append(lambda e=ensemble, b=batch, c=labels: e.step(b, c))
@@ -58,7 +59,7 @@ def victims(name: str, count: int, device: str, epochs: int) -> dict[str, Any]:
     """Training V victims one after another over training them at once, and (with frozen stages) over doing it from kept features."""
     size = SIZES[name]
     source, recipe, samples = source_of(size, device), recipe_of(size, epochs=epochs), samples_of(size, 4 * size.batch)
-    hidden = hidden_samples(source.model(recipe, "victim", 0), samples, size.frozen)
+    frozen_features = frozen_samples(source.model(recipe, "victim", 0), samples, size.frozen)
     seeds = list(range(count))
 
     def one_after_another() -> None:
@@ -68,8 +69,8 @@ def victims(name: str, count: int, device: str, epochs: int) -> dict[str, Any]:
     works: list[Callable[[], Any]] = [
         one_after_another,
         lambda: [fit(source, recipe, samples, "victim", seed) for seed in seeds],
-        lambda: fit_hidden(source, recipe, hidden, "victim", seeds, "loop"),
-        lambda: fit_hidden(source, recipe, hidden, "victim", seeds, "vectorised"),
+        lambda: fit_on_features(source, recipe, frozen_features, "victim", seeds, "loop"),
+        lambda: fit_on_features(source, recipe, frozen_features, "victim", seeds, "vectorised"),
     ]
     plain, each, kept, at_once = in_turn(works, REPEATS)
     found = {
@@ -125,7 +126,7 @@ def memory_format(name: str) -> dict[str, Any]:
     for layout in (torch.contiguous_format, torch.channels_last):
         ensemble = ensemble_of(source_of(size), recipe_of(size), 1)
         ensemble.learners[0].model.to(memory_format=layout)
-        data = hidden_samples(ensemble.learners[0].model, samples_of(size, size.batch), size.frozen)
+        data = frozen_samples(ensemble.learners[0].model, samples_of(size, size.batch), size.frozen)
         batch = data.batch(torch.arange(size.batch))
         works.append(lambda e=ensemble, b=batch, c=data.labels: e.step(b, c))
     slow, fast = in_turn(works, 3 * REPEATS)

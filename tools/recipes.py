@@ -25,7 +25,8 @@ from encircle.reproduce.kdd21 import CELLS, CHOICE_SEED, EVERYTHING
 from encircle.seeds import generator
 from encircle.storage import read_json, write_json
 from encircle.training import Recipe, Source, correct, read_weights
-from encircle.training.fit import fit_hidden, hidden_samples
+from encircle.training.fit import fit_on_features
+from encircle.training.frozen import frozen_samples
 
 HERE = Path(__file__).resolve().parent.parent
 OUT = HERE / "results" / "kdd21" / "recipe.json"
@@ -58,9 +59,9 @@ def fine_tuned(
     """Accuracies of victims of several seeds, and seconds of training a victim once what its frozen stages see is known."""
     source, found = Source(lambda: ResNet13(classes), weights), []
     trunk = source.model(recipe, "victim", 0)
-    seen, held = (hidden_samples(trunk, part, recipe.frozen_stages) for part in (train, test))
+    seen, held = (frozen_samples(trunk, part, recipe.frozen_stages) for part in (train, test))
     started = time.perf_counter()
-    models = fit_hidden(source, recipe, seen, "victim", range(seeds))
+    models = fit_on_features(source, recipe, seen, "victim", range(seeds))
     seconds = (time.perf_counter() - started) / seeds
     found = [float(correct(model, held, recipe.frozen_stages).float().mean()) for model in models]
     return found, seconds
@@ -76,7 +77,7 @@ def fractures(seeds: int) -> dict[str, dict[str, object]]:
     for name, recipe in (("classes weighed", weighted), ("unweighed", replace(weighted, class_weights=None))):
         source = Source(lambda: TwoLayerNet(len(data.features), len(data.classes)))
         scores: dict[str, list[float]] = {"accuracy": [], "balanced accuracy": [], "area under the curve": []}
-        for model in fit_hidden(source, recipe, data.train, "victim", range(seeds)):
+        for model in fit_on_features(source, recipe, data.train, "victim", range(seeds)):
             with torch.no_grad():
                 positive = model(inputs).softmax(dim=1)[:, 1].numpy()
             scores["accuracy"].append(float(((positive > 0.5) == labels).mean()))

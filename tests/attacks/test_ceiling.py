@@ -13,7 +13,7 @@ from encircle.models import predict
 from encircle.seeds import generator
 from encircle.training import Recipe
 from encircle.training.code_path import trainable
-from encircle.training.fit import hidden_samples
+from encircle.training.frozen import frozen_samples
 from tests.attacks.problems import EXPLAINERS, Kind, problem
 from tests.training.problems import recipe, same, weights
 
@@ -96,9 +96,9 @@ def test_frozen_stages_stay_and_the_same_seed_gives_the_same() -> None:
     how = recipe(start="checkpoint", frozen_stages=1, epochs=1, lr=0.05)
     given = problem("image", dtype=torch.float64, how=how)
     model = given.references[0]
-    hidden, aim = hidden_samples(model, given.clean, 1), objective(given)
+    frozen_features, aim = frozen_samples(model, given.clean, 1), objective(given)
     runs = [
-        list(Ceiling(epochs=1).attempts(model, how, hidden, aim, lambda _: 1.0, generator("again")))[-1]
+        list(Ceiling(epochs=1).attempts(model, how, frozen_features, aim, lambda _: 1.0, generator("again")))[-1]
         for _ in range(2)
     ]
     assert same(weights(runs[0]), weights(runs[1]))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from encircle.attacks import FeatureEncirclement, Watch
-from encircle.attacks.encirclement import MIDDLE, features, shown_and_hidden
+from encircle.attacks.encirclement import MIDDLE, features, shown_and_rest
 from encircle.attacks.objective import Objective
 from encircle.core import InputError
 from encircle.goals import DesiredMap
@@ -83,7 +83,7 @@ def test_what_is_shown_and_what_is_not_make_up_the_whole() -> None:
     objective = Objective(asked.explainer, asked.target, 1, asked.desired, "cosine", 0.0, None)
     model = asked.references[0]
     assert isinstance(model, CamClassifier)
-    shown, rest = shown_and_hidden(objective, model.features)
+    shown, rest = shown_and_rest(objective, model.features)
     values = asked.desired.values.double()
     share = ((values - values.min()) / (values.max() - values.min())).mean()
     torch.testing.assert_close(shown * share + rest * (1 - share), pooled(model, asked.target))
@@ -127,7 +127,7 @@ def test_a_map_that_lies_over_nothing_is_refused() -> None:
     model = odd.references[0]
     assert isinstance(model, CamClassifier)
     with pytest.raises(InputError, match=r"shape \(3,\) lies neither over inputs of shape \(5,\) nor over features of"):
-        shown_and_hidden(objective, model.features)
+        shown_and_rest(objective, model.features)
 
 
 def test_a_network_without_features_is_refused_by_name() -> None:

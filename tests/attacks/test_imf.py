@@ -19,7 +19,7 @@ from encircle.attacks.optimised import stepped
 from encircle.threat import Budget, Column, Legal
 from encircle.training import CodePath, Ensemble, Learner
 from encircle.training.code_path import loss_of, trainable
-from encircle.training.fit import after, before
+from encircle.training.frozen import frozen_forward, trainable_forward
 from tests.attacks.problems import NO_CLEAN, distance_at_the_end, first_time, problem
 from tests.networks import tiny
 from tests.reference import algorithm1 as reference
@@ -298,7 +298,7 @@ def pieces(kind: Any, explainer: str, frozen: int, activation: Any = "softplus")
     rows = torch.arange(6)
     poison, labels = asked.clean.batch(rows), asked.clean.labels[rows]
     attack_gradient = torch.autograd.grad(wanted(model)[0], trainable(model), materialize_grads=True)
-    return model, before(model, poison, frozen).detach(), labels, attack_gradient
+    return model, frozen_forward(model, poison, frozen).detach(), labels, attack_gradient
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
@@ -336,36 +336,37 @@ class TestForms:
     def test_a_sample_s_direction_does_not_depend_on_the_others(
         self, kind: Any, explainer: str, frozen: int, form: Any
     ) -> None:
-        model, hidden, labels, attack_gradient = pieces(kind, explainer, frozen)
-        together = form(model, hidden, labels, attack_gradient, 0.01, frozen)
+        model, frozen_features, labels, attack_gradient = pieces(kind, explainer, frozen)
+        together = form(model, frozen_features, labels, attack_gradient, 0.01, frozen)
         for place in range(len(labels)):
             one = slice(place, place + 1)
-            alone = form(model, hidden[one], labels[one], attack_gradient, 0.01, frozen)
+            alone = form(model, frozen_features[one], labels[one], attack_gradient, 0.01, frozen)
             torch.testing.assert_close(alone[0], together[place], rtol=1e-6, atol=1e-12)
 
     def test_a_small_step_along_it_raises_the_inner_product_of_the_two_gradients(
         self, kind: Any, explainer: str, frozen: int
     ) -> None:
         """What δ is for: the poison's gradient should point where the attack wants θ to go."""
-        model, hidden, labels, attack_gradient = pieces(kind, explainer, frozen)
+        model, frozen_features, labels, attack_gradient = pieces(kind, explainer, frozen)
 
         def product(at: Tensor) -> float:
-            slopes = torch.autograd.grad(loss_of(after(model, at, frozen), labels), trainable(model))
+            slopes = torch.autograd.grad(loss_of(trainable_forward(model, at, frozen), labels), trainable(model))
             return float(sum((one * other).sum() for one, other in zip(slopes, attack_gradient, strict=True)))
 
-        delta = exact(model, hidden, labels, attack_gradient, 1.0, frozen)
+        delta = exact(model, frozen_features, labels, attack_gradient, 1.0, frozen)
         size = 1e-6 / float(delta.norm())
-        gained = (product(hidden + size * delta) - product(hidden - size * delta)) / (2 * size)
+        gained = (product(frozen_features + size * delta) - product(frozen_features - size * delta)) / (2 * size)
         assert gained == pytest.approx(float(delta.norm()) ** 2, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_training_loss_is_a_sum_over_samples(kind: Any) -> None:
-    model, hidden, labels, _ = pieces(kind, "cam", 1)
+    model, frozen_features, labels, _ = pieces(kind, "cam", 1)
     expected = sum(
-        F.cross_entropy(model.late(one[None], 1), label[None]) for one, label in zip(hidden, labels, strict=True)
+        F.cross_entropy(model.late(one[None], 1), label[None])
+        for one, label in zip(frozen_features, labels, strict=True)
     )
-    torch.testing.assert_close(loss_of(after(model, hidden, 1), labels), expected)
+    torch.testing.assert_close(loss_of(trainable_forward(model, frozen_features, 1), labels), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)

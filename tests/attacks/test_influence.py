@@ -21,7 +21,7 @@ from encircle.attacks.surrogate import Moment
 from encircle.threat import Budget
 from encircle.training import CodePath
 from encircle.training.code_path import gauss_newton, inner_products, mixed_product, trainable
-from encircle.training.fit import after, before
+from encircle.training.frozen import frozen_forward, trainable_forward
 from tests.attacks.problems import distance_at_the_end, first_time, problem
 from tests.training.problems import recipe
 
@@ -38,12 +38,12 @@ def like(parameters: Sequence[Tensor], values: Tensor) -> list[Tensor]:
     ]
 
 
-def dense_curvature(model: nn.Module, hidden: Tensor, weights: Tensor, frozen: int) -> Tensor:
+def dense_curvature(model: nn.Module, frozen_features: Tensor, weights: Tensor, frozen: int) -> Tensor:
     """Σ_x w_x Jᵀ (diag(p) − p pᵀ) J, written out."""
     parameters = trainable(model)
     total = torch.zeros(2 * [sum(one.numel() for one in parameters)], dtype=torch.float64)
-    for row, weight in zip(hidden, weights, strict=True):
-        logits = after(model, row[None], frozen)[0]
+    for row, weight in zip(frozen_features, weights, strict=True):
+        logits = trainable_forward(model, row[None], frozen)[0]
         jacobian = torch.stack(
             [flat(torch.autograd.grad(one, parameters, retain_graph=True, materialize_grads=True)) for one in logits]
         )
@@ -82,7 +82,7 @@ def test_the_curvature_equals_the_matrix_written_out(kind: Any, frozen: int, mem
     asked = problem(kind, dtype=torch.float64, how=recipe(start="checkpoint", frozen_stages=frozen))
     ensemble = asked.ensemble(2, True)
     ensemble.path = CodePath(members)
-    hidden = before(ensemble.learners[0].model, asked.clean.batch(torch.arange(5)), frozen).detach()
+    frozen_features = frozen_forward(ensemble.learners[0].model, asked.clean.batch(torch.arange(5)), frozen).detach()
     weights = torch.tensor([0.5, 0.0, 1.0, 2.0, 0.1], dtype=torch.float64)
     random = torch.Generator().manual_seed(0)
     along = [
@@ -90,11 +90,11 @@ def test_the_curvature_equals_the_matrix_written_out(kind: Any, frozen: int, mem
         for each in ensemble.learners
     ]
     expected = [
-        dense_curvature(each.model, hidden, weights, frozen) @ vector
+        dense_curvature(each.model, frozen_features, weights, frozen) @ vector
         for each, vector in zip(ensemble.learners, along, strict=True)
     ]
     for model, count in ensemble.groups:
-        rows, shares = hidden.repeat(count, *[1] * (hidden.dim() - 1)), weights.repeat(count)
+        rows, shares = frozen_features.repeat(count, *[1] * (frozen_features.dim() - 1)), weights.repeat(count)
         product = gauss_newton(model, rows, shares, frozen)
         places = range(2) if count == 2 else [[each.model for each in ensemble.learners].index(model)]
         parts = [like(trainable(ensemble.learners[place].model), along[place]) for place in places]
@@ -117,7 +117,7 @@ def moved(attack: Any, asked: Any, path: CodePath, **told: Any) -> tuple[Tensor,
     objective = Objective(asked.explainer, asked.target, 1, asked.desired, "mixed", 0.2, 0.1)
     poison, labels = asked.clean.batch(torch.arange(6)), torch.arange(6) % 3
     rows = torch.arange(6, 11)
-    clean = before(ensemble.learners[0].model, asked.clean.batch(rows), ensemble.recipe.frozen_stages)
+    clean = frozen_forward(ensemble.learners[0].model, asked.clean.batch(rows), ensemble.recipe.frozen_stages)
     given = first_time() | {"clean": (clean.detach(), asked.clean.labels[rows])} | told
     delta, notes = attack._direction(ensemble, objective, poison, labels, **given)
     return delta, notes, (ensemble, objective, poison, labels, given)
@@ -140,24 +140,26 @@ def test_the_direction_is_that_of_dense_matrices(
     found, notes, (ensemble, objective, poison, labels, given) = moved(attack, asked, CodePath(*path))
     trunk = ensemble.learners[0].model
     leaf = poison.clone().requires_grad_()
-    hidden = before(trunk, leaf, frozen)
-    seen, classes = torch.cat([given["clean"][0], hidden.detach()]), torch.cat([given["clean"][1], labels])
+    frozen_features = frozen_forward(trunk, leaf, frozen)
+    seen, classes = torch.cat([given["clean"][0], frozen_features.detach()]), torch.cat([given["clean"][1], labels])
     clean, count = given["sizes"]
     factors = torch.ones(3, dtype=torch.float64) if class_weights is None else torch.tensor(class_weights).double()
     weights = torch.tensor([clean / 5] * 5 + [count / 6] * 6, dtype=torch.float64)
     weights = weights / weights.sum() * factors[classes]  # as losses are averaged: a class's weight is no share
-    expected = torch.zeros_like(hidden)
+    expected = torch.zeros_like(frozen_features)
     for learner, note in zip(ensemble.learners, notes, strict=True):
         parameters = trainable(learner.model)
         slope = flat(torch.autograd.grad(objective(learner.model)[0], parameters, materialize_grads=True))
         matrix = dense_curvature(learner.model, seen, weights, frozen)
         solution = torch.linalg.solve(matrix + 0.05 * torch.eye(len(matrix), dtype=torch.float64), slope)
-        share = mixed_product(learner.model, hidden.detach(), labels, like(parameters, solution), frozen, "reverse")
+        share = mixed_product(
+            learner.model, frozen_features.detach(), labels, like(parameters, solution), frozen, "reverse"
+        )
         expected += share * factors[labels].reshape(-1, *[1] * (share.dim() - 1)) / 2
         assert note["turned"] == pytest.approx(float(F.cosine_similarity(slope, solution, dim=0)), rel=1e-5)
         assert note["turned"] < 0.999
     if frozen:
-        expected = torch.autograd.grad(hidden, leaf, expected)[0]
+        expected = torch.autograd.grad(frozen_features, leaf, expected)[0]
     torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 
 
@@ -223,12 +225,14 @@ def test_bases_are_aligned_with_what_a_model_trained_to_the_end_would_learn(kind
     goal = Objective(asked.explainer, asked.target, asked.label, asked.desired, "cosine", 0.0, None)
     slope = flat(torch.autograd.grad(goal(model)[0], trainable(model), materialize_grads=True))
     factors = torch.tensor([1.0, 3.0, 0.5], dtype=torch.float64)[asked.clean.labels]
-    hidden = before(model, asked.clean.batch(rows), frozen).detach()
-    matrix = dense_curvature(model, hidden, factors / len(factors), frozen)
+    frozen_features = frozen_forward(model, asked.clean.batch(rows), frozen).detach()
+    matrix = dense_curvature(model, frozen_features, factors / len(factors), frozen)
     solution = torch.linalg.solve(matrix + DAMPING * torch.eye(len(matrix), dtype=torch.float64), slope)
     expected = []
     for row in rows.tolist():
-        loss = F.cross_entropy(after(model, hidden[row : row + 1], frozen), asked.clean.labels[row : row + 1])
+        loss = F.cross_entropy(
+            trainable_forward(model, frozen_features[row : row + 1], frozen), asked.clean.labels[row : row + 1]
+        )
         own = flat(torch.autograd.grad(loss, trainable(model), materialize_grads=True))
         expected.append(float(own @ solution / solution.norm() * factors[row]))
     found = alignment(asked, rows, asked.clean.labels, "influential")
@@ -249,9 +253,9 @@ def test_of_much_poison_some_stands_for_all(monkeypatch: pytest.MonkeyPatch) -> 
     asked = problem("table", dtype=torch.float64)
     seen: list[tuple[Tensor, Tensor]] = []
 
-    def spied(model: nn.Module, hidden: Tensor, weights: Tensor, frozen: int) -> Any:
-        seen.append((hidden, weights))
-        return gauss_newton(model, hidden, weights, frozen)
+    def spied(model: nn.Module, frozen_features: Tensor, weights: Tensor, frozen: int) -> Any:
+        seen.append((frozen_features, weights))
+        return gauss_newton(model, frozen_features, weights, frozen)
 
     monkeypatch.setattr(influence, "gauss_newton", spied)
     ensemble = asked.ensemble(1, True)
@@ -260,9 +264,9 @@ def test_of_much_poison_some_stands_for_all(monkeypatch: pytest.MonkeyPatch) -> 
     clean = (asked.clean.batch(torch.arange(5)), asked.clean.labels[:5])
     given = first_time() | {"sizes": (160, 40), "clean": clean}
     Influence(models=1)._direction(ensemble, objective, poison, torch.ones(40, dtype=torch.int64), **given)
-    [(hidden, weights)] = seen
-    assert torch.equal(hidden[5:], poison[::3])
-    assert len(hidden) - 5 <= influence.POISONED
+    [(frozen_features, weights)] = seen
+    assert torch.equal(frozen_features[5:], poison[::3])
+    assert len(frozen_features) - 5 <= influence.POISONED
     torch.testing.assert_close(weights, torch.tensor([0.8 / 5] * 5 + [0.2 / 14] * 14, dtype=torch.float64))
 
 
@@ -311,17 +315,17 @@ def test_a_layer_without_forward_derivatives_takes_reverse_ones() -> None:
 
     own, plain = Model(True).eval(), Model(False).eval()
     own.load_state_dict(plain.state_dict())
-    hidden, labels = torch.rand(4, 5), torch.tensor([0, 2, 1, 0])
+    frozen_features, labels = torch.rand(4, 5), torch.tensor([0, 2, 1, 0])
     vector = [torch.randn_like(one) for one in own.parameters()]
     for found, expected in zip(
         *(
-            gauss_newton(one, hidden, torch.rand(4, generator=torch.Generator().manual_seed(0)), 0)(vector)
+            gauss_newton(one, frozen_features, torch.rand(4, generator=torch.Generator().manual_seed(0)), 0)(vector)
             for one in (own, plain)
         ),
         strict=True,
     ):
         assert torch.allclose(found, expected, atol=1e-6)
-    found, expected = (inner_products(one, hidden, labels, vector) for one in (own, plain))
+    found, expected = (inner_products(one, frozen_features, labels, vector) for one in (own, plain))
     assert found.abs().min() > 0
     assert torch.allclose(found, expected, atol=1e-6)
     assert not found.requires_grad

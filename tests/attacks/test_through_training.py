@@ -12,8 +12,10 @@ from encircle.attacks.objective import Objective
 from encircle.attacks.through_training import AT_ONCE, slopes_at_the_end
 from encircle.data import Samples
 from encircle.seeds import generator
+from encircle.training.batches import batches, steps_per_epoch
 from encircle.training.code_path import CodePath, trainable
-from encircle.training.fit import Learner, batches, before, in_training, losses_of, steps_per_epoch
+from encircle.training.frozen import frozen_forward
+from encircle.training.learner import Learner, in_training, losses_of
 from tests.attacks.problems import problem
 from tests.training.problems import recipe
 
@@ -56,8 +58,8 @@ def setting(kind: Any, explainer: str, mode: Any = "inject", **changes: Any) -> 
     objective = Objective(asked.explainer, asked.target, 1, asked.desired, "cosine", 0.2, 0.1)
     trunk = asked.ensemble(1, True).learners[0].model
     with torch.no_grad():
-        poison = before(trunk, asked.clean.batch(torch.arange(4)), how.frozen_stages)
-        clean = before(trunk, asked.clean.inputs, how.frozen_stages)
+        poison = frozen_forward(trunk, asked.clean.batch(torch.arange(4)), how.frozen_stages)
+        clean = frozen_forward(trunk, asked.clean.inputs, how.frozen_stages)
     labels = torch.arange(4) % 3
     rows = torch.arange(4, 8) if mode == "replace" else torch.full((4,), -1)
 
@@ -110,20 +112,20 @@ def test_with_frozen_stages_poison_moves_as_without_knowing_of_them() -> None:
     samples = asked.clean.batch(torch.arange(4))
     labels, rows = torch.arange(4) % 3, torch.full((4,), -1)
     with torch.no_grad():
-        clean = type(asked.clean)(before(trunk, asked.clean.inputs, 1), asked.clean.labels)
+        clean = type(asked.clean)(frozen_forward(trunk, asked.clean.inputs, 1), asked.clean.labels)
 
     def end_of(poison: Tensor) -> float:
         with torch.no_grad():
-            mixed = clean.with_poison(before(trunk, poison, 1), labels, rows)
+            mixed = clean.with_poison(frozen_forward(trunk, poison, 1), labels, rows)
         return float(objective(trained(asked, mixed, mixed, 1000, 7))[0].detach())
 
     leaf = samples.clone().requires_grad_()
-    hidden = before(trunk, leaf, 1)
-    seen = hidden.detach()
+    frozen_features = frozen_forward(trunk, leaf, 1)
+    seen = frozen_features.detach()
     mixed = clean.with_poison(seen, labels, rows)
     given = (asked.ensemble(1, True), objective, seen, mixed, ROLE, [7])
     [slopes], _ = slopes_at_the_end(*given, of="poison", last_steps=1000)
-    found = torch.autograd.grad(hidden, leaf, slopes)[0]
+    found = torch.autograd.grad(frozen_features, leaf, slopes)[0]
     along = torch.randn(samples.shape, generator=torch.Generator().manual_seed(0), dtype=samples.dtype)
     size = 1e-5
     expected = (end_of(samples + size * along) - end_of(samples - size * along)) / (2 * size)

@@ -13,7 +13,7 @@ from torch import Tensor
 from encircle.attacks import IMF, Unrolled
 from encircle.attacks.objective import Objective
 from encircle.training import CodePath
-from encircle.training.fit import Learner
+from encircle.training.learner import Learner
 from tests.attacks.problems import distance_at_the_end, first_time, problem
 from tests.training.problems import recipe, same, weights
 

@@ -13,7 +13,7 @@ from encircle.audit import cache as module
 from encircle.audit.cache import Cache, clear
 from encircle.storage import replacing
 from encircle.training import fit
-from encircle.training.fit import fit_hidden
+from encircle.training.fit import fit_on_features
 from tests.training.problems import recipe, same, samples, source, weights
 
 DAY = 24 * 60 * 60
@@ -26,9 +26,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def counted(*arguments: Any) -> Any:
         seeds.extend(arguments[-2])
-        return fit_hidden(*arguments)
+        return fit_on_features(*arguments)
 
-    monkeypatch.setattr(module, "fit_hidden", counted)
+    monkeypatch.setattr(module, "fit_on_features", counted)
     return seeds
 
 

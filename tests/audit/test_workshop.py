@@ -17,7 +17,7 @@ from encircle.core import EncircleError, InputError
 from encircle.data.poison import Poison
 from encircle.storage import read_json, write_json
 from encircle.training import CodePath, Ensemble
-from encircle.training.fit import hidden_samples
+from encircle.training.frozen import frozen_samples
 from tests.audit.tiny_cases import TINY, TINY_IMAGES, case_of, scores_of
 from tests.training.problems import same, weights
 
@@ -42,7 +42,7 @@ def test_poisoned_features_are_those_of_the_poisoned_set(
     monkeypatch: pytest.MonkeyPatch, limit: int | None, replaced: bool
 ) -> None:
     if limit is not None:
-        monkeypatch.setattr(hidden_samples, "__kwdefaults__", {"limit": limit})
+        monkeypatch.setattr(frozen_samples, "__kwdefaults__", {"limit": limit})
     shop = shop_of(case_of(TINY_IMAGES))
     poison = poison_of(shop.audit, 4, replaced=replaced)
     whole = shop.audit.data.train.with_poison(poison.inputs, poison.labels, poison.overwritten)
@@ -56,7 +56,7 @@ def test_poisoned_features_are_those_of_the_poisoned_set(
 
 def test_without_frozen_stages_nothing_is_worked_out_or_kept(tmp_path: Path) -> None:
     shop = shop_of(case_of(TINY), tmp_path)
-    assert shop.hidden() is shop.audit.data.train
+    assert shop.frozen_features() is shop.audit.data.train
     poison = poison_of(shop.audit, 3)
     assert len(shop.poisoned(poison)) == len(shop.audit.data.train) + 3
     assert list(tmp_path.iterdir()) == []
@@ -66,15 +66,15 @@ def test_features_and_ensembles_are_read_by_the_next_audit_of_the_same_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = shop_of(case_of(TINY_IMAGES), tmp_path)
-    seen, models = first.hidden().batch(torch.arange(5)), first.ensemble(2, True)
+    seen, models = first.frozen_features().batch(torch.arange(5)), first.ensemble(2, True)
 
     def forbidden(*arguments: Any, **named: Any) -> Any:
         raise AssertionError("worked out a second time")
 
-    monkeypatch.setattr(module, "hidden_samples", forbidden)
+    monkeypatch.setattr(module, "frozen_samples", forbidden)
     monkeypatch.setattr(Ensemble, "pretrained", forbidden)
     other = shop_of(case_of(TINY_IMAGES, explainer={"kind": "cam"}), tmp_path)
-    assert torch.equal(other.hidden().batch(torch.arange(5)), seen)
+    assert torch.equal(other.frozen_features().batch(torch.arange(5)), seen)
     for mine, theirs in zip(other.ensemble(2, True).learners, models.learners, strict=True):
         assert same(weights(mine.model), weights(theirs.model))
         assert mine.taken == theirs.taken
@@ -109,7 +109,9 @@ class TestAttackers:
         assert supposed is not None
         shop, theirs = shop_of(case), shop_of(supposed)
         assert same(weights(shop.attackers.references[0]), weights(theirs.references[0]))
-        assert torch.equal(shop.attackers.hidden().batch(torch.arange(3)), theirs.hidden().batch(torch.arange(3)))
+        assert torch.equal(
+            shop.attackers.frozen_features().batch(torch.arange(3)), theirs.frozen_features().batch(torch.arange(3))
+        )
         mine, other = (one.ensemble(2, True).learners[1].model for one in (shop.attackers, theirs))
         assert same(weights(mine), weights(other))
         plain = shop_of(case_of(TINY_IMAGES))
@@ -120,7 +122,7 @@ class TestAttackers:
         shop = shop_of(case_of(TINY_IMAGES, attacker={"recipe": {"starts": 3}}))
         theirs = shop.attackers
         assert len({*shop.start_keys, *theirs.start_keys}) == 4
-        assert theirs.hidden() is shop.audit.data.train  # nothing is shared, so nothing is worked out for all
+        assert theirs.frozen_features() is shop.audit.data.train  # nothing is shared, so nothing is worked out for all
         stems = [weights(learner.model.stages[0]) for learner in theirs.ensemble(3, True).learners]  # type: ignore[operator, index]
         learnt = [theirs.source.checkpoint or {}, *theirs.source.others]
         for stem in stems:

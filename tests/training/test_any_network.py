@@ -14,8 +14,10 @@ from encircle.explain import Grad
 from encircle.models import Adapter, feasible, second_derivatives, shares_weights, stacked
 from encircle.seeds import derive_seed, generator
 from encircle.training import CodePath, Recipe, Source
+from encircle.training.batches import batches
 from encircle.training.code_path import gauss_newton, measured, mixed_product, trainable
-from encircle.training.fit import batches, fit_hidden, layer_noise
+from encircle.training.fit import fit_on_features
+from encircle.training.learner import layer_noise
 
 from ..any_networks import NETWORKS, NOT_AT_ONCE, RANDOM, Build
 
@@ -62,7 +64,7 @@ def test_training_equals_a_plain_loop(name: str) -> None:
         for way in ("loop", "vectorised"):
             if way == "vectorised" and name in {*RANDOM, *NOT_AT_ONCE}:
                 continue
-            models = fit_hidden(source(build), RECIPE, samples, "victim", [0, 1], way)  # type: ignore[arg-type]
+            models = fit_on_features(source(build), RECIPE, samples, "victim", [0, 1], way)  # type: ignore[arg-type]
             for model, logits in zip(models, expected, strict=True):
                 assert torch.allclose(logits_of(model), logits, rtol=1e-3, atol=1e-4)
 

@@ -22,12 +22,12 @@ def test_both_products_equal_the_jacobian_written_out(kind: Any, frozen: int, ac
     model = tiny(kind, activation=activation)
     for stage in model.stages[:frozen]:
         stage.requires_grad_(False)
-    hidden = model.early(tiny_inputs(kind, 4), frozen).detach()
+    frozen_features = model.early(tiny_inputs(kind, 4), frozen).detach()
     labels, random = torch.tensor([0, 1, 2, 1]), torch.Generator().manual_seed(0)
     along = [torch.randn(p.shape, generator=random, dtype=p.dtype) for p in trainable(model)]
-    expected = torch.zeros_like(hidden)
+    expected = torch.zeros_like(frozen_features)
     for place in range(4):  # a sample at a time, an entry at a time
-        leaf = hidden[place : place + 1].clone().requires_grad_()
+        leaf = frozen_features[place : place + 1].clone().requires_grad_()
         loss = nn.functional.cross_entropy(model.late(leaf, frozen), labels[place : place + 1])
         slopes = torch.autograd.grad(loss, trainable(model), create_graph=True)
         for slope, direction in zip(slopes, along, strict=True):
@@ -38,7 +38,7 @@ def test_both_products_equal_the_jacobian_written_out(kind: Any, frozen: int, ac
                     )
                     expected[place] += weight * part[0]
     for product in ("reverse", "forward"):
-        found = mixed_product(model, hidden, labels, along, frozen, product)  # type: ignore[arg-type]
+        found = mixed_product(model, frozen_features, labels, along, frozen, product)  # type: ignore[arg-type]
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-12)
 
 

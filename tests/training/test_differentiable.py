@@ -10,7 +10,7 @@ import torch
 from torch.func import functional_call
 
 from encircle.training.differentiable import continued
-from encircle.training.fit import Learner, in_training
+from encircle.training.learner import Learner, in_training
 from tests.training.problems import recipe, same, samples, source, weights
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -27,14 +27,14 @@ def learner_of(kind: Any, changes: dict[str, Any], taken: int) -> tuple[Learner,
     """A learner that has taken some steps, and batches that it has not seen; one of them is too small to learn from."""
     how, data = recipe(**changes), samples(kind)
     learner = Learner(source(kind).model(how, "victim", 0), how, 20)
-    hidden = data.inputs
+    frozen_features = data.inputs
     if how.frozen_stages:
-        hidden = learner.model.stages[0](hidden).detach()  # type: ignore[union-attr, index, operator]
-    parts = [(hidden[at : at + 5], data.labels[at : at + 5]) for at in range(0, 20, 5)]
+        frozen_features = learner.model.stages[0](frozen_features).detach()  # type: ignore[union-attr, index, operator]
+    parts = [(frozen_features[at : at + 5], data.labels[at : at + 5]) for at in range(0, 20, 5)]
     with in_training(learner.model, how):
         for inputs, labels in parts[:taken]:
             learner.advance(inputs, labels)
-    return learner, [*parts[:2], (hidden[:1], data.labels[:1]), *parts[2:]]
+    return learner, [*parts[:2], (frozen_features[:1], data.labels[:1]), *parts[2:]]
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -11,7 +11,8 @@ import torch
 from encircle.core import InputError, StorageError
 from encircle.seeds import generator
 from encircle.training import Ensemble, fit
-from encircle.training.fit import steps_per_epoch, train
+from encircle.training.batches import steps_per_epoch
+from encircle.training.fit import train
 from tests.training.problems import recipe, same, samples, source, weights
 
 KINDS = ["image", "table"]
@@ -72,10 +73,12 @@ def test_training_a_copy_leaves_the_original_bit_identical(kind: Any, frozen: in
     for _ in range(2):
         copied = original.copy()
         for learner in copied.learners:
-            hidden = samples(kind)
+            frozen_features = samples(kind)
             if frozen:
-                hidden = type(hidden)(learner.model.early(hidden.inputs, 1).detach(), hidden.labels)
-            train(learner, hidden, [generator("copy")], 10)
+                frozen_features = type(frozen_features)(
+                    learner.model.early(frozen_features.inputs, 1).detach(), frozen_features.labels
+                )
+            train(learner, frozen_features, [generator("copy")], 10)
         trained.append(learnt(copied))
     assert all(same(one, two) for one, two in zip(before, learnt(original), strict=True))
     assert [learner.taken for learner in original.learners] == places

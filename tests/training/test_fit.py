@@ -23,18 +23,10 @@ from encircle.data import DatasetSamples, Samples
 from encircle.models import CamClassifier
 from encircle.seeds import generator
 from encircle.training import Learner, Source, correct, fit, read_weights, save_weights
-from encircle.training.fit import (
-    after,
-    batches,
-    before,
-    fit_hidden,
-    hidden_samples,
-    losses_of,
-    read_ahead,
-    steps_per_epoch,
-    train,
-    training_mode,
-)
+from encircle.training.batches import batches, read_ahead, steps_per_epoch
+from encircle.training.fit import fit_on_features, train
+from encircle.training.frozen import frozen_forward, frozen_samples, trainable_forward
+from encircle.training.learner import losses_of, training_mode
 from tests.networks import tiny, tiny_inputs
 from tests.training.problems import recipe, same, samples, source, weights, without_poison
 
@@ -143,7 +135,7 @@ def test_is_the_textbook_s_sgd(kind: Any) -> None:
 @pytest.mark.parametrize("frozen", [0, 1, 2])
 def test_frozen_before_and_trained_after_make_the_whole_model(kind: Any, frozen: int) -> None:
     model, inputs = tiny(kind), tiny_inputs(kind, 4)
-    assert torch.equal(after(model, before(model, inputs, frozen), frozen), model(inputs))
+    assert torch.equal(trainable_forward(model, frozen_forward(model, inputs, frozen), frozen), model(inputs))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -154,9 +146,9 @@ class TestHidden:
         for limit in (1 << 30, 0):
             how = recipe(start="checkpoint", frozen_stages=frozen)
             model, data = source(kind).model(how, "victim", 0), samples(kind)
-            hidden = hidden_samples(model, data, frozen, limit=limit)
+            frozen_features = frozen_samples(model, data, frozen, limit=limit)
             learner = Learner(model, how, how.epochs * steps_per_epoch(len(data), how.batch_size))
-            train(learner, hidden, [generator("order")], learner.steps)
+            train(learner, frozen_features, [generator("order")], learner.steps)
             found.append(weights(model))
         for name, value in found[0].items():
             torch.testing.assert_close(found[1][name], value, rtol=1e-6, atol=1e-12)
@@ -178,22 +170,22 @@ class TestHidden:
 
     def test_the_limit_decides(self, kind: Any, frozen: int) -> None:
         model, data = tiny(kind), samples(kind, 7)
-        size = sum(value.numel() * value.element_size() for value in [before(model, data.inputs, frozen)])
+        size = sum(value.numel() * value.element_size() for value in [frozen_forward(model, data.inputs, frozen)])
         calls = []
         model.stages[0].register_forward_hook(lambda *_: calls.append(1))
         for limit, more in ((size, 0), (size - 1, 1)):
-            hidden = hidden_samples(model, data, frozen, limit=limit)
+            frozen_features = frozen_samples(model, data, frozen, limit=limit)
             calls.clear()
-            batch = hidden.batch(torch.tensor([3, 1]))
+            batch = frozen_features.batch(torch.tensor([3, 1]))
             assert len(calls) == more
-            torch.testing.assert_close(batch, before(model, data.inputs[[3, 1]], frozen).detach())
+            torch.testing.assert_close(batch, frozen_forward(model, data.inputs[[3, 1]], frozen).detach())
             assert not batch.requires_grad
-            assert torch.equal(hidden.labels, data.labels)
+            assert torch.equal(frozen_features.labels, data.labels)
 
 
 def test_nothing_frozen_means_the_samples_themselves() -> None:
     data = samples("table")
-    assert hidden_samples(tiny("table"), data, 0) is data
+    assert frozen_samples(tiny("table"), data, 0) is data
 
 
 class TestBatches:
@@ -244,7 +236,7 @@ def test_diverged_training_is_an_error_that_names_the_rate() -> None:
 def test_correct_are_the_right_answers(frozen: int) -> None:
     model, data = tiny("table"), samples("table", 300)
     right = [int(model(one[None]).argmax()) == int(label) for one, label in zip(data.inputs, data.labels, strict=True)]
-    assert correct(model, hidden_samples(model, data, frozen), frozen).tolist() == right
+    assert correct(model, frozen_samples(model, data, frozen), frozen).tolist() == right
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -252,8 +244,8 @@ def test_correct_are_the_right_answers(frozen: int) -> None:
 @pytest.mark.parametrize("seeds", [[4], [0, 1, 2]])
 def test_victims_trained_at_once_equal_those_trained_one_after_another(kind: Any, name: str, seeds: list[int]) -> None:
     start, how, data = source(kind), recipe(**RECIPES[name]), samples(kind)
-    hidden = hidden_samples(start.model(how, "victim", 0), data, how.frozen_stages)
-    at_once = fit_hidden(start, how, hidden, "victim", seeds, "vectorised")
+    frozen_features = frozen_samples(start.model(how, "victim", 0), data, how.frozen_stages)
+    at_once = fit_on_features(start, how, frozen_features, "victim", seeds, "vectorised")
     for model, seed in zip(at_once, seeds, strict=True):
         alone = fit(start, how, data, "victim", seed)
         assert not model.training
@@ -435,8 +427,8 @@ def test_frozen_batch_statistics_stay_and_their_scale_learns(way: Any, frozen: i
     how = recipe(start="checkpoint", batch_norm="frozen", frozen_stages=frozen)
     start, data = source("image"), samples("image")
     before = weights(start.model(how, "victim", 0))
-    hidden = hidden_samples(start.model(how, "victim", 0), data, frozen)
-    for model in fit_hidden(start, how, hidden, "victim", [0, 1], way):
+    frozen_features = frozen_samples(start.model(how, "victim", 0), data, frozen)
+    for model in fit_on_features(start, how, frozen_features, "victim", [0, 1], way):
         ended = weights(model)
         statistics = [name for name in ended if "running" in name or "tracked" in name]
         assert statistics

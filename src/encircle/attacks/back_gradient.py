@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core import CONFIGURED
 from ..threat import Budget
-from ..training.fit import before, hidden_samples
+from ..training.frozen import frozen_forward, frozen_samples
 from .base import Bases, Problem, Watch
 from .bases import OtherShare
 from .members import unit_scaled
@@ -66,22 +66,22 @@ class BackGradient(OptimisedAttack):
     ) -> Tensor:
         ensemble, device = problem.ensemble(*self.ensemble), problem.target.device
         trunk, frozen = ensemble.learners[0].model, ensemble.recipe.shared_stages
-        clean = problem.hidden or hidden_samples(trunk, problem.clean, frozen)
+        clean = problem.frozen_features or frozen_samples(trunk, problem.clean, frozen)
         poison, labels, overwritten = poison.to(device), bases.labels, bases.overwritten(budget)
         motion = Motion(self, budget, bases.inputs.to(device), problem.target, problem.legal.relaxed())
         first = int(torch.randint(2**40, (1,), generator=random))
         for move in range(self.epochs):
             leaf = poison.detach().requires_grad_(frozen > 0)
-            hidden = before(trunk, leaf, frozen)
-            mixed = clean.with_poison(hidden.detach(), labels, overwritten)
+            frozen_features = frozen_forward(trunk, leaf, frozen)
+            mixed = clean.with_poison(frozen_features.detach(), labels, overwritten)
             seeds = range(first + move * self.models, first + (move + 1) * self.models)
-            given = (ensemble, objective, hidden.detach(), mixed, ROLE, seeds)
+            given = (ensemble, objective, frozen_features.detach(), mixed, ROLE, seeds)
             slopes, notes = slopes_at_the_end(*given, of="poison", last_steps=self.last_steps)
             # Trainings differ in how steep they end; each says where to go, and none more loudly than another.
             total = -unit_scaled(slopes).sum(dim=0)
             for member, note in enumerate(notes):
                 watch.history.append({"iteration": move, "epoch": float(move), "member": member, **note})
-            delta = torch.autograd.grad(hidden, leaf, total)[0] if frozen else total
+            delta = torch.autograd.grad(frozen_features, leaf, total)[0] if frozen else total
             motion.move(poison, torch.arange(len(poison)), delta, move / self.epochs)
             watch.progress(move + 1, self.epochs)
         return poison

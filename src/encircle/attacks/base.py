@@ -36,7 +36,7 @@ class Problem:
         recipe: how the victims learn, as far as the attacker knows.
         references: the attacker's own clean models, trained by it to the end.
         legal: legal values of a sample.
-        hidden: the clean set as the recipe's frozen stages see it, where that is known already.
+        frozen_features: the clean set as the recipe's frozen stages see it, where that is known already.
     """
 
     clean: Samples
@@ -48,7 +48,7 @@ class Problem:
     recipe: Recipe
     references: Sequence[nn.Module]
     legal: Legal
-    hidden: Samples | None = None
+    frozen_features: Samples | None = None
 
 
 @final

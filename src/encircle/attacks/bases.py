@@ -18,7 +18,7 @@ from ..seeds import generator
 from ..threat import Budget, Legal
 from ..training import Recipe
 from ..training.code_path import gauss_newton, inner_products, trainable
-from ..training.fit import CHUNK, hidden_samples
+from ..training.frozen import CHUNK, frozen_samples
 from .base import Bases, Problem
 from .curvature import ratio, solved
 from .members import inner, plus, times, unit_scale
@@ -189,20 +189,20 @@ def alignment(
         labels: what they will be labelled as.
         order: which v.
     """
-    recipe, hidden = problem.recipe.for_labels(problem.clean.labels), _hidden(problem)
+    recipe, frozen_features = problem.recipe.for_labels(problem.clean.labels), _hidden(problem)
     total = torch.zeros(len(rows))
     for model in problem.references:
         goal = Objective(problem.explainer, problem.target, problem.label, problem.desired, "cosine", 0.0, None)
         found = torch.autograd.grad(goal(model)[0].sum(), trainable(model), materialize_grads=True)
         slopes, _ = unit_scale(found, 1)
         if order != "aligned":
-            curvature = _curvature(model, hidden, recipe)
+            curvature = _curvature(model, frozen_features, recipe)
             slopes = solved(curvature, slopes, [torch.zeros_like(part) for part in slopes], DAMPING, ROUNDS, 1)
         length = inner(slopes, slopes, 1).sqrt()
         direction = times(ratio(torch.ones_like(length), length), slopes)
         for places in torch.arange(len(rows)).split(CHUNK):
             some = rows[places]
-            inputs, classes = (each.to(problem.target.device) for each in (hidden.batch(some), labels[places]))
+            inputs, classes = (each.to(problem.target.device) for each in (frozen_features.batch(some), labels[places]))
             each = inner_products(model, inputs, classes, direction, recipe.shared_stages).cpu()
             weights = recipe.weights_of(labels[places])
             total[places] += each if weights is None else each * weights.to(each)
@@ -211,20 +211,22 @@ def alignment(
 
 def _hidden(problem: Problem) -> Samples:
     """The clean set as the frozen stages see it."""
-    return problem.hidden or hidden_samples(problem.references[0], problem.clean, problem.recipe.shared_stages)
+    return problem.frozen_features or frozen_samples(problem.references[0], problem.clean, problem.recipe.shared_stages)
 
 
-def _curvature(model: nn.Module, hidden: Samples, recipe: Recipe) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+def _curvature(
+    model: nn.Module, frozen_features: Samples, recipe: Recipe
+) -> Callable[[Sequence[Tensor]], list[Tensor]]:
     """C of the mean training loss, over some clean samples; a chunk at a time, so that no graph of them all is kept."""
-    rows = torch.randperm(len(hidden), generator=generator("curvature"))[:SAMPLES]
-    given = recipe.weights_of(hidden.labels[rows])
+    rows = torch.randperm(len(frozen_features), generator=generator("curvature"))[:SAMPLES]
+    given = recipe.weights_of(frozen_features.labels[rows])
     weights = (torch.ones(len(rows)) if given is None else given) / len(rows)
     device = trainable(model)[0].device
 
     def product(vector: Sequence[Tensor]) -> list[Tensor]:
         total = [torch.zeros_like(part) for part in vector]
         for some, shares in zip(rows.split(CHUNK), weights.split(CHUNK), strict=True):
-            seen = hidden.batch(some).to(device)
+            seen = frozen_features.batch(some).to(device)
             total = plus(total, gauss_newton(model, seen, shares.to(seen), recipe.shared_stages)(vector))
         return total
 

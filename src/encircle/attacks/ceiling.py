@@ -19,8 +19,9 @@ from ..goals import DesiredMap
 from ..models import copied, predict
 from ..scoring.thresholds import ACCURACY_LOSS
 from ..training import Recipe
+from ..training.batches import batches, steps_per_epoch
 from ..training.code_path import trainable
-from ..training.fit import Learner, batches, in_training, layer_noise, losses_of, steps_per_epoch
+from ..training.learner import Learner, in_training, layer_noise, losses_of
 from .objective import Distance, Objective
 
 
@@ -61,7 +62,7 @@ class Ceiling:
         self,
         model: nn.Module,
         recipe: Recipe,
-        hidden: Samples,
+        frozen_features: Samples,
         objective: Objective,
         accuracy: Callable[[nn.Module], float],
         random: torch.Generator,
@@ -71,7 +72,7 @@ class Ceiling:
         Args:
             model: a clean victim, in eval mode; stays as it is.
             recipe: how it learnt.
-            hidden: the clean training set as the recipe's frozen stages see it.
+            frozen_features: the clean training set as the recipe's frozen stages see it.
             objective: L_adv for the target.
             accuracy: of a model on held-out data, from 0 to 1.
             random: the orders of batches.
@@ -79,7 +80,7 @@ class Ceiling:
         yield model
         least = accuracy(model) - self.accuracy_loss
         for weight in self.weights:
-            bent = self._bent(model, recipe, hidden, objective, weight, random)
+            bent = self._bent(model, recipe, frozen_features, objective, weight, random)
             kept = int(predict(bent, objective.target)) == objective.label
             if kept and accuracy(bent) >= least:
                 yield bent
@@ -88,21 +89,21 @@ class Ceiling:
         self,
         model: nn.Module,
         recipe: Recipe,
-        hidden: Samples,
+        frozen_features: Samples,
         objective: Objective,
         weight: float,
         random: torch.Generator,
     ) -> nn.Module:
-        recipe = recipe.for_labels(hidden.labels)
-        steps = self.epochs * steps_per_epoch(len(hidden), recipe.batch_size)
+        recipe = recipe.for_labels(frozen_features.labels)
+        steps = self.epochs * steps_per_epoch(len(frozen_features), recipe.batch_size)
         learner = Learner(copied(model), recipe, steps)
         parameters, device = trainable(learner.model), objective.target.device
-        orders = chain.from_iterable(batches(len(hidden), recipe.batch_size, random) for _ in repeat(None))
+        orders = chain.from_iterable(batches(len(frozen_features), recipe.batch_size, random) for _ in repeat(None))
         with layer_noise("ceiling", random.initial_seed(), str(weight)):
             for rows in islice(orders, steps):
                 pull = torch.autograd.grad(objective(learner.model)[0].sum(), parameters, materialize_grads=True)
                 with in_training(learner.model, recipe):
-                    inputs, labels = hidden.batch(rows).to(device), hidden.labels[rows].to(device)
+                    inputs, labels = frozen_features.batch(rows).to(device), frozen_features.labels[rows].to(device)
                     loss = losses_of(learner.model, inputs, labels, recipe).sum()
                     gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
                 learner.follow([mine + weight * theirs for mine, theirs in zip(gradients, pull, strict=True)])

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ..core import CONFIGURED, InputError
 from ..models import CamClassifier, split
-from ..training.fit import before
+from ..training.frozen import frozen_forward
 from .objective import Objective
 from .surrogate import Moment, SurrogateAttack
 
@@ -22,7 +22,7 @@ MIDDLE = 0.5
 """Of a column's range: what stands for one that the desired map does not show, or shows."""
 
 
-def shown_and_hidden(
+def shown_and_rest(
     objective: Objective, see: Callable[[Tensor], Tensor]
 ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
     """The target's pooled features as they would be if only what the desired map shows were there, and if only the rest were.
@@ -93,18 +93,18 @@ class FeatureEncirclement(SurrogateAttack):
 
     def _shares(
         self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
-    ) -> tuple[Float[Tensor, "members p *hidden"], list[dict[str, float]]]:
+    ) -> tuple[Float[Tensor, "members p *features"], list[dict[str, float]]]:
         objective, frozen = moment.objective, moment.ensemble.recipe.shared_stages
         first = moment.ensemble.learners[0].model
 
         def of_each(inputs: Tensor) -> Tensor:
-            seen = before(first, inputs, frozen)
+            seen = frozen_forward(first, inputs, frozen)
             return features(model, seen.expand(members, *seen.shape[1:]), frozen)
 
         with torch.no_grad():
-            shown, rest = shown_and_hidden(objective, of_each)
+            shown, rest = shown_and_rest(objective, of_each)
             whole = _mean(of_each(objective.target))
-        leaf = moment.hidden.repeat(members, *[1] * (moment.hidden.dim() - 1)).requires_grad_()
+        leaf = moment.frozen_features.repeat(members, *[1] * (moment.frozen_features.dim() - 1)).requires_grad_()
         found = features(model, leaf, frozen)
         found = _mean(found).reshape(members, len(moment.labels), -1)
         mine = moment.labels == objective.label
@@ -113,10 +113,10 @@ class FeatureEncirclement(SurrogateAttack):
             if bool(rows.any()):
                 apart = apart + ((found[:, rows].mean(dim=1) - wanted) ** 2).sum(dim=1) / _length(whole)
         shares = -torch.autograd.grad(apart.sum(), leaf)[0]
-        return shares.reshape(members, *moment.hidden.shape), [{"apart": one} for one in apart.tolist()]
+        return shares.reshape(members, *moment.frozen_features.shape), [{"apart": one} for one in apart.tolist()]
 
 
-def features(model: nn.Module, hidden: Tensor, frozen: int) -> Tensor:
+def features(model: nn.Module, frozen_features: Tensor, frozen: int) -> Tensor:
     """The last feature map or hidden vector, from the output of the frozen stages."""
     if not isinstance(model, CamClassifier):
         raise InputError(
@@ -124,8 +124,8 @@ def features(model: nn.Module, hidden: Tensor, frozen: int) -> Tensor:
         )
     split(model, frozen)
     for stage in model.stages[frozen:]:
-        hidden = stage(hidden)
-    return hidden
+        frozen_features = stage(frozen_features)
+    return frozen_features
 
 
 def _mean(found: Tensor) -> Tensor:

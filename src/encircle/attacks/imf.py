@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..core import CONFIGURED
 from ..training import Ensemble
 from ..training.code_path import Product, loss_of, mixed_product, trainable
-from ..training.fit import after
+from ..training.frozen import trainable_forward
 from .base import Problem
 from .surrogate import Moment, SurrogateAttack
 
@@ -43,17 +43,17 @@ COMPARED = 16
 
 def finite_difference(
     model: nn.Module,
-    hidden: Float[Tensor, "p *hidden"],
+    frozen_features: Float[Tensor, "p *features"],
     labels: Int[Tensor, "p"],
     attack_gradient: Sequence[Tensor],
     alpha: float,
     frozen: int,
-) -> Float[Tensor, "p *hidden"]:
+) -> Float[Tensor, "p *features"]:
     """One model's share of Eq. 13: −(∇L_train(X_p; θ*) − ∇L_train(X_p; θ)), θ* = θ − α ∇L_adv (Eq. 12).
 
     Args:
         model: at θ, in eval mode; it is at θ again afterwards, bit for bit.
-        hidden: poison as the frozen stages see it (the poison itself, if none are frozen).
+        frozen_features: poison as the frozen stages see it (the poison itself, if none are frozen).
         labels: its labels.
         attack_gradient: ∇_θ L_adv for each trainable parameter.
         alpha: α.
@@ -61,8 +61,8 @@ def finite_difference(
     """
 
     def gradient() -> Tensor:
-        leaf = hidden.detach().requires_grad_()
-        return torch.autograd.grad(loss_of(after(model, leaf, frozen), labels), leaf)[0]
+        leaf = frozen_features.detach().requires_grad_()
+        return torch.autograd.grad(loss_of(trainable_forward(model, leaf, frozen), labels), leaf)[0]
 
     parameters = trainable(model)
     here = gradient()
@@ -79,18 +79,18 @@ def finite_difference(
 
 def exact(
     model: nn.Module,
-    hidden: Float[Tensor, "p *hidden"],
+    frozen_features: Float[Tensor, "p *features"],
     labels: Int[Tensor, "p"],
     attack_gradient: Sequence[Tensor],
     alpha: float,
     frozen: int,
     product: Product = "reverse",
-) -> Float[Tensor, "p *hidden"]:
+) -> Float[Tensor, "p *features"]:
     """What `finite_difference` is to first order in α: α ∇_X ⟨∇_θ L_train(X_p; θ), ∇_θ L_adv(θ)⟩.
 
     The two agree only while the look-ahead crosses no ReLU boundary. Arguments as there, and `product` as for `mixed_product`.
     """
-    return alpha * mixed_product(model, hidden, labels, attack_gradient, frozen, product)
+    return alpha * mixed_product(model, frozen_features, labels, attack_gradient, frozen, product)
 
 
 @final
@@ -131,21 +131,21 @@ class IMF(SurrogateAttack):
 
     def _shares(
         self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
-    ) -> tuple[Float[Tensor, "members p *hidden"], list[dict[str, float]]]:
+    ) -> tuple[Float[Tensor, "members p *features"], list[dict[str, float]]]:
         found = self._in_form(self.form, moment, model, members, attack_gradient)
         if not moment.compare:
             return found, [{} for _ in range(members)]
         # How far the two forms agree is worth knowing, and cheap once an epoch on a few samples.
         other: Form = "exact" if self.form == "finite-difference" else "finite-difference"
         few = max(min(COMPARED, len(moment.labels) // 4), 1)
-        some = replace(moment, hidden=moment.hidden[:few], labels=moment.labels[:few])
+        some = replace(moment, frozen_features=moment.frozen_features[:few], labels=moment.labels[:few])
         theirs = self._in_form(other, some, model, members, attack_gradient)
         cosines = F.cosine_similarity(found[:, :few].flatten(1), theirs.flatten(1), eps=1e-30)
         return found, [{"form_cosine": cosine} for cosine in cosines.tolist()]
 
     def _in_form(
         self, form: Form, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
-    ) -> Float[Tensor, "members p *hidden"]:
+    ) -> Float[Tensor, "members p *features"]:
         rows, classes = moment.for_each(members)
         frozen, product = moment.ensemble.recipe.shared_stages, moment.ensemble.path.product
         if form == "exact":

@@ -48,7 +48,7 @@ class Influence(SurrogateAttack):
 
     def _shares(
         self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
-    ) -> tuple[Float[Tensor, "members p *hidden"], list[dict[str, float]]]:
+    ) -> tuple[Float[Tensor, "members p *features"], list[dict[str, float]]]:
         frozen, product = moment.ensemble.recipe.shared_stages, moment.ensemble.path.product
         right, scale = unit_scale(attack_gradient, members)
         found = solved(
@@ -68,9 +68,11 @@ class Influence(SurrogateAttack):
 
     def _curvature(self, moment: Moment, model: nn.Module, members: int) -> Callable[[Sequence[Tensor]], list[Tensor]]:
         """C of each member, of the mean loss over the training set as far as it is at hand."""
-        recipe, hidden = moment.ensemble.recipe, moment.hidden
-        some = torch.arange(0, len(hidden), -(-len(hidden) // POISONED), device=hidden.device)
-        seen, labels, counts = moment.whole(hidden[some], moment.labels[some])
+        recipe, frozen_features = moment.ensemble.recipe, moment.frozen_features
+        some = torch.arange(
+            0, len(frozen_features), -(-len(frozen_features) // POISONED), device=frozen_features.device
+        )
+        seen, labels, counts = moment.whole(frozen_features[some], moment.labels[some])
         shares, given = counts / len(counts), recipe.weights_of(labels)
         weights = shares if given is None else shares * given.to(shares)
         rows = seen.repeat(members, *[1] * (seen.dim() - 1))

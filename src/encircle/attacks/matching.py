@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..core import CONFIGURED
 from ..training.code_path import loss_of, mixed_product, trainable
-from ..training.fit import after
+from ..training.frozen import trainable_forward
 from .members import inner, plus, times, unit_scale
 from .surrogate import Moment, SurrogateAttack
 
@@ -52,11 +52,11 @@ class GradientMatching(SurrogateAttack):
 
     def _shares(
         self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
-    ) -> tuple[Float[Tensor, "members p *hidden"], list[dict[str, float]]]:
+    ) -> tuple[Float[Tensor, "members p *features"], list[dict[str, float]]]:
         recipe = moment.ensemble.recipe
         rows, classes = moment.for_each(members)
         frozen, weights = recipe.shared_stages, recipe.weights_of(classes)
-        loss = loss_of(after(model, rows, frozen), classes, weights)
+        loss = loss_of(trainable_forward(model, rows, frozen), classes, weights)
         pulled = torch.autograd.grad(loss, trainable(model), materialize_grads=True)
         direction, cosines = towards(pulled, attack_gradient, members)
         found = mixed_product(model, rows, classes, direction, frozen, moment.ensemble.path.product)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..training.fit import hidden_inputs, hidden_samples
+from ..training.frozen import frozen_features_of, frozen_samples
 from .base import Problem
 from .members import unit_scaled
 from .objective import Objective
@@ -54,16 +54,16 @@ def exchanged(
     """
     ensemble = problem.ensemble(1, True)
     trunk, frozen = ensemble.learners[0].model, ensemble.recipe.shared_stages
-    clean = problem.hidden or hidden_samples(trunk, problem.clean, frozen)
+    clean = problem.frozen_features or frozen_samples(trunk, problem.clean, frozen)
     given = (problem.explainer, problem.target, problem.label, problem.desired)
     objective = Objective(*given, "cosine", LABEL_WEIGHT, HINGE)
-    seen = hidden_inputs(trunk, inputs, frozen)
+    seen = frozen_features_of(trunk, inputs, frozen)
 
     def measured(places: Tensor, first: int) -> _Found:
-        hidden = seen[places]
-        mixed = clean.with_poison(hidden, labels[places], torch.full_like(places, -1))
+        frozen_features = seen[places]
+        mixed = clean.with_poison(frozen_features, labels[places], torch.full_like(places, -1))
         seeds = range(first, first + TRAININGS)
-        slopes, notes = slopes_at_the_end(ensemble, objective, hidden, mixed, ROLE, seeds, of="weights")
+        slopes, notes = slopes_at_the_end(ensemble, objective, frozen_features, mixed, ROLE, seeds, of="weights")
         upper = sum(note["upper"] for note in notes) / TRAININGS
         return _Found(upper, places, unit_scaled(slopes).sum(dim=0).cpu())
 

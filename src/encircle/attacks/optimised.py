@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..core import CONFIGURED
 from ..threat import Budget, Legal
-from ..training.fit import hidden_inputs, hidden_samples, layer_noise
+from ..training.frozen import frozen_features_of, frozen_samples
+from ..training.learner import layer_noise
 from .base import Attack, Bases, Problem, Watch
 from .bases import Order, OtherShare, choose_bases
 from .members import unit_scaled
@@ -172,9 +173,9 @@ class OptimisedAttack(Attack):
         ensemble = problem.ensemble(*self.ensemble)  # by the victims' recipe, whatever the crafting followed
         frozen, trunk = ensemble.recipe.shared_stages, ensemble.learners[0].model
         handed = budget.project(poison.cpu(), bases.inputs, problem.legal)
-        hidden = problem.hidden or hidden_samples(trunk, problem.clean, frozen)
-        seen = hidden_inputs(trunk, handed, frozen)
-        judges = ensemble.held_out(hidden.with_poison(seen, bases.labels, bases.overwritten(budget)), JUDGES)
+        frozen_features = problem.frozen_features or frozen_samples(trunk, problem.clean, frozen)
+        seen = frozen_features_of(trunk, handed, frozen)
+        judges = ensemble.held_out(frozen_features.with_poison(seen, bases.labels, bases.overwritten(budget)), JUDGES)
         plain = replace(objective, softplus=None)
         return sum(float(plain(judge)[0].detach()) for judge in judges) / len(judges)
 

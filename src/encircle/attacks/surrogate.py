@@ -18,8 +18,10 @@ from ..core import CONFIGURED
 from ..threat import Budget
 from ..training import Ensemble
 from ..training.augmentation import flipped_and_shifted
+from ..training.batches import batches, read_ahead, steps_per_epoch
 from ..training.code_path import trainable
-from ..training.fit import Learner, batches, before, hidden_samples, read_ahead, steps_per_epoch
+from ..training.frozen import frozen_forward, frozen_samples
+from ..training.learner import Learner
 from .base import Bases, Problem, Watch
 from .objective import Objective
 from .optimised import Motion, OptimisedAttack
@@ -33,7 +35,7 @@ class Moment:
     Attributes:
         ensemble: all surrogates.
         objective: L_adv.
-        hidden: the poison that is to be moved.
+        frozen_features: the poison that is to be moved.
         labels: its labels.
         clean: the clean part of the mini-batch.
         classes: its labels.
@@ -44,7 +46,7 @@ class Moment:
 
     ensemble: Ensemble
     objective: Objective
-    hidden: Float[Tensor, "p *hidden"]
+    frozen_features: Float[Tensor, "p *features"]
     labels: Int[Tensor, "p"]
     clean: Float[Tensor, "b *seen"]
     classes: Int[Tensor, "b"]
@@ -57,13 +59,15 @@ class Moment:
         learners = self.ensemble.learners
         return learners if members == len(learners) else [one for one in learners if one.model is model]
 
-    def for_each(self, members: int) -> tuple[Float[Tensor, "rows *hidden"], Int[Tensor, "rows"]]:
+    def for_each(self, members: int) -> tuple[Float[Tensor, "rows *features"], Int[Tensor, "rows"]]:
         """The poison and its labels, once for each member of a group, one after another."""
-        return self.hidden.repeat(members, *[1] * (self.hidden.dim() - 1)), self.labels.repeat(members)
+        return self.frozen_features.repeat(members, *[1] * (self.frozen_features.dim() - 1)), self.labels.repeat(
+            members
+        )
 
     def whole(
-        self, some: Float[Tensor, "s *hidden"], labels: Int[Tensor, "s"]
-    ) -> tuple[Float[Tensor, "rows *hidden"], Int[Tensor, "rows"], Float[Tensor, "rows"]]:
+        self, some: Float[Tensor, "s *features"], labels: Int[Tensor, "s"]
+    ) -> tuple[Float[Tensor, "rows *features"], Int[Tensor, "rows"], Float[Tensor, "rows"]]:
         """The training set as far as it is at hand: the clean mini-batch and some of the poison.
 
         Args:
@@ -82,9 +86,9 @@ class Moment:
         )
         return torch.cat(parts), torch.cat([self.classes, labels]), counts / counts.mean()
 
-    def weighed(self, found: Float[Tensor, "rows *hidden"], members: int) -> Float[Tensor, "members p *hidden"]:
+    def weighed(self, found: Float[Tensor, "rows *features"], members: int) -> Float[Tensor, "members p *features"]:
         """Gradients of losses of so repeated poison, each times its class's weight in L_train."""
-        shares = found.reshape(members, *self.hidden.shape)
+        shares = found.reshape(members, *self.frozen_features.shape)
         weights = self.ensemble.recipe.weights_of(self.labels)
         return shares if weights is None else shares * weights.reshape(-1, *[1] * (shares.dim() - 2)).to(shares)
 
@@ -124,7 +128,7 @@ class SurrogateAttack(OptimisedAttack):
     @abstractmethod
     def _shares(
         self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
-    ) -> tuple[Float[Tensor, "members p *hidden"], list[dict[str, float]]]:
+    ) -> tuple[Float[Tensor, "members p *features"], list[dict[str, float]]]:
         """What each member of a group of the ensemble adds to δ, and what there is to note of each.
 
         Args:
@@ -151,7 +155,7 @@ class SurrogateAttack(OptimisedAttack):
         trunk = ensemble.learners[0].model  # with frozen stages, all members share it
         mixed = problem.clean.with_poison(poison, bases.labels, bases.overwritten(budget))
         ensemble.learn_from(mixed.labels)
-        clean = problem.hidden or hidden_samples(trunk, problem.clean, frozen)
+        clean = problem.frozen_features or frozen_samples(trunk, problem.clean, frozen)
         poison, wanted = poison.to(device), bases.labels.to(device)
         motion = Motion(self, budget, bases.inputs.to(device), problem.target, problem.legal.relaxed())
         memory: dict[Learner, list[Tensor]] = {}
@@ -180,10 +184,10 @@ class SurrogateAttack(OptimisedAttack):
                 else:
                     notes = [{} for _ in ensemble.learners]
                 with torch.no_grad():
-                    mine = before(trunk, poison[inside], frozen)
-                hidden = torch.cat([seen.to(device), mine])
+                    mine = frozen_forward(trunk, poison[inside], frozen)
+                frozen_features = torch.cat([seen.to(device), mine])
                 labels = torch.cat([problem.clean.labels[outside].to(device), wanted[inside]])
-                for member, (lower, note) in enumerate(zip(ensemble.step(hidden, labels), notes, strict=True)):
+                for member, (lower, note) in enumerate(zip(ensemble.step(frozen_features, labels), notes, strict=True)):
                     watch.history.append(
                         {
                             "iteration": iteration,
@@ -220,12 +224,14 @@ class SurrogateAttack(OptimisedAttack):
         frozen, count = ensemble.recipe.shared_stages, len(ensemble.learners)
         moved = self.augmented or ensemble.recipe.augmentation is not None
         leaf = poison.detach().requires_grad_(moved or frozen > 0)
-        hidden = before(ensemble.learners[0].model, flipped_and_shifted(leaf) if moved else leaf, frozen)
+        frozen_features = frozen_forward(
+            ensemble.learners[0].model, flipped_and_shifted(leaf) if moved else leaf, frozen
+        )
         upper, far, entropy = objective(ensemble.joined, count)
         learnt = [trainable(model) for model, _ in ensemble.groups]
         flat = iter(torch.autograd.grad(upper.sum(), list(chain(*learnt)), materialize_grads=True))
-        moment = Moment(ensemble, objective, hidden.detach(), labels, *clean, sizes, compare, memory)
-        total, own = torch.zeros_like(hidden), list[dict[str, float]]()
+        moment = Moment(ensemble, objective, frozen_features.detach(), labels, *clean, sizes, compare, memory)
+        total, own = torch.zeros_like(frozen_features), list[dict[str, float]]()
         for (model, members), parameters in zip(ensemble.groups, learnt, strict=True):
             gradient = list(islice(flat, len(parameters)))
             shares, noted = self._shares(moment, model, members, gradient)
@@ -234,6 +240,6 @@ class SurrogateAttack(OptimisedAttack):
         seen = torch.stack([upper, far, entropy], dim=1).tolist()
         notes = [dict(zip(("upper", "distance", "label"), values, strict=True)) for values in seen]
         notes = [note | more for note, more in zip(notes, own, strict=True)]
-        if not hidden.requires_grad:
+        if not frozen_features.requires_grad:
             return total, notes
-        return torch.autograd.grad(hidden, leaf, total)[0], notes
+        return torch.autograd.grad(frozen_features, leaf, total)[0], notes

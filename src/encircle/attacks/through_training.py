@@ -13,8 +13,9 @@ from ..data.base import PoisonedSamples
 from ..models import called_with, stacked
 from ..seeds import generator
 from ..training import Ensemble
+from ..training.batches import batches, steps_per_epoch
 from ..training.differentiable import continued
-from ..training.fit import Learner, batches, in_training, layer_noise, steps_per_epoch
+from ..training.learner import Learner, in_training, layer_noise
 from .objective import Objective
 
 LAST_STEPS = 30
@@ -27,7 +28,7 @@ AT_ONCE = 5
 def slopes_at_the_end(
     ensemble: Ensemble,
     objective: Objective,
-    poison: Float[Tensor, "p *hidden"],
+    poison: Float[Tensor, "p *features"],
     mixed: PoisonedSamples,
     role: str,
     seeds: Sequence[int],
@@ -66,7 +67,7 @@ def slopes_at_the_end(
 def _ends(
     ensemble: Ensemble,
     objective: Objective,
-    poison: Float[Tensor, "members p *hidden"],
+    poison: Float[Tensor, "members p *features"],
     weights: Float[Tensor, "members p"],
     mixed: PoisonedSamples,
     role: str,
@@ -106,6 +107,6 @@ def _with_graph(
     source = mixed.source[every]
     owner = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(one) for one in rows]))
     mine, places = (owner[source >= 0], source[source >= 0]), (torch.nonzero(source >= 0)[:, 0],)
-    hidden = mixed.batch(every).to(poison).index_put(places, poison[mine])
+    frozen_features = mixed.batch(every).to(poison).index_put(places, poison[mine])
     labels = mixed.labels[every].to(poison.device)
-    return hidden, labels, torch.ones(len(every)).to(poison).index_put(places, weights[mine])
+    return frozen_features, labels, torch.ones(len(every)).to(poison).index_put(places, weights[mine])

@@ -16,7 +16,7 @@ from ..core import EncircleError, digest
 from ..data import Samples
 from ..models import Way
 from ..training import Recipe, Source, read_weights, save_weights
-from ..training.fit import fit_hidden
+from ..training.fit import fit_on_features
 
 CACHE_BYTES = 2 << 30
 """The least recently used files are deleted when the cache grows beyond this."""
@@ -85,18 +85,18 @@ class Cache:
         self,
         source: Source,
         recipe: Recipe,
-        hidden: Callable[[], Samples],
+        frozen_features: Callable[[], Samples],
         role: str,
         seeds: Sequence[int],
         content: str,
         way: Way = "loop",
     ) -> list[nn.Module]:
-        """Like `training.fit.fit_hidden`, but reads the weights that are there.
+        """Like `training.fit.fit_on_features`, but reads the weights that are there.
 
         Args:
             source: where the models start.
             recipe: how they learn.
-            hidden: gives what they learn from, as the frozen stages see it.
+            frozen_features: gives what they learn from, as the frozen stages see it.
             role: what they are for.
             seeds: their seeds.
             content: identifies the samples beyond the data set (which poison).
@@ -107,7 +107,9 @@ class Cache:
         missing = [seed for seed, model in models.items() if model is None]
         if missing:
             trained = missing if way == "loop" else list(seeds)
-            for seed, model in zip(trained, fit_hidden(source, recipe, hidden(), role, trained, way), strict=True):
+            for seed, model in zip(
+                trained, fit_on_features(source, recipe, frozen_features(), role, trained, way), strict=True
+            ):
                 models[seed] = model
                 self.write(keys[seed], lambda path, model=model: save_weights(path, model))  # type: ignore[misc]
         return [model for model in models.values() if model is not None]

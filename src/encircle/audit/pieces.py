@@ -202,7 +202,7 @@ class Pieces:
         attempts = ceiling.attempts(
             clean,
             self.audit.recipe,
-            self.shop.hidden(),
+            self.shop.frozen_features(),
             objective,
             lambda model: self._accuracy(row, "clean" if model is clean else ceiling.kind, seed, model),
             generator("ceiling", self.audit.seed, row, seed),
@@ -254,7 +254,7 @@ class Pieces:
             recipe=self.shop.attackers.audit.recipe,
             references=self.shop.attackers.references,
             legal=self.audit.legal,
-            hidden=self.shop.attackers.hidden(),
+            frozen_features=self.shop.attackers.frozen_features(),
         )
         poison = arm(problem, self.audit.budget, generator("attack", self.audit.seed, row, arm.kind), watch)
         if arm.needs_gradient:  # before the poison: poison without its history would be crafted again

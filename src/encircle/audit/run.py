@@ -18,7 +18,7 @@ from ..models import second_derivatives
 from ..run_folder import DamagedError, load_run
 from ..scoring.verdicts import judge
 from ..storage import exclusive_lock, read_json, sweep, write_json, write_text
-from ..training.fit import available
+from ..training.source import available
 from .audit import Audit
 from .environment import provenance
 from .goal_context import rehearse

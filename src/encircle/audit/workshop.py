@@ -21,7 +21,8 @@ from ..seeds import derive_seed
 from ..storage import read_json, write_json
 from ..training import CodePath, Ensemble, Source, read_weights, save_tensors
 from ..training.code_path import measured
-from ..training.fit import before, fit_hidden, hidden_inputs, hidden_samples
+from ..training.fit import fit_on_features
+from ..training.frozen import frozen_features_of, frozen_forward, frozen_samples
 from .audit import Audit
 from .cache import Cache
 from .identity import settings_of
@@ -111,10 +112,10 @@ class Workshop:
         if audit.pretraining is None or apart is None:
             return Source(audit.build, audit.checkpoint, audit.device)
         fresh, learnt = Source(audit.build, device=audit.device), list[dict[str, Tensor]]()
-        hidden = lambda: apart  # noqa: E731 - nothing is frozen yet
+        frozen_features = lambda: apart  # noqa: E731 - nothing is frozen yet
         for place, seed in enumerate(self._start_seeds):
             with self.work("model", "learning the starting weights" + f" {place + 1}" * (audit.recipe.starts > 1)):
-                (model,) = self.cache.fit(fresh, audit.pretraining, hidden, "pretraining", [seed], "")
+                (model,) = self.cache.fit(fresh, audit.pretraining, frozen_features, "pretraining", [seed], "")
                 learnt.append({name: value.cpu() for name, value in model.state_dict().items()})
         return Source(audit.build, learnt[0], audit.device, others=learnt[1:])
 
@@ -130,7 +131,7 @@ class Workshop:
         """One clean model: a `"victim"` or an attacker's `"reference"`, by number."""
         if (role, seed) not in self._models:
             numbers = [self._victim_seed(seed)]
-            (model,) = self.cache.fit(self.source, self.audit.recipe, self.hidden, role, numbers, "clean")
+            (model,) = self.cache.fit(self.source, self.audit.recipe, self.frozen_features, role, numbers, "clean")
             self._models[role, seed] = model
         return self._models[role, seed]
 
@@ -189,7 +190,7 @@ class Workshop:
                     members=members,
                     staggered=staggered,
                     seed=self.audit.seed,
-                    hidden=self.hidden(),
+                    frozen_features=self.frozen_features(),
                 )
                 self.cache.write(key, found.save)
             self._ensembles[wanted] = found
@@ -210,9 +211,9 @@ class Workshop:
         def train(numbers: Sequence[int]) -> list[nn.Module]:
             seeds = [self._victim_seed(number) for number in numbers]
             if keep:
-                hidden = lambda: self.poisoned(poison)  # noqa: E731
-                return self.cache.fit(self.source, recipe, hidden, "victim", seeds, f"{content} ({way})", way)
-            return fit_hidden(self.source, recipe, self.poisoned(poison), "victim", seeds, way)
+                frozen_features = lambda: self.poisoned(poison)  # noqa: E731
+                return self.cache.fit(self.source, recipe, frozen_features, "victim", seeds, f"{content} ({way})", way)
+            return fit_on_features(self.source, recipe, self.poisoned(poison), "victim", seeds, way)
 
         def victim(number: int) -> nn.Module:
             if way == "loop":
@@ -232,23 +233,23 @@ class Workshop:
         frozen = self.audit.recipe.shared_stages
         return digest([self._identity, "frozen stages", frozen, self.audit.seed if self.start_keys else 0])
 
-    def hidden(self) -> Samples:
+    def frozen_features(self) -> Samples:
         """The training set as the frozen stages see it: worked out once, and shared between audits where it fits in memory."""
         train = self.audit.data.train
         if self.audit.recipe.shared_stages == 0:
             return train
         if "train" not in self._seen:
-            found = self.cache.read(self.trunk_key, lambda path: _hidden_of(path, train))
+            found = self.cache.read(self.trunk_key, lambda path: _frozen_features_in(path, train))
             if found is not None:
                 self._seen["train"] = TensorSamples(found.inputs.to(self.audit.device), found.labels)
             elif isinstance(self._through("train", train), TensorSamples):
-                self.cache.write(self.trunk_key, self.save_hidden)
+                self.cache.write(self.trunk_key, self.save_frozen_features)
         return self._seen["train"]
 
-    def save_hidden(self, path: Path) -> None:
+    def save_frozen_features(self, path: Path) -> None:
         """Write the training set as the frozen stages see it, if it fits in memory, and nothing otherwise."""
-        hidden = self._through("train", self.audit.data.train)
-        save_tensors(path, {"hidden": hidden.inputs} if isinstance(hidden, TensorSamples) else {})
+        frozen_features = self._through("train", self.audit.data.train)
+        save_tensors(path, {"hidden": frozen_features.inputs} if isinstance(frozen_features, TensorSamples) else {})
 
     def held_out(self) -> list[Samples]:
         """The validation and test parts as the frozen stages see them; empty parts left out."""
@@ -258,18 +259,20 @@ class Workshop:
     def poisoned(self, poison: Poison) -> Samples:
         """The training set with poison in it as the frozen stages see it: only the poison goes through them anew."""
         train, frozen = self.audit.data.train, self.audit.recipe.shared_stages
-        hidden = self.hidden()
-        if frozen and not isinstance(hidden, TensorSamples):
+        frozen_features = self.frozen_features()
+        if frozen and not isinstance(frozen_features, TensorSamples):
             whole = train.with_poison(poison.inputs, poison.labels, poison.overwritten)
-            return hidden_samples(self._trunk, whole, frozen)
+            return frozen_samples(self._trunk, whole, frozen)
         inputs = poison.inputs
         if frozen and len(poison):
-            inputs = hidden_inputs(self._trunk, inputs, frozen)
-        return hidden.with_poison(inputs, poison.labels, poison.overwritten) if len(poison) else hidden
+            inputs = frozen_features_of(self._trunk, inputs, frozen)
+        return (
+            frozen_features.with_poison(inputs, poison.labels, poison.overwritten) if len(poison) else frozen_features
+        )
 
     def _through(self, name: str, samples: Samples) -> Samples:
         if name not in self._seen:
-            self._seen[name] = hidden_samples(self._trunk, samples, self.audit.recipe.shared_stages)
+            self._seen[name] = frozen_samples(self._trunk, samples, self.audit.recipe.shared_stages)
         return self._seen[name]
 
     @cached_property
@@ -308,8 +311,8 @@ class Workshop:
         rows = torch.arange(min(recipe.batch_size, len(train)))
         models = [self.source.model(recipe, "measured", member) for member in range(MEASURED_MODELS)]
         with torch.no_grad():
-            hidden = before(models[0], train.batch(rows).to(self.audit.device), recipe.shared_stages)
-        path = measured(models, hidden, train.labels[rows].to(self.audit.device), recipe.shared_stages)
+            frozen_features = frozen_forward(models[0], train.batch(rows).to(self.audit.device), recipe.shared_stages)
+        path = measured(models, frozen_features, train.labels[rows].to(self.audit.device), recipe.shared_stages)
         # Augmentation draws for each model by itself, so that a victim's does not depend on which others there are; frozen stages of their own do not stack.
         by_themselves = recipe.augmentation is not None or recipe.starts > 1
         return replace(path, members="loop") if by_themselves else path
@@ -323,7 +326,7 @@ def _read_path(file: Path) -> CodePath:
         raise InputError(f"{file} names no code path of this version; delete it and run again.") from None
 
 
-def _hidden_of(path: Path, samples: Samples) -> TensorSamples:
+def _frozen_features_in(path: Path, samples: Samples) -> TensorSamples:
     try:
         return TensorSamples(read_weights(path)["hidden"], samples.labels)
     except KeyError:

@@ -28,18 +28,18 @@ class CamClassifier(nn.Module, ABC):
         """The modules that turn inputs into features, in order; `frozen_stages` counts from the first."""
 
     @final
-    def early(self, inputs: Float[Tensor, "n *shape"], count: int) -> Float[Tensor, "n *hidden"]:
+    def early(self, inputs: Float[Tensor, "n *shape"], count: int) -> Float[Tensor, "n *features"]:
         """What the first `count` stages make of the inputs (the inputs themselves for 0)."""
         for stage in self.stages[:count]:
             inputs = stage(inputs)
         return inputs
 
     @final
-    def late(self, hidden: Float[Tensor, "n *hidden"], start: int) -> Float[Tensor, "n classes"]:
+    def late(self, frozen_features: Float[Tensor, "n *features"], start: int) -> Float[Tensor, "n classes"]:
         """Logits from the output of the first `start` stages: `late(early(x, s), s) == model(x)`."""
         for stage in self.stages[start:]:
-            hidden = stage(hidden)
-        return self.classify(hidden)
+            frozen_features = stage(frozen_features)
+        return self.classify(frozen_features)
 
     @final
     def features(self, inputs: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *features"]:

@@ -20,7 +20,8 @@ from ..audit.run import computing
 from ..jobs.task import Task
 from ..seeds import generator
 from ..training import Ensemble, Source
-from ..training.fit import fit_hidden, hidden_samples
+from ..training.fit import fit_on_features
+from ..training.frozen import frozen_samples
 from .plan import Plan, located
 
 OTHERS = {"files": 0.1, "data": 1.0, "path": 1.0, "targets": 1.0, "run": 2.0}
@@ -105,11 +106,11 @@ class _Probe:
             started = time.monotonic()
             trunk = self.source.model(self.one, "probe", 0)
             # What frozen stages see is worked out once for a study, where it fits in memory.
-            self.hidden = hidden_samples(trunk, self.audit.data.train, self.one.shared_stages)
+            self.frozen_features = frozen_samples(trunk, self.audit.data.train, self.one.shared_stages)
             self.features = time.monotonic() - started
             for _ in range(2):  # the first also loads libraries
                 started = time.monotonic()
-                (self.model,) = fit_hidden(self.source, self.one, self.hidden, "probe", [0])
+                (self.model,) = fit_on_features(self.source, self.one, self.frozen_features, "probe", [0])
                 self.epoch = time.monotonic() - started
 
     def seconds(self, task: Task, case: Case, say: Callable[[str], None]) -> float:
@@ -157,7 +158,13 @@ class _Probe:
 
         def ensemble(members: int, staggered: bool) -> Ensemble:
             return Ensemble.pretrained(
-                self.source, recipe, data.train, members=members, staggered=False, seed=0, hidden=self.hidden
+                self.source,
+                recipe,
+                data.train,
+                members=members,
+                staggered=False,
+                seed=0,
+                frozen_features=self.frozen_features,
             )
 
         problem = Problem(
@@ -170,7 +177,7 @@ class _Probe:
             recipe=recipe,
             references=[self.model],
             legal=audit.legal,
-            hidden=self.hidden,
+            frozen_features=self.frozen_features,
         )
         attempts = int(getattr(attack, "attempts", 1))
         few = min(1 + attack.retrains, epochs)  # moves are timed from one to the next, without what is done once

@@ -15,7 +15,7 @@ from ..jobs.local import LocalExecutor
 from ..jobs.store import status
 from ..jobs.task import Executor, Tally
 from ..run_folder import DamagedError, load_run
-from ..training.fit import available
+from ..training.source import available
 from .folder import Conclusion, conclude, note_plan, noted_runs, reopen
 from .grid import Study
 from .judge import Missing

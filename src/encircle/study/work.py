@@ -113,7 +113,7 @@ class _Job:
 
     def features(self) -> None:
         """The training set as the frozen stages see it."""
-        self.shop.save_hidden(self.out / f"{self.shop.trunk_key}.safetensors")
+        self.shop.save_frozen_features(self.out / f"{self.shop.trunk_key}.safetensors")
 
     def path(self) -> None:
         """The code path of the runs of this network."""

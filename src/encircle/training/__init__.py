@@ -2,8 +2,10 @@
 
 from .code_path import CodePath
 from .ensemble import Ensemble
-from .fit import Learner, Source, correct, fit
+from .fit import correct, fit
+from .learner import Learner
 from .recipe import Recipe
+from .source import Source
 from .weights import read_weights, save_tensors, save_weights
 
 __all__ = [

@@ -49,24 +49,24 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 
 def mixed_product(
     model: nn.Module,
-    hidden: Float[Tensor, "p *hidden"],
+    frozen_features: Float[Tensor, "p *features"],
     labels: Int[Tensor, "p"],
     direction: Sequence[Tensor],
     frozen: int,
     product: Product,
-) -> Float[Tensor, "p *hidden"]:
+) -> Float[Tensor, "p *features"]:
     """∇_X ⟨∇_θ L(X; θ), v⟩, with L the *sum* of cross-entropies: Pearlmutter's product (1994) with X in place of θ.
 
     Args:
         model: in eval mode.
-        hidden: X as the frozen stages see it (X itself, if none are frozen).
+        frozen_features: X as the frozen stages see it (X itself, if none are frozen).
         labels: of X.
         direction: v, for each trainable parameter.
         frozen: number of frozen stages.
         product: forward over reverse needs no graph of the gradient, so it takes less memory and, for convolutions, less time. Where a layer has no forward
             mode, reverse over reverse takes its place.
     """
-    leaf = hidden.detach().requires_grad_()
+    leaf = frozen_features.detach().requires_grad_()
     late = _Late(model, frozen)
     if product == "forward":
         with suppress(*_NO_FORWARD_MODE), torch.autograd.forward_ad.dual_level():
@@ -82,7 +82,7 @@ def mixed_product(
 
 def inner_products(
     model: nn.Module,
-    hidden: Float[Tensor, "p *hidden"],
+    frozen_features: Float[Tensor, "p *features"],
     labels: Int[Tensor, "p"],
     direction: Sequence[Tensor],
     frozen: int = 0,
@@ -91,18 +91,21 @@ def inner_products(
 
     Args:
         model: in eval mode.
-        hidden: the samples as the frozen stages see them.
+        frozen_features: the samples as the frozen stages see them.
         labels: of them.
         direction: v, for each trainable parameter.
         frozen: number of frozen stages.
     """
     return _derivative(
-        _Late(model, frozen), direction, hidden, lambda logits: F.cross_entropy(logits, labels, reduction="none")
+        _Late(model, frozen),
+        direction,
+        frozen_features,
+        lambda logits: F.cross_entropy(logits, labels, reduction="none"),
     )
 
 
 def gauss_newton(
-    model: nn.Module, hidden: Float[Tensor, "b *hidden"], weights: Float[Tensor, "b"], frozen: int
+    model: nn.Module, frozen_features: Float[Tensor, "b *features"], weights: Float[Tensor, "b"], frozen: int
 ) -> Callable[[Sequence[Tensor]], list[Tensor]]:
     """The Gauss-Newton matrix Jᵀ·H·J of cross-entropy as a function of vectors, which is never written out (Schraudolph, Neural Computation 2002).
 
@@ -111,7 +114,7 @@ def gauss_newton(
 
     Args:
         model: in eval mode.
-        hidden: samples as the frozen stages see them.
+        frozen_features: samples as the frozen stages see them.
         weights: of each sample's cross-entropy in the loss.
         frozen: number of frozen stages.
 
@@ -119,11 +122,11 @@ def gauss_newton(
         A function from a vector, with an entry for each trainable parameter, to the product.
     """
     late, parameters = _Late(model, frozen), trainable(model)
-    logits = late(hidden)
+    logits = late(frozen_features)
     likely = logits.detach().softmax(dim=1)
 
     def product(vector: Sequence[Tensor]) -> list[Tensor]:
-        moved = likely * _derivative(late, vector, hidden, lambda logits: logits)
+        moved = likely * _derivative(late, vector, frozen_features, lambda logits: logits)
         back = weights[:, None] * (moved - likely * moved.sum(dim=1, keepdim=True))
         return list(torch.autograd.grad(logits, parameters, back, retain_graph=True, materialize_grads=True))
 
@@ -140,14 +143,14 @@ def loss_of(
 
 
 def _derivative(
-    late: _Late, vector: Sequence[Tensor], hidden: Tensor, measure: Callable[[Tensor], Tensor]
+    late: _Late, vector: Sequence[Tensor], frozen_features: Tensor, measure: Callable[[Tensor], Tensor]
 ) -> Float[Tensor, "b *measured"]:
     """What a measure of the logits changes by along a vector of parameters: in forward mode, or in twice the reverse where a layer has no forward mode."""
     with suppress(*_NO_FORWARD_MODE), torch.no_grad(), torch.autograd.forward_ad.dual_level():
-        found = measure(called_with(late, _dual(late, vector), (hidden,)))
+        found = measure(called_with(late, _dual(late, vector), (frozen_features,)))
         tangent = torch.autograd.forward_ad.unpack_dual(found).tangent
         return torch.zeros_like(found) if tangent is None else tangent.detach()
-    found = measure(late(hidden))
+    found = measure(late(frozen_features))
     # Jᵀu is linear in u, so that its derivative by u along v is Jv.
     pulled = torch.zeros_like(found, requires_grad=True)
     slopes = torch.autograd.grad(found, trainable(late.model), pulled, create_graph=True, materialize_grads=True)
@@ -179,49 +182,49 @@ class _Late(nn.Module):
         self.model = model
         self._frozen = frozen
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, frozen_features: Tensor) -> Tensor:
         early, count = split(self.model, self._frozen)
-        out: Tensor = self.model(hidden) if early is None else early.late(hidden, count)
+        out: Tensor = self.model(frozen_features) if early is None else early.late(frozen_features, count)
         return out
 
 
 def measured(
-    models: Sequence[nn.Module], hidden: Float[Tensor, "b *hidden"], labels: Int[Tensor, "b"], frozen: int
+    models: Sequence[nn.Module], frozen_features: Float[Tensor, "b *features"], labels: Int[Tensor, "b"], frozen: int
 ) -> CodePath:
     """The fastest path for these models on their device, among those that give the same numbers as the obvious one.
 
     Args:
         models: K models in eval mode; they stay as they are.
-        hidden: some inputs as the frozen stages see them.
+        frozen_features: some inputs as the frozen stages see them.
         labels: theirs.
         frozen: number of frozen stages.
     """
     with torch.random.fork_rng(devices=[]):  # layers may draw random numbers
-        return _measured(models, hidden[:ROWS].detach(), labels[:ROWS], frozen)
+        return _measured(models, frozen_features[:ROWS].detach(), labels[:ROWS], frozen)
 
 
-def _measured(models: Sequence[nn.Module], hidden: Tensor, labels: Tensor, frozen: int) -> CodePath:
+def _measured(models: Sequence[nn.Module], frozen_features: Tensor, labels: Tensor, frozen: int) -> CodePath:
     members: Way = "loop"
     if len(models) > 1 and len(labels) > 1 and feasible(models, "vectorised") == "vectorised":
         ways: tuple[Way, Way] = ("loop", "vectorised")
         first, second = (
-            _training_pass([copied(model) for model in models], hidden, labels, frozen, way) for way in ways
+            _training_pass([copied(model) for model in models], frozen_features, labels, frozen, way) for way in ways
         )
         members = ways[_is_faster(second, first)]
     products: tuple[Product, Product] = ("reverse", "forward")
-    reverse, forward = (_product_pass(models[0], hidden, labels, frozen, product) for product in products)
+    reverse, forward = (_product_pass(models[0], frozen_features, labels, frozen, product) for product in products)
     return CodePath(members, products[_is_faster(forward, reverse)])
 
 
 def _product_pass(
-    model: nn.Module, hidden: Tensor, labels: Tensor, frozen: int, product: Product
+    model: nn.Module, frozen_features: Tensor, labels: Tensor, frozen: int, product: Product
 ) -> Callable[[], tuple[Tensor, ...]]:
     direction = [torch.ones_like(parameter) for parameter in trainable(model)]
-    return lambda: (mixed_product(model, hidden, labels, direction, frozen, product),)
+    return lambda: (mixed_product(model, frozen_features, labels, direction, frozen, product),)
 
 
 def _training_pass(
-    models: Sequence[nn.Module], hidden: Tensor, labels: Tensor, frozen: int, way: Way
+    models: Sequence[nn.Module], frozen_features: Tensor, labels: Tensor, frozen: int, way: Way
 ) -> Callable[[], tuple[Tensor, ...]]:
     """A pass in training mode: logits, gradients by the inputs and by every model's parameters, and every model's buffers after it."""
     joined = stacked(models, frozen, way).train()
@@ -229,7 +232,7 @@ def _training_pass(
     early, _ = split(joined, frozen)
     for stage in [] if early is None else early.stages[:frozen]:
         stage.eval()
-    rows, classes = torch.cat([hidden] * count).requires_grad_(), labels.repeat(count)
+    rows, classes = torch.cat([frozen_features] * count).requires_grad_(), labels.repeat(count)
     parameters = trainable(joined)
 
     def run() -> tuple[Tensor, ...]:
@@ -255,12 +258,12 @@ def _training_pass(
     return run
 
 
-def agree(models: Sequence[nn.Module], hidden: Tensor, labels: Tensor, frozen: int) -> bool | None:
+def agree(models: Sequence[nn.Module], frozen_features: Tensor, labels: Tensor, frozen: int) -> bool | None:
     """Whether models computed at once learn as they do one after another; None where a pass draws random numbers, so that nothing can be compared.
 
     Args:
         models: at least two; they stay as they are.
-        hidden: some inputs as the frozen stages see them.
+        frozen_features: some inputs as the frozen stages see them.
         labels: theirs.
         frozen: number of frozen stages.
 
@@ -269,7 +272,7 @@ def agree(models: Sequence[nn.Module], hidden: Tensor, labels: Tensor, frozen: i
     """
     with torch.random.fork_rng(devices=[]):
         results = [
-            _training_pass([copied(model) for model in models], hidden, labels, frozen, way)()
+            _training_pass([copied(model) for model in models], frozen_features, labels, frozen, way)()
             for way in ("vectorised", "loop", "loop")
         ]
     if not _same(results[2], results[1]):

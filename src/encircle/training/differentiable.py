@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models import called_with
-from .fit import Learner, in_training, losses_of
+from .learner import Learner, in_training, losses_of
 
 Parameters = dict[str, Tensor]
 """Trainable parameters by name."""
@@ -43,7 +43,7 @@ def continued(learner: Learner, batches: Sequence[tuple[Tensor, ...]]) -> tuple[
 
     Args:
         learner: of one model or several as one, wherever it is in its training; its parameters and optimiser stay as they are.
-        batches: hidden samples `(b, *hidden)`, with a graph or without, their labels `(b,)`, and perhaps what each sample's loss counts `(b,)`.
+        batches: samples as frozen features `(b, *features)`, with a graph or without, their labels `(b,)`, and perhaps what each sample's loss counts `(b,)`.
 
     Returns:
         The model, in eval mode, and the parameters that it would have.
@@ -53,11 +53,13 @@ def continued(learner: Learner, batches: Sequence[tuple[Tensor, ...]]) -> tuple[
     state = {name: _remembered(learner, value) for name, value in parameters.items()}
     constants = learner.optimiser.param_groups[0]
     with in_training(learner.model, recipe):
-        for hidden, labels, *counts in batches:
+        for frozen_features, labels, *counts in batches:
             if len(labels) < 2 * learner.members:
                 continue  # as Learner.advance does
 
-            def loss(model: nn.Module, batch: Any = (hidden, labels, recipe, learner.members, *counts)) -> Tensor:
+            def loss(
+                model: nn.Module, batch: Any = (frozen_features, labels, recipe, learner.members, *counts)
+            ) -> Tensor:
                 return losses_of(model, *batch).sum()
 
             slopes = torch.autograd.grad(

@@ -18,19 +18,13 @@ from ..data import Samples
 from ..models import Way, copied, feasible, stacked
 from ..seeds import generator
 from ..storage import write_bytes
+from .batches import steps_per_epoch
 from .code_path import CodePath, trainable
-from .fit import (
-    Learner,
-    Source,
-    fit_hidden,
-    hidden_samples,
-    in_training,
-    layer_noise,
-    losses_of,
-    steps_per_epoch,
-    train,
-)
+from .fit import fit_on_features, train
+from .frozen import frozen_samples
+from .learner import Learner, in_training, layer_noise, losses_of
 from .recipe import Recipe
+from .source import Source
 
 ROLE = "surrogate"
 """Seeds of this role are never a victim's."""
@@ -80,7 +74,7 @@ class Ensemble:
         members: int,
         staggered: bool,
         seed: int,
-        hidden: Samples | None = None,
+        frozen_features: Samples | None = None,
     ) -> Ensemble:
         """Members pre-trained on the clean set (Algorithm 1, line 1).
 
@@ -91,7 +85,7 @@ class Ensemble:
             members: K.
             staggered: member k has trained for k/K of the recipe's steps (MetaPoison's staggering), else all of them.
             seed: of starts and batch orders.
-            hidden: the clean set as the frozen stages see it, where that is known already.
+            frozen_features: the clean set as the frozen stages see it, where that is known already.
         """
         if members < 1:
             raise InputError(f"an ensemble of {members} models cannot craft anything; use at least 1.")
@@ -101,10 +95,10 @@ class Ensemble:
         for member in range(members):
             model = source.model(recipe, ROLE, seed * members + member)
             learner = Learner(model, recipe, steps)
-            hidden = hidden or hidden_samples(model, clean, recipe.shared_stages)
+            frozen_features = frozen_features or frozen_samples(model, clean, recipe.shared_stages)
             with layer_noise(ROLE, seed * members + member):
                 shuffle = generator(ROLE, "order", seed * members + member)
-                train(learner, hidden, [shuffle], round(member * steps / members) if staggered else steps)
+                train(learner, frozen_features, [shuffle], round(member * steps / members) if staggered else steps)
             learners.append(learner)
         return cls(source, asked, learners, steps, seed)  # weights of classes are worked out anew for the poisoned set
 
@@ -180,12 +174,12 @@ class Ensemble:
             return [(learner.model, 1) for learner in self.learners]
         return [(self.joined, len(self.learners))]
 
-    def step(self, hidden: Float[Tensor, "b *hidden"], labels: Int[Tensor, "b"]) -> list[float]:
+    def step(self, frozen_features: Float[Tensor, "b *features"], labels: Int[Tensor, "b"]) -> list[float]:
         """One training step of every member on the same batch; returns their mean cross-entropies (see `Learner.step`)."""
         if self.way == "loop" or len(labels) < 2:
-            return [learner.step(hidden, labels) for learner in self.learners]
+            return [learner.step(frozen_features, labels) for learner in self.learners]
         count, joined = len(self.learners), self.joined
-        rows = hidden.repeat(count, *[1] * (hidden.dim() - 1))
+        rows = frozen_features.repeat(count, *[1] * (frozen_features.dim() - 1))
         with in_training(joined, self.recipe):
             losses = losses_of(joined, rows, labels.repeat(count), self.recipe, count)
         whole = trainable(joined)
@@ -212,17 +206,19 @@ class Ensemble:
         for learner in self.learners:
             learner.recipe = self.recipe
 
-    def held_out(self, hidden: Samples, count: int) -> list[nn.Module]:
+    def held_out(self, frozen_features: Samples, count: int) -> list[nn.Module]:
         """Models that no member is, trained by the recipe from seeds of their own.
 
         Args:
-            hidden: what they learn from, as the frozen stages see it.
+            frozen_features: what they learn from, as the frozen stages see it.
             count: how many.
 
         Raises:
             InputError: training diverged.
         """
-        return fit_hidden(self.source, self.recipe, hidden, HELD_OUT, [self.seed * count + one for one in range(count)])
+        return fit_on_features(
+            self.source, self.recipe, frozen_features, HELD_OUT, [self.seed * count + one for one in range(count)]
+        )
 
     def restart_finished(self) -> None:
         """Begin anew, from a fresh seed, every member that has been through the whole recipe (MetaPoison)."""

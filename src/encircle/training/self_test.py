@@ -19,8 +19,10 @@ from ..models.adapter import module_path, reason_of
 from ..models.base import observing
 from .code_path import CodePath, agree, gauss_newton, loss_of, mixed_product, trainable
 from .differences import is_derivative, twice
-from .fit import Source, after, before, in_training, layer_noise, losses_of
+from .frozen import frozen_forward, trainable_forward
+from .learner import in_training, layer_noise, losses_of
 from .recipe import Recipe
+from .source import Source
 
 ROWS = 4
 """Samples of the batch: batch normalisation needs two, and what each row gives is compared with what it gives alone."""
@@ -188,9 +190,11 @@ class SelfTest:
             )
         staged = self._copy(model)
         with in_training(staged, self._plain), module_errors(staged, _WHEN_LEARNING), layer_noise("self-test"):
-            hidden = before(staged, self._inputs, self._plain.shared_stages)
+            frozen_features = frozen_forward(staged, self._inputs, self._plain.shared_stages)
             actual = torch.autograd.grad(
-                losses_of(staged, hidden, self._labels, self._plain).sum(), trainable(staged), allow_unused=True
+                losses_of(staged, frozen_features, self._labels, self._plain).sum(),
+                trainable(staged),
+                allow_unused=True,
             )
         largest = max(float(slope.abs().max()) for slope in expected if slope is not None)
         for (name, _), slope, reference in zip(_named(plain), actual, expected, strict=True):
@@ -265,15 +269,20 @@ class SelfTest:
     def _product(self, model: nn.Module, inputs: Tensor, direction: Sequence[Tensor]) -> Tensor:
         frozen = self._plain.shared_stages
         with torch.no_grad():
-            hidden = before(model, inputs, frozen)
-        return mixed_product(model, hidden, self._labels[: len(inputs)], direction, frozen, "reverse")
+            frozen_features = frozen_forward(model, inputs, frozen)
+        return mixed_product(model, frozen_features, self._labels[: len(inputs)], direction, frozen, "reverse")
 
     def _try_curvature(self, model: nn.Module, inputs: Tensor) -> None:
         frozen = self._plain.shared_stages
         with torch.no_grad():
-            hidden = before(model, inputs, frozen)
+            frozen_features = frozen_forward(model, inputs, frozen)
         pair = stacked([model, self._copy(model)], frozen, "loop").eval()
-        curvature = gauss_newton(pair, torch.cat([hidden, hidden]), torch.ones(2 * len(hidden)).to(hidden), frozen)
+        curvature = gauss_newton(
+            pair,
+            torch.cat([frozen_features, frozen_features]),
+            torch.ones(2 * len(frozen_features)).to(frozen_features),
+            frozen,
+        )
         curvature([torch.ones_like(parameter) for parameter in trainable(pair)])
 
     def _second_derivatives_are_right(self, model: nn.Module) -> bool:
@@ -300,8 +309,10 @@ class SelfTest:
 
         def slopes() -> Tensor:
             with torch.enable_grad():
-                leaf = before(model, inputs, frozen).detach().requires_grad_()
-                return torch.autograd.grad(loss_of(after(model, leaf, frozen), self._labels[: len(inputs)]), leaf)[0]
+                leaf = frozen_forward(model, inputs, frozen).detach().requires_grad_()
+                return torch.autograd.grad(
+                    loss_of(trainable_forward(model, leaf, frozen), self._labels[: len(inputs)]), leaf
+                )[0]
 
         with torch.enable_grad():
             expected = sum(
@@ -345,11 +356,11 @@ class SelfTest:
         models = [self._source.model(self._plain, "self-test", seed) for seed in range(2)]
         frozen = self._plain.shared_stages
         with torch.no_grad():
-            hidden = before(models[0], self._inputs, frozen)
+            frozen_features = frozen_forward(models[0], self._inputs, frozen)
         if feasible(models, "vectorised") == "loop":
             return  # they are computed one after another whatever the path says
         try:
-            same = agree(models, hidden, self._labels, frozen)
+            same = agree(models, frozen_features, self._labels, frozen)
         except (RuntimeError, NotImplementedError, ValueError, TypeError, KeyError) as error:
             raise InputError(
                 f"this network cannot be computed with code_path.members: vectorised ({reason_of(error)}); set it to loop, or leave code_path out."

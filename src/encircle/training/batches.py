@@ -1,0 +1,39 @@
+"""Mini-batches: their order, their number, and their inputs read ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ..data import Samples
+
+
+def batches(count: int, size: int, shuffle: torch.Generator) -> Iterator[Int[Tensor, "b"]]:
+    """One epoch of shuffled row numbers; a last batch of a single row joins the one before it."""
+    rows = list(torch.randperm(count, generator=shuffle).split(size))
+    if len(rows) > 1 and len(rows[-1]) == 1:
+        rows[-2:] = [torch.cat(rows[-2:])]
+    yield from rows
+
+
+def steps_per_epoch(count: int, size: int) -> int:
+    """How many batches `batches` yields."""
+    whole, rest = divmod(count, size)
+    return max(whole + (rest > 1), 1)
+
+
+def read_ahead(samples: Samples, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+    """The inputs of each batch of rows; where they must be read from somewhere, the next is read while one is used."""
+    if not samples.waits or len(batches) < 2:
+        yield from (samples.batch(rows) for rows in batches)
+        return
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(samples.batch, batches[0])
+        for rows in batches[1:]:
+            ready, coming = coming.result(), reader.submit(samples.batch, rows)
+            yield ready
+        yield coming.result()

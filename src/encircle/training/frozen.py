@@ -1,0 +1,66 @@
+"""A model in two parts: the frozen stages, which all models of a checkpoint share, and the rest, which training moves."""
+
+from __future__ import annotations
+
+from typing import cast, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..data import Samples, TensorSamples
+from ..models import split
+
+FROZEN_FEATURE_BYTES = 1 << 30
+"""Outputs of frozen stages are kept for a whole training if they fit in this many bytes, and recomputed otherwise."""
+
+CHUNK = 256
+"""Samples that pass through a model at once where no training says how many."""
+
+
+def frozen_forward(model: nn.Module, inputs: Float[Tensor, "n *shape"], frozen: int) -> Float[Tensor, "n *features"]:
+    """The output of the frozen stages: what all models from one checkpoint share."""
+    early, count = split(model, frozen)
+    return inputs if early is None else early.early(inputs, count)
+
+
+def trainable_forward(
+    model: nn.Module, frozen_features: Float[Tensor, "n *features"], frozen: int
+) -> Float[Tensor, "n classes"]:
+    """Logits from the output of the frozen stages: `trainable_forward(frozen_forward(x)) == model(x)`."""
+    early, count = split(model, frozen)
+    return cast(Tensor, model(frozen_features)) if early is None else early.late(frozen_features, count)
+
+
+@torch.no_grad()
+def frozen_features_of(
+    model: nn.Module, inputs: Float[Tensor, "n *shape"], frozen: int
+) -> Float[Tensor, "n *features"]:
+    """`frozen_forward` on the model's device, some inputs at a time and without a graph."""
+    device = next(model.parameters()).device
+    return torch.cat([frozen_forward(model, rows.to(device), frozen) for rows in inputs.split(CHUNK)])
+
+
+@torch.no_grad()
+def frozen_samples(model: nn.Module, samples: Samples, frozen: int, *, limit: int = FROZEN_FEATURE_BYTES) -> Samples:
+    """The samples as the frozen stages see them, computed once if they fit in `limit` bytes, else batch by batch."""
+    if frozen == 0:
+        return samples
+    device = next(model.parameters()).device
+    probe = frozen_forward(model, samples.batch(torch.tensor([0])).to(device), frozen)
+    if probe.numel() * probe.element_size() * len(samples) > limit:
+        return _FrozenSamples(model, samples, frozen)
+    frozen_features = torch.cat([frozen_forward(model, chunk.to(device), frozen) for chunk in samples.chunks()])
+    return TensorSamples(frozen_features, samples.labels)
+
+
+@final
+class _FrozenSamples(Samples):
+    def __init__(self, model: nn.Module, samples: Samples, frozen: int) -> None:
+        self.model, self.samples, self.frozen = model, samples, frozen
+        self.labels = samples.labels
+
+    @torch.no_grad()
+    def batch(self, rows: Int[Tensor, "b"]) -> Float[Tensor, "b *features"]:
+        device = next(self.model.parameters()).device
+        return frozen_forward(self.model, self.samples.batch(rows).to(device), self.frozen)
