@@ -13,12 +13,14 @@ import pytest
 import yaml
 
 from encircle.audit import Case, Judgement
-from encircle.cli import audits, main, strength, studies, tables
+from encircle.cli import audits, main, tables
 from encircle.cli.terminal import Stream
 from encircle.core import EncircleError
+from encircle.report.text_table import cells_table, doses_table
 from encircle.scoring import Interval
 from encircle.strength import Ablation, Reached
 from encircle.strength.ablation import Row
+from encircle.strength.text_tables import ablation_table, reach_table
 
 from .audit.tiny_cases import TINY
 
@@ -111,15 +113,15 @@ def test_cells_are_whole_at_every_width(width: int, shown: Any) -> None:
     rows = tuple(Row(title, phase, {}, gain, CELL) for title, phase in zip(titles, ("choice", "report"), strict=True))
     reached = Reached(titles[1], {}, gain, {"mean": 0.65}, 0.11, CELL["shift"], CELL)
     for table, numbers in (
-        (lambda: studies._cells(summary), ["FAIL", "< 0.001", "99%"]),
-        (lambda: strength._doses(summary), ["FAIL", "99%", "-1.2"]),
+        (cells_table(summary), ["FAIL", "< 0.001", "99%"]),
+        (doses_table(summary), ["FAIL", "99%", "-1.2"]),
         (
-            lambda: strength._rows(Ablation("Mine", rows, "")),
+            ablation_table(Ablation("Mine", rows, "")),
             ["[-0.05, +0.20]", "0.42 → 0.25", "99%", "-1.2", "choice"],
         ),
-        (lambda: strength._reached((reached,)), ["[-0.05, +0.20]", "0.42 → 0.25 (0.11)", "65%", "99%", "-1.2"]),
+        (reach_table((reached,)), ["[-0.05, +0.20]", "0.42 → 0.25 (0.11)", "65%", "99%", "-1.2"]),
     ):
-        text = shown(width, lambda table=table: tables.show(table()))
+        text = shown(width, lambda table=table: tables.show(table))
         for number in ["+0.27", "[+0.22, +0.31]", *numbers]:
             assert number in text
         if width >= 80:

@@ -5,30 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from ..audit import Audit, Case, Judgement, embedded_cases, read_case
+from ..audit import Case, Judgement, embedded_cases, read_case
 from ..audit.cache import clear
-from ..audit.goal_context import rehearse
 from ..audit.kinds import KINDS, Kinds, summary_of
 from ..audit.many import run_cases
-from ..audit.run import check_threads
 from ..core import EncircleError, InputError, unknown_name
 from ..data.poison import find_marked
 from ..report import render
+from ..report.text_table import arms_table
 from ..storage import check_length, write_text
-from ..study.grid import expand
-from ..study.plan import plan
-from ..study.probe import forecast
-from ..study.study_file import StudyFile, embedded_studies, parse_study_file
-from .board import Board, clock
-from .options import Device
-from .tables import estimate_cell, name_cell, number_table, show
+from ..study.dry_run import outlook_of_case
+from ..study.study_file import embedded_studies, parse_study_file
+from .board import Board
+from .options import Device, DryRun, Jobs, Json, Zero
+from .outlooks import say_timing, show_audits
+from .tables import show
 from .terminal import answers, app, messages, read_file
 
 
@@ -43,14 +41,13 @@ def audit(
         typer.Option("--set", help="Override a key of every case, such as budget.fraction=0.05.", metavar="KEY=VALUE"),
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
-    jobs: Annotated[int, typer.Option(min=1, help="Audits at a time, each in a process of its own.")] = 1,
+    jobs: Jobs = 1,
     device: Device = "cpu",
     report_to: Annotated[Path | None, typer.Option("--report", help="Also write one report of all runs here.")] = None,
     title: Annotated[str | None, typer.Option(help="Title of that report.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
-    exit_zero: Annotated[
-        bool, typer.Option("--exit-zero", help="Exit with 0 whatever the verdicts, if every audit finished.")
-    ] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    exit_zero: Zero = False,
     outside: Annotated[
         bool, typer.Option("--allow-outside", help="Let case files name files outside of their own folder.")
     ] = False,
@@ -64,8 +61,7 @@ def audit(
             check_length(path)
     loaded = [load_case(name, overrides or [], outside=outside) for name in cases or ["digits-cam"]]
     if dry_run:
-        for case in loaded:
-            _say_what_would_be_done(case, device)
+        show_audits([outlook_of_case(case, device, say_timing) for case in loaded], as_json=as_json)
         return
     board = Board([case.title for case in loaded], min(jobs, len(loaded)))
     with Live(board, console=messages, refresh_per_second=4, transient=True, auto_refresh=messages.is_terminal):
@@ -74,9 +70,7 @@ def audit(
     errors = [result for result in results if isinstance(result, EncircleError)]
     for judgement in judged:
         render([judgement.folder], judgement.folder / "report.html")
-    _show_verdicts(loaded, results)
-    for error in errors:
-        messages.print(f"error: {error}", style="red", markup=False)
+    shown: Path | None = None
     if judged:
         shown = judged[0].folder / "report.html"
         if report_to is not None:
@@ -86,28 +80,18 @@ def audit(
                 if isinstance(result, EncircleError)
             ]
             shown = render([judgement.folder for judgement in judged], report_to, title=title, failures=failures)
+    if as_json:
+        answers.json_line(_facts(loaded, results, shown))
+    else:
+        _show_verdicts(loaded, results)
+    for error in errors:
+        messages.print(f"error: {error}", style="red", markup=False)
+    if shown is not None and not as_json:
         answers.print(f"Report: {shown}", markup=False, soft_wrap=True)
     codes = [error.exit_code for error in errors]
     if not codes and not exit_zero:
         codes = [int(any(judgement.verdict == "FAIL" for judgement in judged))]
     raise typer.Exit(max(codes, default=0))
-
-
-def _say_what_would_be_done(case: Case, device: str) -> None:
-    planned = Audit.from_case(case, device)
-    check_threads(case.threads)
-    rehearse(planned)
-    work = ", ".join(f"{count} x {kind}" for kind, count in planned.plan().items())
-    notes = [work, planned.poison_in_words(), *planned.data.notes]
-    if planned.surplus:
-        stages = ", ".join(sorted({name.partition(".")[0] for name in planned.surplus}))
-        notes.append(f"the checkpoint's {stages} have no place in the network and are left out")
-    for note in notes:
-        answers.print(escape(f"{case.title}: {note}"))
-    study = expand(StudyFile(title=case.title, case=case.model_dump(mode="json")), case.title)
-    todo = plan(study, Path(), device=device)
-    expected = forecast(todo, Path(), 1, lambda what: messages.print(what, style="dim", markup=False))
-    answers.print(escape(f"{case.title}: about {clock(expected.total)} on one processor, from a short probe"))
 
 
 def load_case(name: str, overrides: list[str], *, outside: bool) -> Case:
@@ -131,21 +115,26 @@ def _show_verdicts(cases: Sequence[Case], results: Sequence[Judgement | Encircle
         answers.print(f"{case.title}: {verdict}", style="bold", markup=False, soft_wrap=True)
         if isinstance(result, EncircleError):
             continue
-        table = number_table("arm", ["Jaccard", "change", "L1", "label kept"])
-        for arm in result.summary["arms"]:
-            table.add_row(
-                name_cell(arm["title"]),
-                estimate_cell(arm["jaccard"], ".2f"),
-                "" if arm["arm"] == "clean" else estimate_cell(arm["jaccard_change"]),
-                estimate_cell(arm["l1"], ".2f"),
-                f"{arm['label_kept']['mean'] or 0:.0%}",
-            )
-        show(table)
+        show(arms_table(result.summary))
         for note in result.summary.get("notes", []):
             answers.print(note, markup=False, soft_wrap=True)
     words = "Mean over targets and victims of fresh seeds, with 95 % intervals where they are claimed."
     answers.print()
     answers.print(words, style="italic")
+
+
+def _facts(
+    cases: Sequence[Case], results: Sequence[Judgement | EncircleError], report_page: Path | None
+) -> dict[str, Any]:
+    """Every audit's verdict, or why it has none, for programs."""
+    audits: list[dict[str, Any]] = []
+    for case, result in zip(cases, results, strict=True):
+        if isinstance(result, EncircleError):
+            audits.append({"title": case.title, "verdict": "ERROR", "error": str(result)})
+        else:
+            facts = {"verdict": result.verdict, "sentence": result.sentence, "folder": str(result.folder)}
+            audits.append({"title": case.title, **facts, "arms": result.summary["arms"]})
+    return {"event": "audited", "audits": audits, "report": None if report_page is None else str(report_page)}
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Options that every command which trains has alike."""
+"""Options that every command which trains has alike: the device, how many at a time, how long, a dry run, and JSON."""
 
 from __future__ import annotations
 
@@ -21,24 +21,43 @@ Address = Annotated[
 def _sane(cpus: int | None) -> int | None:
     most = _MOST_PER_PROCESSOR * (os.cpu_count() or 1)
     if cpus is not None and cpus > most:
-        raise InputError(f"--cpus {cpus} is more than this machine can do at a time; give at most {most}.")
+        raise InputError(f"--jobs or --cpus {cpus} is more than this machine can do at a time; give at most {most}.")
     return cpus
 
 
 _MOST_PER_PROCESSOR = 8
 """Workers a processor: more only take each other's memory."""
 
+Jobs = Annotated[
+    int, typer.Option("--jobs", min=1, callback=_sane, help="Audits at a time, each in a process of its own.")
+]
 Cpus = Annotated[
     int | None,
-    typer.Option(min=1, callback=_sane, help="Threads that this machine's workers share; default: all that it has."),
+    typer.Option(
+        "--jobs",
+        "--cpus",
+        min=1,
+        callback=_sane,
+        help="Threads that this machine's workers share, one a task unless its case says more; default: all that it has.",
+    ),
 ]
 Minutes = Annotated[
-    float | None, typer.Option(min=0, help="Begin nothing new after so many minutes; go on later with `resume`.")
+    float | None,
+    typer.Option(
+        min=0,
+        help="Begin nothing new after so many minutes, and keep what is finished; ends with status 3 if something is left, which the same command resumes.",
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Progress and results as JSON lines on stdout.")]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Instead of tables one JSON object on stdout, as its last line; a study prints one for each event before.",
+    ),
+]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Say how many runs and shared pieces there are and what they would take, and stop."),
+    typer.Option("--dry-run", help="Say what would be done and about how long it takes, and stop: nothing is written."),
 ]
 Zero = Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 whatever the verdicts, if every run finished.")]
 Device = Annotated[str, typer.Option(help="Where models are trained: cpu or cuda. Another device means other runs.")]

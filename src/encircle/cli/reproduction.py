@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal, cast
 
 import typer
@@ -17,11 +18,14 @@ from ..reproduce.gather import gather
 from ..reproduce.kdd21 import PARTS, PRESETS, Part, PresetName, make_smoke_data, studies
 from ..reproduce.tables import TABLES, Row, rows_of
 from ..storage import check_length
+from ..study.dry_run import outlook_of_study
 from ..study.folder import begin
 from ..study.run import executor_of
+from ..study.time_limit import TimeLimit
 from .interrupts import RESUME
-from .options import Address, Cpus, Device, Gpus, Json, Kind, Minutes
-from .studies import say_what_would_be_done, watched
+from .options import Address, Cpus, Device, DryRun, Gpus, Json, Kind, Minutes
+from .outlooks import say_timing, show_studies
+from .studies import watched
 from .terminal import answers, app, messages
 
 
@@ -43,9 +47,7 @@ def reproduce(
         Path | None, typer.Option(help="ImageNet weights of ResNet-18, torchvision's names; the dogs need them.")
     ] = None,
     folder: Annotated[Path | None, typer.Option(help="Where everything goes; default: studies/kdd21-<preset>.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done and about how long it takes, and stop.")
-    ] = False,
+    dry_run: DryRun = False,
     executor: Kind = "local",
     address: Address = None,
     cpus: Cpus = None,
@@ -58,47 +60,54 @@ def reproduce(
 
     Running the same command again resumes what was stopped, with the same scores.
     """
-    place = folder or Path("studies") / f"{experiment}-{preset}"
-    check_length(place)
+    root = folder or Path("studies") / f"{experiment}-{preset}"
+    check_length(root)
     for part in only or []:
         if part not in PARTS:
             raise unknown_name("part of the experiments", part, PARTS)
-    if preset == "smoke":
-        data = place / "data"
-        weights = make_smoke_data(data)
-    if data is not None:
-        if not data.is_dir():
-            raise InputError(f"the data folder {data} does not exist; docs/data.md says what goes into it.")
-        os.environ[DATA_FOLDER] = str(data.resolve())  # worker processes inherit it
-    wanted = studies(preset, cast(list[Part], only or []), weights)
-    if dry_run:
-        for name, file in wanted.items():
-            say_what_would_be_done(file, name, cpus, device)
-        return
-    for name, file in wanted.items():
-        begin(file, place / name)
-    end = None if minutes is None else time.monotonic() + 60 * minutes
-    for name in wanted:
+    with ExitStack() as stack:
+        if preset == "smoke":
+            home = Path(stack.enter_context(TemporaryDirectory())) if dry_run else root
+            data = home / "data"
+            weights = make_smoke_data(data)
+        if data is not None:
+            if not data.is_dir():
+                raise InputError(f"the data folder {data} does not exist; docs/data.md says what goes into it.")
+            os.environ[DATA_FOLDER] = str(data.resolve())  # worker processes inherit it
+        asked = studies(preset, cast(list[Part], only or []), weights)
+        if dry_run:
+            outlooks = {
+                name: outlook_of_study(file, name, cpus=cpus, device=device, say=say_timing)
+                for name, file in asked.items()
+            }
+            show_studies(outlooks, as_json=as_json)
+            return
+    for name, file in asked.items():
+        begin(file, root / name)
+    limit = TimeLimit(minutes)
+    for name in asked:
         chosen = executor_of(executor, address, cpus)
-        left = None if end is None else max(end - time.monotonic(), 0) / 60
-        watched(place / name, chosen, left, device, gpus, as_json=as_json, stopped=RESUME)
-    raise typer.Exit(_show(place, gather(place, wanted, preset), as_json=as_json))
+        watched(root / name, chosen, limit.remaining, device, gpus, as_json=as_json, stopped=RESUME)
+    unfinished = gather(root, asked, preset)
+    _show(root, unfinished, as_json=as_json)
+    if unfinished and limit.is_over:
+        messages.print(limit.sentence, markup=False, soft_wrap=True)
+    raise typer.Exit(3 if unfinished else 0)
 
 
-def _show(place: Path, left: dict[str, str], *, as_json: bool) -> int:
-    """Print the tables and what is not finished; returns the exit code."""
-    tables = {name: rows_of(place / "results", name) for name in TABLES}
+def _show(root: Path, unfinished: dict[str, str], *, as_json: bool) -> None:
+    """Print the tables and what is not finished."""
+    tables = {name: rows_of(root / "results", name) for name in TABLES}
     if as_json:
-        rows: dict[str, Any] = {name: [row.entries for row in found] for name, found in tables.items()}
-        answers.json_line({"event": "reproduced", **rows, "not finished": left})
-        return 3 if left else 0
-    for name, found in tables.items():
-        if found:
-            answers.print(_table(name, found))
-    for cell, why in left.items():
+        entries: dict[str, Any] = {name: [row.entries for row in rows] for name, rows in tables.items()}
+        answers.json_line({"event": "reproduced", **entries, "not finished": unfinished})
+        return
+    for name, rows in tables.items():
+        if rows:
+            answers.print(_table(name, rows))
+    for cell, why in unfinished.items():
         messages.print(f"not finished: {cell}: {why}", style="red", markup=False, soft_wrap=True)
-    answers.print(f"Page: {place / 'kdd21.md'}", markup=False, soft_wrap=True)
-    return 3 if left else 0
+    answers.print(f"Page: {root / 'kdd21.md'}", markup=False, soft_wrap=True)
 
 
 def _table(name: Part, rows: list[Row]) -> Table:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from ..audit.case_file import assign_text
 from ..core import unknown_name
-from ..report.formats import UNDEFINED, points
+from ..report.text_table import doses_table
 from ..scoring import facts_of
 from ..storage import check_length
 from ..strength import (
     LADDER,
-    Ablation,
-    Reached,
     ablate,
     choices_of,
     phase_study,
@@ -30,13 +26,16 @@ from ..strength import (
 )
 from ..strength.ablation import FACTORS
 from ..strength.reached import SELECTION, WITHIN_THE_PAPER
+from ..strength.text_tables import ablation_table, reach_table
+from ..study.dry_run import outlook_of_study
 from ..study.run import executor_of
 from .audits import load_case
 from .interrupts import RESUME
-from .options import Address, Cpus, Device, DryRun, Gpus, Json, Kind, Zero
-from .studies import say_what_would_be_done, stoppable
+from .options import Address, Cpus, Device, DryRun, Gpus, Json, Kind, Minutes, Zero
+from .outlooks import say_timing, show_study
+from .studies import stoppable
 from .study_board import StudyBoard
-from .tables import estimate_cell, name_cell, number_table, show
+from .tables import show
 from .terminal import answers, app
 
 _Case = Annotated[
@@ -70,6 +69,7 @@ def ablate_command(
     executor: Kind = "local",
     address: Address = None,
     cpus: Cpus = None,
+    minutes: Minutes = None,
     device: Device = "cpu",
     gpus: Gpus = 0.0,
     outside: _Outside = False,
@@ -84,31 +84,33 @@ def ablate_command(
     for factor in only or []:
         if factor not in FACTORS:
             raise unknown_name("factor", factor, FACTORS)
-    place = folder or Path("studies") / f"{Path(name).stem}-ablation"
-    check_length(place)
+    root = folder or Path("studies") / f"{Path(name).stem}-ablation"
+    check_length(root)
     factors = {factor: FACTORS[factor] for factor in only or FACTORS}
     if dry_run:
-        say_what_would_be_done(phase_study(content, "choice", choices_of(content, factors)), name, cpus, device)
-        answers.print("and at most five attacks more: those that helped together, then the best on another draw")
+        study = phase_study(content, "choice", choices_of(content, factors))
+        more = "and at most five attacks more: those that helped together, then the best on another draw"
+        show_study(outlook_of_study(study, name, cpus=cpus, device=device, say=say_timing), more, as_json=as_json)
         return
     with _watched(as_json) as board:
-        found = ablate(
+        ablation = ablate(
             content,
-            place,
+            root,
             lambda: executor_of(executor, address, cpus),
             factors=factors,
             listener=board.hear,
             device=device,
             gpus=gpus,
+            minutes=minutes,
         )
     if as_json:
-        rows = [{"name": row.name, "phase": row.phase, "gain": facts_of(row.gain)} for row in found.rows]
-        answers.json_line({"event": "ablated", "chosen": found.chosen, "rows": rows})
+        rows = [{"name": row.name, "phase": row.phase, "gain": facts_of(row.gain)} for row in ablation.rows]
+        answers.json_line({"event": "ablated", "chosen": ablation.chosen, "rows": rows})
     else:
-        show(_rows(found))
-        answers.print(f"Best where settings are chosen: {found.chosen}", markup=False, soft_wrap=True)
-        answers.print(f"Report: {place / 'report' / 'report.html'}", markup=False, soft_wrap=True)
-    bent = any(row.cell["verdict"] == "FAIL" for row in found.rows if row.phase == "report")
+        show(ablation_table(ablation))
+        answers.print(f"Best where settings are chosen: {ablation.chosen}", markup=False, soft_wrap=True)
+        answers.print(f"Report: {root / 'report' / 'report.html'}", markup=False, soft_wrap=True)
+    bent = any(row.cell["verdict"] == "FAIL" for row in ablation.rows if row.phase == "report")
     raise typer.Exit(int(bent and not exit_zero))
 
 
@@ -138,6 +140,7 @@ def reach_command(
     executor: Kind = "local",
     address: Address = None,
     cpus: Cpus = None,
+    minutes: Minutes = None,
     device: Device = "cpu",
     gpus: Gpus = 0.0,
     outside: _Outside = False,
@@ -150,8 +153,8 @@ def reach_command(
     recipe. Ends with status 1 if any of them bent the explanation. Running the same command again resumes what was stopped, with the same scores.
     """
     content = load_case(name, overrides or [], outside=outside).model_dump(mode="json")
-    place = folder or Path("studies") / f"{Path(name).stem}-reach"
-    check_length(place)
+    root = folder or Path("studies") / f"{Path(name).stem}-reach"
+    check_length(root)
     selection: dict[str, Any] = {}
     for setting in selected or []:
         assign_text(selection, setting, "--selected")
@@ -159,26 +162,28 @@ def reach_command(
     for setting in supposed or []:
         assign_text(guess, setting, "--supposed")
     if dry_run:
-        say_what_would_be_done(reach_study(content, selection, guess), name, cpus, device)
+        study = reach_study(content, selection, guess)
+        show_study(outlook_of_study(study, name, cpus=cpus, device=device, say=say_timing), as_json=as_json)
         return
     with _watched(as_json) as board:
-        found = reach(
+        attacks = reach(
             content,
-            place,
+            root,
             lambda: executor_of(executor, address, cpus),
             selection=selection,
             supposed=guess,
             listener=board.hear,
             device=device,
             gpus=gpus,
+            minutes=minutes,
         )
     if as_json:
-        rows = [{"name": row.name, "gain": facts_of(row.gain), "share_of_way": row.share} for row in found]
+        rows = [{"name": row.name, "gain": facts_of(row.gain), "share_of_way": row.share} for row in attacks]
         answers.json_line({"event": "reached", "rows": rows})
     else:
-        show(_reached(found))
-        answers.print(f"Report: {place / 'report.html'}", markup=False, soft_wrap=True)
-    raise typer.Exit(int(any(row.cell["verdict"] == "FAIL" for row in found) and not exit_zero))
+        show(reach_table(attacks))
+        answers.print(f"Report: {root / 'report.html'}", markup=False, soft_wrap=True)
+    raise typer.Exit(int(any(row.cell["verdict"] == "FAIL" for row in attacks) and not exit_zero))
 
 
 @app.command("budget")
@@ -198,6 +203,7 @@ def budget_command(
     executor: Kind = "local",
     address: Address = None,
     cpus: Cpus = None,
+    minutes: Minutes = None,
     device: Device = "cpu",
     gpus: Gpus = 0.0,
     outside: _Outside = False,
@@ -209,31 +215,37 @@ def budget_command(
     Ends with status 1 if a share was enough. Running the same command again resumes what was stopped, with the same scores.
     """
     content = load_case(name, overrides or [], outside=outside).model_dump(mode="json")
-    place = folder or Path("studies") / f"{Path(name).stem}-budget"
-    check_length(place)
+    root = folder or Path("studies") / f"{Path(name).stem}-budget"
+    check_length(root)
     if dry_run:
         study = shares_study(content, shares or LADDER)
-        say_what_would_be_done(study, name, cpus, device)
-        answers.print("of which a search by halves asks for few")
+        fewer = "of which a search by halves asks for few"
+        show_study(outlook_of_study(study, name, cpus=cpus, device=device, say=say_timing), fewer, as_json=as_json)
         return
     with _watched(as_json) as board:
-        found = smallest_budget(
+        smallest = smallest_budget(
             content,
             shares or LADDER,
-            place,
+            root,
             lambda: executor_of(executor, address, cpus),
             listener=board.hear,
             device=device,
             gpus=gpus,
+            minutes=minutes,
         )
     if as_json:
-        facts = {"share": found.share, "below": found.below, "tried": found.tried, "sentence": found.sentence}
+        facts = {
+            "share": smallest.share,
+            "below": smallest.below,
+            "tried": smallest.tried,
+            "sentence": smallest.sentence,
+        }
         answers.json_line({"event": "searched", **facts})
     else:
-        show(_doses(found.conclusion.summary))
-        answers.print(found.sentence, markup=False, soft_wrap=True)
-        answers.print(f"Report: {place / 'report.html'}", markup=False, soft_wrap=True)
-    raise typer.Exit(int(found.share is not None and not exit_zero))
+        show(doses_table(smallest.conclusion.summary))
+        answers.print(smallest.sentence, markup=False, soft_wrap=True)
+        answers.print(f"Report: {root / 'report.html'}", markup=False, soft_wrap=True)
+    raise typer.Exit(int(smallest.share is not None and not exit_zero))
 
 
 @contextmanager
@@ -241,74 +253,3 @@ def _watched(as_json: bool) -> Iterator[StudyBoard]:
     board = StudyBoard(as_json=as_json)
     with stoppable(RESUME), board:
         yield board
-
-
-def _plain(value: Mapping[str, float | None]) -> str:
-    return UNDEFINED if value["mean"] is None else f"{value['mean']:.2f}"
-
-
-def _rows(found: Ablation) -> Table:
-    table = number_table(
-        "attack",
-        ["gain", "change", "L1", "kept", "points"],
-        group="",
-        title=escape(found.title),
-        caption="Gain: of Jaccard over the attack as given, paired by target and seed; change: beyond the seed drift; "
-        "kept: the label; points: the change of accuracy; 95 % intervals. "
-        "Rows of `report` are of the case's own split, targets and seeds, all others of a draw that served to choose.",
-    )
-    phase = ""
-    for row in found.rows:
-        if phase and row.phase != phase:
-            table.add_row()
-        label_kept = row.cell["label_kept"]
-        table.add_row(
-            "" if row.phase == phase else row.phase,
-            name_cell(row.name),
-            estimate_cell(facts_of(row.gain)),
-            estimate_cell(row.cell["shift"]),
-            " → ".join(_plain(row.cell[name]) for name in ("l1_clean", "l1_attack")),
-            "" if label_kept is None else f"{label_kept:.0%}",
-            points(row.cell["accuracy_change"]),
-        )
-        phase = row.phase
-    return table
-
-
-def _reached(rows: tuple[Reached, ...]) -> Table:
-    table = number_table(
-        "attack",
-        ["gain", "change", "of way", "L1 (unbounded WM)", "kept", "points"],
-        title="How far it reaches",
-        caption="Gain: of Jaccard over IMF as published, paired by target and seed; change: beyond the seed drift; of way: of the way from clean to the "
-        "ceiling, which bends the model itself; L1: clean → poisoned, in brackets the unbounded WM's; kept: the label; points: the change of accuracy; "
-        "95 % intervals.",
-    )
-    for row in rows:
-        label_kept, way = row.cell["label_kept"], row.share["mean"]
-        table.add_row(
-            name_cell(row.name),
-            estimate_cell(facts_of(row.gain)),
-            estimate_cell(row.cell["shift"]),
-            UNDEFINED if way is None else f"{way:.0%}",
-            f"{_plain(row.cell['l1_clean'])} → {_plain(row.cell['l1_attack'])} ({_plain({'mean': row.watermark_l1})})",
-            "" if label_kept is None else f"{label_kept:.0%}",
-            points(row.cell["accuracy_change"]),
-        )
-    return table
-
-
-def _doses(summary: Mapping[str, Any]) -> Table:
-    table = number_table(
-        "poisoned", ["verdict", "change", "label kept", "accuracy, points"], title=escape(summary["title"])
-    )
-    for cell in summary["cells"]:
-        label_kept = "" if cell["label_kept"] is None else f"{cell['label_kept']:.0%}"
-        table.add_row(
-            name_cell(cell["title"]),
-            cell["verdict"],
-            estimate_cell(cell["shift"]),
-            label_kept,
-            points(cell["accuracy_change"]),
-        )
-    return table

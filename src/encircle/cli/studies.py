@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -15,19 +14,20 @@ from rich.table import Table
 
 from ..core import InputError
 from ..jobs.task import Executor, Tally
-from ..report.formats import p_value
+from ..report.text_table import cells_table
 from ..storage import check_length, write_text
+from ..study.dry_run import outlook_of_rest, outlook_of_study
 from ..study.folder import Conclusion, begin, noted_device, reopen
 from ..study.grid import expand, refuse_equal_runs
-from ..study.plan import KINDS, SHARED, plan
-from ..study.probe import forecast
+from ..study.plan import KINDS
 from ..study.run import conclude_now, executor_of, go_on, standing
 from ..study.study_file import StudyFile, embedded_studies, read_study_file
 from .board import clock
 from .interrupts import STOPPED
 from .options import Address, Cpus, Device, DryRun, Gpus, Json, Kind, Minutes, SameDevice, Zero
+from .outlooks import say_timing, show_study
 from .study_board import StudyBoard
-from .tables import estimate_cell, name_cell, number_table, show
+from .tables import show
 from .terminal import answers, app, messages, read_file
 
 study_app = typer.Typer(
@@ -72,7 +72,7 @@ def run(
     root = folder or Path("studies") / Path(name).stem
     check_length(root)
     if dry_run:
-        say_what_would_be_done(file, name, cpus, device)
+        show_study(outlook_of_study(file, name, cpus=cpus, device=device, say=say_timing), as_json=as_json)
         return
     begin(file, root)
     _go_on(root, executor_of(executor, address, cpus), minutes, device, gpus, as_json=as_json, exit_zero=exit_zero)
@@ -81,6 +81,7 @@ def run(
 @study_app.command()
 def resume(
     root: _Folder,
+    dry_run: DryRun = False,
     executor: Kind = "local",
     address: Address = None,
     cpus: Cpus = None,
@@ -91,20 +92,17 @@ def resume(
     exit_zero: Zero = False,
 ) -> None:
     """Go on with a study that was stopped, by whatever; what is recorded is not done again."""
-    _go_on(
-        root,
-        executor_of(executor, address, cpus),
-        minutes,
-        device or noted_device(root),
-        gpus,
-        as_json=as_json,
-        exit_zero=exit_zero,
-    )
+    chosen, here = executor_of(executor, address, cpus), device or noted_device(root)
+    if dry_run:
+        _show_rest(root, cpus, here, again=False, as_json=as_json)
+        return
+    _go_on(root, chosen, minutes, here, gpus, as_json=as_json, exit_zero=exit_zero)
 
 
 @study_app.command()
 def retry(
     root: _Folder,
+    dry_run: DryRun = False,
     executor: Kind = "local",
     address: Address = None,
     cpus: Cpus = None,
@@ -115,8 +113,11 @@ def retry(
     exit_zero: Zero = False,
 ) -> None:
     """Go on with a study and try its failed tasks again."""
-    chosen = executor_of(executor, address, cpus)
-    _go_on(root, chosen, minutes, device or noted_device(root), gpus, as_json=as_json, exit_zero=exit_zero, again=True)
+    chosen, here = executor_of(executor, address, cpus), device or noted_device(root)
+    if dry_run:
+        _show_rest(root, cpus, here, again=True, as_json=as_json)
+        return
+    _go_on(root, chosen, minutes, here, gpus, as_json=as_json, exit_zero=exit_zero, again=True)
 
 
 @study_app.command()
@@ -162,30 +163,9 @@ def _read(name: str, overrides: list[str], *, outside: bool) -> StudyFile:
     )
 
 
-def say_what_would_be_done(file: StudyFile, origin: str, cpus: int | None, device: str) -> None:
-    """Print the tasks of a study and what they would take."""
-    study = expand(file, origin)
-    todo = plan(study, Path(), device=device)
-    answers.print(
-        f"{study.title}: {len(study.runs)} runs in {len(study.cells)} cells, {len(todo.tasks)} tasks", markup=False
-    )
-    counts = sorted({planned.poison for planned in todo.runs})
-    span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    answers.print(f"{span} poison samples a target", markup=False)
-    for note in todo.notes:
-        answers.print(note, markup=False, soft_wrap=True)
-    table = Table("", "tasks", "without sharing", "one after another")
-    workers = cpus or len(os.sched_getaffinity(0))
-    expected = forecast(todo, Path(), workers, lambda what: messages.print(what, style="dim", markup=False))
-    for kind, words in KINDS.items():
-        count = sum(task.kind == kind for task in todo.tasks)
-        if count:
-            asked = str(todo.wanted[kind]) if kind in SHARED or todo.wanted[kind] > count else ""
-            table.add_row(words, str(count), asked, f"about {clock(expected.seconds.get(kind, 0.0))}")
-    answers.print(table)
-    answers.print(
-        f"about {clock(expected.total)} with {workers} worker{'s' if workers > 1 else ''}, from a short probe"
-    )
+def _show_rest(root: Path, cpus: int | None, device: str, *, again: bool, as_json: bool) -> None:
+    rest = outlook_of_rest(root, cpus=cpus, device=device, again=again, say=say_timing)
+    show_study(rest, as_json=as_json)
 
 
 def _go_on(
@@ -239,7 +219,7 @@ def _answer(conclusion: Conclusion, *, as_json: bool, exit_zero: bool) -> None:
         cells = [{name: cell[name] for name in ("title", "verdict", "sentence")} for cell in summary["cells"]]
         answers.json_line({"event": "concluded", **facts, "cells": cells})
     else:
-        show(_cells(summary))
+        show(cells_table(summary))
         answers.print(f"{conclusion.verdict}: {conclusion.sentence}", markup=False, soft_wrap=True)
         for cell in summary["cells"]:
             for missing in cell["missing"]:
@@ -250,25 +230,6 @@ def _answer(conclusion: Conclusion, *, as_json: bool, exit_zero: bool) -> None:
     verdicts = {cell["verdict"] for cell in summary["cells"]}
     code = 3 if "ERROR" in verdicts else int("FAIL" in verdicts and not exit_zero)
     raise typer.Exit(code)
-
-
-def _cells(summary: Mapping[str, Any]) -> Table:
-    table = number_table(
-        "cell",
-        ["verdict", "change", "p", "label kept"],
-        title=escape(summary["title"]),
-        caption="Change of Jaccard towards the desired map beyond the seed drift, with 95 % intervals; p is corrected for all cells.",
-    )
-    for cell in summary["cells"]:
-        label_kept = "" if cell["label_kept"] is None else f"{cell['label_kept']:.0%}"
-        table.add_row(
-            name_cell(cell["title"]),
-            cell["verdict"],
-            estimate_cell(cell["shift"]),
-            p_value(cell["p_adjusted"]),
-            label_kept,
-        )
-    return table
 
 
 def _counts(title: str, tally: Tally) -> Table:

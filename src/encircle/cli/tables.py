@@ -2,48 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
+from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from ..core import printable
-from ..report.formats import plain_estimate
+from ..report.text_table import TextTable
 from .terminal import answers
 
 WIDE = 110
 """Columns from which an estimate stands on one line with its interval."""
 
-_LEAST = 12
+_LEAST = 10
 """Columns that names have at least."""
 
 _ENDLESS = 1000
 
 
-def number_table(name: str, numbers: Iterable[str], *, group: str | None = None, **settings: Any) -> Table:
-    """A table without lines, for `show`.
-
-    Args:
-        name: heading of the column that wraps.
-        numbers: headings of columns that never do.
-        group: heading of a column before the names; None has none.
-        settings: as of `rich.table.Table`.
-    """
-    wide = answers.width >= WIDE
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0) if wide else (0, 1, 0, 0), **settings)
-    table.title_justify = table.caption_justify = "left"
-    if group is not None:
-        table.add_column(Text(group), no_wrap=True)
-    table.add_column(Text(name), overflow="fold", min_width=_LEAST)
-    for heading in numbers:
-        table.add_column(Text(heading if wide else heading.replace(" ", "\n")), no_wrap=True)
-    return table
-
-
-def show(table: Table) -> None:
+def show(content: TextTable) -> None:
     """Print a table whole: where the stream is too narrow even for its numbers, its lines are longer."""
+    table = _laid_out(content)
     options = answers.options.update(max_width=_ENDLESS)
     for column in table.columns:
         if column.no_wrap:
@@ -55,12 +34,25 @@ def show(table: Table) -> None:
     answers.print(table, crop=False)
 
 
-def estimate_cell(value: Mapping[str, Any], form: str = "+.2f") -> Text:
-    """An estimate; on a narrow stream its interval stands below it."""
-    text = plain_estimate(value, form)
-    return Text(text if answers.width >= WIDE else text.replace(" [", "\n["))
-
-
-def name_cell(text: str) -> Text:
-    """A name that a case, a study or data gave."""
-    return Text(printable(text))
+def _laid_out(content: TextTable) -> Table:
+    """A table without lines; on a narrow stream an interval stands below its estimate, and headings on several lines."""
+    wide = answers.width >= WIDE
+    table = Table(
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0) if wide else (0, 1, 0, 0),
+        title=escape(content.title) or None,
+        caption=escape(content.caption) or None,
+    )
+    table.title_justify = table.caption_justify = "left"
+    if content.groups:
+        table.add_column(Text(""), no_wrap=True)
+    table.add_column(Text(content.name), overflow="fold", min_width=_LEAST)
+    for heading in content.numbers:
+        table.add_column(Text(heading if wide else heading.replace(" ", "\n")), no_wrap=True)
+    for index, row in enumerate(content.rows):
+        name, *numbers = row or ("",)
+        group = [Text(content.groups[index])] if content.groups else []
+        cells = [Text(number if wide else number.replace(" [", "\n[")) for number in numbers]
+        table.add_row(*group, Text(printable(name)), *cells)
+    return table

@@ -20,6 +20,7 @@ from ..scoring import Interval
 from ..scoring.thresholds import WORTHWHILE_EFFECT
 from ..storage import write_json
 from ..study.study_file import StudyFile
+from ..study.time_limit import TimeLimit
 from .side_by_side import Settings, SideBySide, kept_of, variants_study
 
 Phase = Literal["choice", "together", "report"]
@@ -135,6 +136,7 @@ def ablate(
     listener: Listener | None = None,
     device: str = "cpu",
     gpus: float = 0.0,
+    minutes: float | None = None,
 ) -> Ablation:
     """Try the choices of a case's attack, one at a time and together, and report the best on other targets and seeds.
 
@@ -152,13 +154,15 @@ def ablate(
         listener: told what happens.
         device: where models are trained.
         gpus: share of an accelerator that training and crafting need.
+        minutes: begin nothing new after so many.
 
     Raises:
         InputError: there is nothing to choose (`choices_of`).
+        OutOfTimeError: the minutes are over.
         EncircleError: a run did not finish.
     """
     given, tried = dict(case["attack"]), choices_of(case, factors)
-    work = _Phases(case, root, SideBySide(executor, listener, device, gpus))
+    work = _Phases(case, root, SideBySide(executor, listener, device, gpus, TimeLimit(minutes)))
     rows = work.run("choice", tried)
     helped = {row.name: row for row in rows if row.name != GIVEN and _helps(row.gain) and not row.cell["label_lost"]}
     best = _best(rows)

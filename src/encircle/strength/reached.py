@@ -17,6 +17,7 @@ from ..jobs.task import Executor
 from ..scoring import Interval
 from ..storage import write_json
 from ..study.study_file import StudyFile
+from ..study.time_limit import TimeLimit
 from .ablation import MADE_FOR, as_published, varied
 from .side_by_side import VARIANT, Settings, SideBySide, kept_of, variants_study
 
@@ -108,6 +109,7 @@ def reach(
     listener: Listener | None = None,
     device: str = "cpu",
     gpus: float = 0.0,
+    minutes: float | None = None,
 ) -> tuple[Reached, ...]:
     """Set the selected attack beside IMF as published and IMF with the case's other settings on the paper's bases, all as one study, with the ceiling.
 
@@ -122,15 +124,17 @@ def reach(
         listener: told what happens.
         device: where models are trained.
         gpus: share of an accelerator that training and crafting need.
+        minutes: begin nothing new after so many.
 
     Raises:
         InputError: there is no such study (`reach_study`).
+        OutOfTimeError: the minutes are over.
         EncircleError: a run did not finish.
     """
     study = reach_study(case, selection, supposed)
     variants = cast(dict[str, Settings], study.grid[VARIANT])
     title = str(case.get("title", "Audit"))
-    found = SideBySide(executor, listener, device, gpus)(study, root)
+    found = SideBySide(executor, listener, device, gpus, TimeLimit(minutes))(study, root)
     rows = []
     for name, one in found.items():
         arms = {arm["arm"]: arm for arm in one.verdict["arms"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -19,6 +19,7 @@ from ..storage import read_arrays, read_json
 from ..study.folder import begin
 from ..study.run import go_on
 from ..study.study_file import StudyFile
+from ..study.time_limit import TimeLimit
 
 Settings = dict[str, Any]
 """Keys of a case, or of its attack."""
@@ -76,42 +77,52 @@ class SideBySide:
         listener: told what happens.
         device: where models are trained.
         gpus: share of an accelerator that training and crafting need.
+        limit: until when; no limit by default.
     """
 
     executor: Callable[[], Executor]
     listener: Listener | None = None
     device: str = "cpu"
     gpus: float = 0.0
+    limit: TimeLimit = field(default_factory=lambda: TimeLimit(None))
 
-    def __call__(self, study: StudyFile, place: Path) -> dict[str, Finished]:
+    def __call__(self, study: StudyFile, root: Path) -> dict[str, Finished]:
         """Run what is left of a study of variants, and read what was found.
 
         Args:
             study: of variants (`variants_study`).
-            place: its folder.
+            root: its folder.
 
         Raises:
             InputError: a variant cannot be audited.
+            OutOfTimeError: the time is over.
             EncircleError: a run did not finish.
         """
-        begin(study, place)
+        begin(study, root)
         conclusion = go_on(
-            place, self.executor(), listener=self.listener, device=self.device, gpus=self.gpus, again=True
+            root,
+            self.executor(),
+            listener=self.listener,
+            minutes=self.limit.remaining,
+            device=self.device,
+            gpus=self.gpus,
+            again=True,
         )
-        found = {}
+        variants = {}
         for cell in conclusion.summary["cells"]:
             if cell["verdict"] == "ERROR":
+                self.limit.check(conclusion.summary)
                 why = cell["missing"][0]["why"] if cell["missing"] else "it did not finish."
                 raise EncircleError(f"the run {cell['title']!r} is needed: {why}")
-            folder = place / "runs" / cell["runs"][0]["folder"]
+            folder = root / "runs" / cell["runs"][0]["folder"]
             verdict = read_json(folder / "verdict.json")
             scores = pl.read_parquet((folder / "scores.parquet").read_bytes())
-            mine = scores.filter(pl.col("arm") == cell["attack"]).select("target", "seed", "jaccard")
+            attacked = scores.filter(pl.col("arm") == cell["attack"]).select("target", "seed", "jaccard")
             maps, _ = read_arrays(folder / "maps.safetensors")
             goals = {name: values for name, values in maps.items() if name.endswith(("/goal", "/mask"))}
             device = str(read_json(folder / "environment.json")["device"])
-            found[cell["title"]] = Finished(cell, verdict, mine, device, goals)
-        return {name: found[name] for name in study.grid[VARIANT]}
+            variants[cell["title"]] = Finished(cell, verdict, attacked, device, goals)
+        return {name: variants[name] for name in study.grid[VARIANT]}
 
 
 def gained(mine: pl.DataFrame, theirs: pl.DataFrame) -> Interval:

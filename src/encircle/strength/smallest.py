@@ -16,6 +16,7 @@ from ..storage import write_json
 from ..study.folder import Conclusion, begin
 from ..study.run import go_on
 from ..study.study_file import StudyFile
+from ..study.time_limit import TimeLimit
 from ..threat import Budget
 from .side_by_side import KEPT
 
@@ -79,6 +80,7 @@ def smallest_budget(
     listener: Listener | None = None,
     device: str = "cpu",
     gpus: float = 0.0,
+    minutes: float | None = None,
 ) -> Smallest:
     """Search for the smallest share of poison that bends a case's explanation (verdict FAIL), by halving a ladder of shares.
 
@@ -94,24 +96,35 @@ def smallest_budget(
         listener: told what happens.
         device: where models are trained.
         gpus: share of an accelerator that training and crafting need.
+        minutes: begin nothing new after so many.
 
     Raises:
         InputError: there is no such study (`shares_study`).
+        OutOfTimeError: the minutes are over.
         EncircleError: a run that the search needs did not finish.
     """
     study = shares_study(case, shares)
     steps, content = [float(share) for share in study.grid[FRACTION]], Case.model_validate(study.case)
     begin(study, root)
+    limit = TimeLimit(minutes)
     last: dict[str, Conclusion] = {}
     tried: set[int] = set()
 
     def enough(step: int) -> bool:
         tried.add(step)
         last["one"] = go_on(
-            root, executor(), listener=listener, device=device, gpus=gpus, again=True, only=sorted(tried)
+            root,
+            executor(),
+            listener=listener,
+            minutes=limit.remaining,
+            device=device,
+            gpus=gpus,
+            again=True,
+            only=sorted(tried),
         )
         [cell] = [cell for cell in last["one"].summary["cells"] if cell["at"] == [step]]
         if cell["verdict"] == "ERROR":
+            limit.check(last["one"].summary)
             why = cell["missing"][0]["why"] if cell["missing"] else "it did not finish."
             raise EncircleError(f"the search needs a run of {100 * steps[step]:g} % poison: {why}")
         # Poison that costs the prediction bends too much, not too little: less of it may do.

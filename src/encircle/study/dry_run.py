@@ -1,0 +1,187 @@
+"""What a study, what is left of one, or an audit would do, and how long that would take: nothing is trained for good, and nothing written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+from ..audit import Audit, Case
+from ..audit.goal_context import rehearse
+from ..audit.run import check_threads
+from ..jobs.store import DATABASE
+from .folder import reopen
+from .grid import Study, expand
+from .plan import KINDS, SHARED, Plan, plan
+from .probe import forecast
+from .run import standing
+from .study_file import StudyFile
+
+Say = Callable[[str], None]
+"""Told what is being timed."""
+
+
+@final
+@dataclass(frozen=True)
+class KindOfWork:
+    """The tasks of one kind.
+
+    Attributes:
+        words: which.
+        tasks: how many are to be done.
+        unshared: how many they would be if every run did its own; None where none is shared.
+        seconds: of all of them, one after another.
+    """
+
+    words: str
+    tasks: int
+    unshared: int | None
+    seconds: float
+
+
+@final
+@dataclass(frozen=True)
+class StudyOutlook:
+    """What a study would do.
+
+    Attributes:
+        title: of the study.
+        runs: how many audits.
+        cells: how many combinations of what the study varies.
+        tasks: that are to be done.
+        poison: the fewest and the most poison samples of a target.
+        notes: what was left out or changed while data were read.
+        work: by kind of task.
+        workers: how many tasks are done at once.
+        seconds: until all is done.
+    """
+
+    title: str
+    runs: int
+    cells: int
+    tasks: int
+    poison: tuple[int, int]
+    notes: tuple[str, ...]
+    work: tuple[KindOfWork, ...]
+    workers: int
+    seconds: float
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+
+@final
+@dataclass(frozen=True)
+class AuditOutlook:
+    """What an audit would do.
+
+    Attributes:
+        title: of the case.
+        work: pieces by kind.
+        notes: the poison's size, and what was left out or changed while data and weights were read.
+        seconds: on one processor.
+    """
+
+    title: str
+    work: dict[str, int]
+    notes: tuple[str, ...]
+    seconds: float
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+
+def outlook_of_study(file: StudyFile, origin: str, *, cpus: int | None, device: str, say: Say) -> StudyOutlook:
+    """What a study would do that is not begun yet.
+
+    Args:
+        file: the study.
+        origin: where it comes from, for errors.
+        cpus: how many tasks are done at once; None for as many as this process may use processors.
+        device: where models are trained.
+        say: told what is being timed.
+
+    Raises:
+        InputError: a case cannot be audited.
+    """
+    study = expand(file, origin)
+    return _outlook(study, plan(study, Path(), device=device), Path(), {}, cpus, say)
+
+
+def outlook_of_rest(root: Path, *, cpus: int | None, device: str, again: bool, say: Say) -> StudyOutlook:
+    """What is left of a study, by its folder.
+
+    Args:
+        root: the folder.
+        cpus: as for `outlook_of_study`.
+        device: where models are trained.
+        again: whether failed tasks would be tried again.
+        say: told what is being timed.
+
+    Raises:
+        InputError: the folder holds no study, or a case cannot be audited.
+    """
+    study = reopen(root)
+    todo = plan(study, root, device=device)
+    ended = {"done"} if again else {"done", "failed", "blocked"}
+    counts = standing(root)[0].counts if (root / DATABASE).is_file() else {}
+    finished = {kind: sum(states.get(state, 0) for state in ended) for kind, states in counts.items()}
+    return _outlook(study, todo, root, finished, cpus, say)
+
+
+def _outlook(
+    study: Study, todo: Plan, root: Path, finished: Mapping[str, int], cpus: int | None, say: Say
+) -> StudyOutlook:
+    workers = cpus or len(os.sched_getaffinity(0))
+    planned = {kind: sum(task.kind == kind for task in todo.tasks) for kind in KINDS}
+    remaining = {kind: max(count - finished.get(kind, 0), 0) for kind, count in planned.items()}
+    expected = forecast(todo, root, workers, say).seconds if any(remaining.values()) else {}
+    work = tuple(
+        KindOfWork(
+            words,
+            remaining[kind],
+            todo.wanted[kind] if kind in SHARED or todo.wanted[kind] > planned[kind] else None,
+            expected.get(kind, 0.0) * remaining[kind] / planned[kind],
+        )
+        for kind, words in KINDS.items()
+        if remaining[kind]
+    )
+    poison = [run.poison for run in todo.runs]
+    return StudyOutlook(
+        title=study.title,
+        runs=len(study.runs),
+        cells=len(study.cells),
+        tasks=sum(remaining.values()),
+        poison=(min(poison), max(poison)),
+        notes=todo.notes,
+        work=work,
+        workers=workers,
+        seconds=sum(kind.seconds for kind in work) / workers,
+    )
+
+
+def outlook_of_case(case: Case, device: str, say: Say) -> AuditOutlook:
+    """What an audit would do.
+
+    Args:
+        case: the audit.
+        device: where models are trained.
+        say: told what is being timed.
+
+    Raises:
+        InputError: the case cannot be audited.
+    """
+    audit = Audit.from_case(case, device)
+    check_threads(case.threads)
+    rehearse(audit)
+    notes = [audit.poison_in_words(), *audit.data.notes]
+    if audit.surplus:
+        stages = ", ".join(sorted({name.partition(".")[0] for name in audit.surplus}))
+        notes.append(f"the checkpoint's {stages} have no place in the network and are left out")
+    study = expand(StudyFile(title=case.title, case=case.model_dump(mode="json")), case.title)
+    expected = forecast(plan(study, Path(), device=device), Path(), 1, say)
+    return AuditOutlook(case.title, dict(audit.plan()), tuple(notes), expected.total)
