@@ -303,9 +303,9 @@ def test_the_committed_study_follows_from_the_committed_scores(tmp_path: Path) -
                 cell["attack"]: cell["attack_title"],
             },
             victims=cell["victims"],
-            held_out=kept_held_out(study.runs[0].case),
+            accuracy_rows=kept_held_out(study.runs[0].case),
             threshold=0.1,
-            label_kept=0.9,
+            label_threshold=0.9,
             minimum_targets=5,
         )
         write_json(tmp_path / "runs" / one["folder"] / "verdict.json", summary)

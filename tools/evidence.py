@@ -168,9 +168,9 @@ def selection() -> str:
             attack=verdict["attack"],
             titles={arm["arm"]: arm["title"] for arm in verdict["arms"]},
             victims=verdict["victims"],
-            held_out=verdict["held_out"],
+            accuracy_rows=verdict["held_out"],
             threshold=verdict["threshold"],
-            label_kept=case["judging"]["label_kept"],
+            label_threshold=case["judging"]["label_kept"],
             minimum_targets=case["judging"]["minimum_targets"],
         )
         change = next(arm["jaccard_change"] for arm in again["arms"] if arm["arm"] == verdict["attack"])

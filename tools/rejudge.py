@@ -28,11 +28,10 @@ def judged_anew(verdict: Mapping[str, Any], scores: pl.DataFrame) -> dict[str, A
         attack=verdict["attack"],
         titles={arm["arm"]: arm["title"] for arm in verdict["arms"]},
         victims=verdict["victims"],
-        held_out=verdict["held_out"],
+        accuracy_rows=verdict["held_out"],
         threshold=verdict["threshold"],
-        label_kept=verdict.get(
-            "label_kept_threshold", LABEL_KEPT
-        ),  # verdicts from before they were kept are of the defaults
+        # Verdicts from before these were kept are of the defaults.
+        label_threshold=verdict.get("label_kept_threshold", LABEL_KEPT),
         minimum_targets=verdict.get("minimum_targets", MINIMUM_TARGETS),
     )
 

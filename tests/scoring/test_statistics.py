@@ -15,14 +15,14 @@ from scipy.stats import t as student
 
 from encircle.core import InputError
 from encircle.scoring import (
+    EffectError,
     Interval,
-    ShiftError,
+    effect_error,
     fraction_of_ceiling,
     hierarchical_bootstrap,
-    paired_shift,
+    paired_effect,
     seed_null,
-    shift_error,
-    smallest_detectable_shift,
+    smallest_detectable_effect,
 )
 from encircle.scoring.statistics import _bootstrap
 
@@ -144,14 +144,14 @@ def test_zero_variance() -> None:
     result = hierarchical_bootstrap([np.full(3, 0.1)] * 6)
     assert (result.mean, result.low, result.high) == pytest.approx((0.1, 0.1, 0.1))
     same = [np.full(3, 0.1)] * 6
-    assert paired_shift(same, same, [np.full(7, 0.1)] * 6) == Interval(0.0, 0.0, 0.0)
-    assert smallest_detectable_shift(same, same, same) == 0.0
+    assert paired_effect(same, same, [np.full(7, 0.1)] * 6) == Interval(0.0, 0.0, 0.0)
+    assert smallest_detectable_effect(same, same, same) == 0.0
 
 
 def test_scores_that_do_not_differ_are_no_shift_despite_rounding() -> None:
     arm = [np.full(3, v) for v in (0.1, 0.2, 0.3, 0.7, 1 / 3)]
     null = [np.full(7, v) for v in (0.1, 0.2, 0.3, 0.7, 1 / 3)]
-    result = paired_shift(arm, arm, null)
+    result = paired_effect(arm, arm, null)
     assert result == Interval(0.0, 0.0, 0.0)
     assert not result.excludes_zero
 
@@ -189,7 +189,7 @@ def test_false_claims_of_a_harmless_arm_are_rare() -> None:
         target = np.random.default_rng(repetition).normal(size=(8, 1))
         victims = target + np.random.default_rng(10_000 + repetition).normal(0, 0.5, (8, 9))
         arm, clean, null = (list(victims[:, i : i + 3]) for i in (0, 3, 6))
-        claims += paired_shift(arm, clean, null, resamples=500, seed=repetition).excludes_zero
+        claims += paired_effect(arm, clean, null, resamples=500, seed=repetition).excludes_zero
     assert claims / 200 <= 0.06
 
 
@@ -200,18 +200,18 @@ def test_power_at_the_smallest_detectable_shift() -> None:
         rng = np.random.default_rng(repetition)
         effects = rng.normal(0, 1.0, (10, 1))
         arm, clean, null = (effects * scale + rng.normal(0, 0.1, (10, 3)) for scale in (1.0, 0.0, 0.0))
-        size = smallest_detectable_shift(list(arm), list(clean), list(null), resamples=500, seed=repetition)
+        size = smallest_detectable_effect(list(arm), list(clean), list(null), resamples=500, seed=repetition)
         assert size is not None
-        claims += paired_shift(list(arm + size), list(clean), list(null), resamples=500, seed=repetition).excludes_zero
+        claims += paired_effect(list(arm + size), list(clean), list(null), resamples=500, seed=repetition).excludes_zero
     assert 0.7 <= claims / 200 <= 0.95
 
 
 def test_smallest_detectable_shift_formula() -> None:
     arm, clean, null = draw(0, 400, 3), draw(1, 400, 3), draw(2, 400, 3)
     analytic = (norm.ppf(0.975) + norm.ppf(0.8)) * _shift_error(arm, null)
-    size = smallest_detectable_shift(arm, clean, null)
+    size = smallest_detectable_effect(arm, clean, null)
     assert size == pytest.approx(analytic, rel=0.06)
-    few = smallest_detectable_shift(arm[:5], clean[:5], null[:5], resamples=20_000)
+    few = smallest_detectable_effect(arm[:5], clean[:5], null[:5], resamples=20_000)
     quantiles = student.ppf(0.975, 4) + student.ppf(0.8, 4)
     assert few == pytest.approx(quantiles * math.sqrt(5 / 4) * _shift_error(arm[:5], null[:5]), rel=0.03)
 
@@ -229,7 +229,7 @@ def test_shift_is_effect_minus_null() -> None:
     arm, clean, null = draw(0, 6, 3, within=0.2), draw(1, 6, 3), draw(2, 6, 4)
     effect = np.mean([a - c for a, c in zip(arm, clean, strict=True)])
     drift = np.mean([np.subtract.outer(n, c).mean() for n, c in zip(null, clean, strict=True)])
-    assert paired_shift(arm, clean, null).mean == pytest.approx(effect - drift)
+    assert paired_effect(arm, clean, null).mean == pytest.approx(effect - drift)
     assert seed_null(clean, null).mean == pytest.approx(drift)
 
 
@@ -239,13 +239,13 @@ def test_a_shift_no_larger_than_the_seed_drift_is_not_claimed() -> None:
     arm = [c + 0.05 for c in clean]
     effect = hierarchical_bootstrap([a - c for a, c in zip(arm, clean, strict=True)])
     assert effect.excludes_zero
-    assert not paired_shift(arm, clean, null).excludes_zero
+    assert not paired_effect(arm, clean, null).excludes_zero
 
 
 def test_a_large_shift_is_claimed_in_its_direction() -> None:
     clean, null = draw(0, 8, 3, within=0.1), draw(1, 8, 3, within=0.1)
-    up = paired_shift([c + 1.0 for c in clean], clean, null)
-    down = paired_shift([c - 1.0 for c in clean], clean, null)
+    up = paired_effect([c + 1.0 for c in clean], clean, null)
+    down = paired_effect([c - 1.0 for c in clean], clean, null)
     assert up.excludes_zero
     assert up.low is not None
     assert up.low > 0
@@ -259,7 +259,7 @@ def test_what_all_targets_share_cancels() -> None:
     arm, clean, null = draw(0, 6, 3), draw(1, 6, 3), draw(2, 6, 3)
     offsets = np.arange(6) * 16.0
     moved = [[v + o for v, o in zip(group, offsets, strict=True)] for group in (arm, clean, null)]
-    before, after = paired_shift(arm, clean, null), paired_shift(*moved)
+    before, after = paired_effect(arm, clean, null), paired_effect(*moved)
     assert (after.mean, after.low, after.high) == pytest.approx((before.mean, before.low, before.high))
 
 
@@ -271,7 +271,7 @@ def test_a_share_of_the_way_is_the_ratio_of_the_shifts() -> None:
     ceiling = [scores + 0.8 for scores in draw(3, 8, 3, within=0.02)]
     arm = [scores + 0.2 for scores in draw(4, 8, 3, within=0.02)]
     share = fraction_of_ceiling(arm, clean, null, ceiling)
-    expected = paired_shift(arm, clean, null).mean / paired_shift(ceiling, clean, null).mean
+    expected = paired_effect(arm, clean, null).mean / paired_effect(ceiling, clean, null).mean
     assert share.mean == pytest.approx(expected)
     assert share.low is not None
     assert share.high is not None
@@ -313,31 +313,31 @@ def test_undefined_pairs_are_dropped() -> None:
     arm = [[1.0, 2.0, nan], [1.0, 1.0, 1.0], [5.0], [7.0]]
     clean = [[0.0, nan, 0.0], [0.0, 0.0, 0.0], [nan], [0.0]]
     null = [[0.5, nan], [0.5], [0.5], [nan]]
-    assert paired_shift(arm, clean, null).mean == pytest.approx(((1.0 - 0.5) + (1.0 - 0.5)) / 2)
+    assert paired_effect(arm, clean, null).mean == pytest.approx(((1.0 - 0.5) + (1.0 - 0.5)) / 2)
 
 
 @pytest.mark.parametrize("values", [[], [[]], [[math.nan], [math.nan, math.nan]]])
 def test_nothing_left_is_undefined(values: Any) -> None:
     for result in (
         hierarchical_bootstrap(values),
-        paired_shift(values, values, values),
+        paired_effect(values, values, values),
         seed_null(values, values),
     ):
         assert math.isnan(result.mean)
         assert result.low is None
         assert result.high is None
         assert not result.excludes_zero
-    assert smallest_detectable_shift(values, values, values) is None
+    assert smallest_detectable_effect(values, values, values) is None
 
 
 @pytest.mark.parametrize("targets", [1, 2, 4, 5])
 def test_too_few_targets_claim_nothing(targets: int) -> None:
     arm, clean, null = draw(0, targets, 3), draw(1, targets, 3), draw(2, targets, 3)
-    for result in (hierarchical_bootstrap(arm), paired_shift(arm, clean, null), seed_null(clean, null)):
+    for result in (hierarchical_bootstrap(arm), paired_effect(arm, clean, null), seed_null(clean, null)):
         assert math.isfinite(result.mean)
         assert (result.low is None) is (result.high is None) is (targets < 5)
         assert targets >= 5 or not result.excludes_zero
-    assert (smallest_detectable_shift(arm, clean, null) is None) is (targets < 2)
+    assert (smallest_detectable_effect(arm, clean, null) is None) is (targets < 2)
     assert hierarchical_bootstrap(arm, minimum_targets=1).low is None or targets > 1
 
 
@@ -352,11 +352,11 @@ def test_a_dropped_target_counts_against_the_minimum() -> None:
 def test_groups_that_do_not_match_are_refused() -> None:
     values = draw(0, 5, 3)
     with pytest.raises(InputError, match="5, 4 and 5 targets"):
-        paired_shift(values, values[:4], values)
+        paired_effect(values, values[:4], values)
     with pytest.raises(InputError, match="targets"):
         seed_null(values, values[:4])
     with pytest.raises(InputError, match="target 0 has 3 seeds with the arm but 2 without it"):
-        paired_shift(values, [v[:2] for v in values], values)
+        paired_effect(values, [v[:2] for v in values], values)
 
 
 def test_values_that_are_no_scores_are_refused() -> None:
@@ -373,8 +373,8 @@ def test_values_that_are_no_scores_are_refused() -> None:
         lambda v: hierarchical_bootstrap(v, level=95),
         lambda v: hierarchical_bootstrap(v[:1], level=0.0),
         lambda v: hierarchical_bootstrap(v, resamples=0),
-        lambda v: smallest_detectable_shift(v, v, v, power=1.0),
-        lambda v: smallest_detectable_shift(v, v, v, level=0.0),
+        lambda v: smallest_detectable_effect(v, v, v, power=1.0),
+        lambda v: smallest_detectable_effect(v, v, v, level=0.0),
     ],
 )
 def test_settings_out_of_range_are_refused(call: Callable[[Targets], object]) -> None:
@@ -389,14 +389,14 @@ def test_shared_seeds_reach_every_function() -> None:
     for nested, shared in (
         (hierarchical_bootstrap(clean), hierarchical_bootstrap(clean, shared_seeds=True)),
         (seed_null(clean, null), seed_null(clean, null, shared_seeds=True)),
-        (paired_shift(clean, clean, null), paired_shift(clean, clean, null, shared_seeds=True)),
+        (paired_effect(clean, clean, null), paired_effect(clean, clean, null, shared_seeds=True)),
     ):
         assert nested.low is not None
         assert nested.high is not None
         assert shared.low is not None
         assert shared.high is not None
         assert shared.high - shared.low > 1.8 * (nested.high - nested.low)
-    small, large = (smallest_detectable_shift(clean, clean, null, shared_seeds=flag) for flag in (False, True))
+    small, large = (smallest_detectable_effect(clean, clean, null, shared_seeds=flag) for flag in (False, True))
     assert small is not None
     assert large is not None
     assert large > 1.8 * small
@@ -407,7 +407,7 @@ def test_the_p_value_of_one_seed_a_target_is_near_that_of_the_t_test() -> None:
     rng = np.random.default_rng(0)
     arm = [[value] * 3 for value in rng.normal(0.1, 0.2, size=40)]
     zero = [[0.0] * 3] * 40
-    error = shift_error(arm, zero, zero, resamples=20_000)
+    error = effect_error(arm, zero, zero, resamples=20_000)
     assert error is not None
     means = [target[0] for target in arm]
     assert error.p_value(float(np.mean(means))) == pytest.approx(ttest_1samp(means, 0.0).pvalue, rel=0.1)
@@ -420,15 +420,15 @@ def test_p_values_of_no_effect_are_uniform_enough() -> None:
         rng = np.random.default_rng(number)
         target = rng.normal(size=(10, 1))
         arm, clean, null = (list(target + rng.normal(size=(10, 3))) for _ in range(3))
-        error = shift_error(arm, clean, null, resamples=300)
+        error = effect_error(arm, clean, null, resamples=300)
         assert error is not None
-        below += error.p_value(paired_shift(arm, clean, null, resamples=1).mean) < 0.05
+        below += error.p_value(paired_effect(arm, clean, null, resamples=1).mean) < 0.05
     assert 0.005 < below / 300 < 0.09
 
 
 def test_scores_without_spread_have_a_p_value_of_zero_or_one() -> None:
-    error = ShiftError(0.0, 5)
+    error = EffectError(0.0, 5)
     assert error.p_value(0.0) == 1.0
     assert error.p_value(0.1) == 0.0
     assert error.detectable() == 0.0
-    assert shift_error([[1.0]], [[1.0]], [[1.0]]) is None
+    assert effect_error([[1.0]], [[1.0]], [[1.0]]) is None

@@ -42,7 +42,7 @@ def test_they_are_read_without_torch() -> None:
 
 
 def test_what_a_case_leaves_out_is_as_they_say() -> None:
-    assert Judging() == Judging(thresholds.BENT_SHIFT, thresholds.LABEL_KEPT, thresholds.MINIMUM_TARGETS)
+    assert Judging() == Judging(thresholds.BENT_EFFECT, thresholds.LABEL_KEPT, thresholds.MINIMUM_TARGETS)
 
 
 def test_the_words_of_a_report_name_the_same_numbers() -> None:

@@ -35,7 +35,7 @@ def scores(
 
 
 def verdict(frame: pl.DataFrame, **settings: Any) -> dict[str, Any]:
-    defaults = {"victims": 3, "held_out": 600, "threshold": 0.1, "label_kept": 0.9, "minimum_targets": 5}
+    defaults = {"victims": 3, "accuracy_rows": 600, "threshold": 0.1, "label_threshold": 0.9, "minimum_targets": 5}
     return judge(frame, attack="imf", titles=TITLES, **{**defaults, **settings})
 
 
@@ -102,10 +102,17 @@ def test_a_target_without_a_score_in_one_arm_alone_is_told(arm: str) -> None:
 
 
 def test_an_interval_that_holds_the_threshold_is_not_a_pass() -> None:
-    seen = {"smallest": 0.09, "kept": 1.0, "threshold": 0.1, "label_kept": 0.9, "attack": "IMF", "targets": 12}
-    seen |= {"undefined": 0, "minimum_targets": 5, "victims": 3}
-    assert decide(Evidence(shift=Interval(0.02, -0.05, 0.09), **seen)).verdict == "PASS"  # type: ignore[arg-type]
-    told = decide(Evidence(shift=Interval(0.05, -0.01, 0.12), **seen))  # type: ignore[arg-type]
+    settings = {
+        "detectable": 0.09,
+        "label_fraction": 1.0,
+        "threshold": 0.1,
+        "label_threshold": 0.9,
+        "attack": "IMF",
+        "targets": 12,
+    }
+    settings |= {"undefined": 0, "minimum_targets": 5, "victims": 3}
+    assert decide(Evidence(effect=Interval(0.02, -0.05, 0.09), **settings)).verdict == "PASS"  # type: ignore[arg-type]
+    told = decide(Evidence(effect=Interval(0.05, -0.01, 0.12), **settings))  # type: ignore[arg-type]
     assert (told.verdict, told.reason) == ("WARN", "open")
     assert "does not rule out one of 0.10" in told.sentence
 
@@ -137,7 +144,7 @@ def test_the_smallest_detectable_shift_decides_between_pass_and_warn() -> None:
 
 def test_few_held_out_rows_cannot_resolve_accuracy() -> None:
     assert verdict(scores(0.0))["accuracy_resolvable"]
-    assert not verdict(scores(0.0), held_out=57)["accuracy_resolvable"]
+    assert not verdict(scores(0.0), accuracy_rows=57)["accuracy_resolvable"]
 
 
 def test_clean_arm_shows_the_drift_between_seeds() -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from encircle.audit.parts import SCORE_COLUMNS
-from encircle.scoring import ShiftError, holm, shift_error
+from encircle.scoring import EffectError, effect_error, holm
 from encircle.scoring.verdicts import judge
 from encircle.storage import write_json, write_parquet
 from encircle.study.folder import _write_tables
@@ -40,7 +40,7 @@ def scores(shift: float, *, spread: float, seed: int, targets: int = 10, victims
 
 
 def keep_verdict(root: Path, number: int, frame: pl.DataFrame) -> None:
-    settings = {"victims": 3, "held_out": 600, "threshold": 0.1, "label_kept": 0.9, "minimum_targets": 5}
+    settings = {"victims": 3, "accuracy_rows": 600, "threshold": 0.1, "label_threshold": 0.9, "minimum_targets": 5}
     summary = judge(frame, attack="imf", titles=TITLES, **settings)  # type: ignore[arg-type]
     write_json(root / "runs" / f"run-{number}" / "verdict.json", summary)
 
@@ -96,7 +96,7 @@ def test_p_values_are_corrected_by_holm_and_the_detectable_shift_is_that_of_the_
             ]
             for arm, null in (("imf", False), ("clean", False), ("clean", True))
         }
-        error = shift_error(*by_target.values(), shared_seeds=True)
+        error = effect_error(*by_target.values(), shared_seeds=True)
         assert error is not None
         assert cell["smallest_detectable_shift"] == pytest.approx(error.detectable(level=1 - 0.05 / 2))
         assert cell["smallest_detectable_shift"] > error.detectable()
@@ -119,7 +119,7 @@ def test_false_claims_stay_rare_among_many_nulls(tmp_path: Path) -> None:
         values = []
         for _ in range(10):
             shifts = random.standard_normal(8)
-            error = ShiftError(float(shifts.std(ddof=1) / np.sqrt(8)), 8)
+            error = EffectError(float(shifts.std(ddof=1) / np.sqrt(8)), 8)
             values.append(error.p_value(float(shifts.mean())))
         claims += min(value for value in holm(values) if value is not None) <= 0.05
     assert claims <= 20

@@ -14,7 +14,7 @@ from ..data import DataSource, Digits
 from ..explain import Cam, Explainer
 from ..goals import Goal, Region
 from ..models import Architecture, SmallResNetModel
-from ..scoring.thresholds import BENT_SHIFT, LABEL_KEPT, MINIMUM_TARGETS
+from ..scoring.thresholds import BENT_EFFECT, LABEL_KEPT, MINIMUM_TARGETS
 from ..threat import Budget
 from ..training import CodePath, Recipe
 from .kinds import OfKind, PartOf
@@ -31,7 +31,7 @@ class Judging:
         minimum_targets: with fewer targets, or a single victim, no interval is claimed and the run is a demonstration.
     """
 
-    threshold: float = Field(default=BENT_SHIFT, gt=0, le=1)
+    threshold: float = Field(default=BENT_EFFECT, gt=0, le=1)
     label_kept: float = Field(default=LABEL_KEPT, gt=0, le=1)
     minimum_targets: int = Field(default=MINIMUM_TARGETS, ge=2)
 

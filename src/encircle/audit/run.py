@@ -179,9 +179,9 @@ def finish_run(
         attack=audit.attack.kind,
         titles=audit.titles,
         victims=audit.victims,
-        held_out=len(data.validation) + len(data.test) - 1,
+        accuracy_rows=len(data.validation) + len(data.test) - 1,
         threshold=audit.judging.threshold,
-        label_kept=audit.judging.label_kept,
+        label_threshold=audit.judging.label_kept,
         minimum_targets=audit.judging.minimum_targets,
     )
     write_json(

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from ..report.formats import decimal, plain_estimate
-from ..scoring.thresholds import ROOM_FACTOR, SHORTEST_CEILING_SHIFT
+from ..scoring.thresholds import ROOM_FACTOR, SHORTEST_CEILING_EFFECT
 from .beside import accuracy_by_class, note
 from .kdd21 import CEILING, LIMITS, Part
 from .results import CellResult, claims, read_cells
@@ -109,7 +109,7 @@ def why(most: float, ours: float, stayed: tuple[int, int] | None) -> str:
             f"With {_of(stayed)} models no attempt kept the label and all but a point of accuracy and came nearer, so that this ceiling says little about "
             "what the network could show."
         )
-    if most >= max(SHORTEST_CEILING_SHIFT, ROOM_FACTOR * ours):
+    if most >= max(SHORTEST_CEILING_EFFECT, ROOM_FACTOR * ours):
         return "The network leaves room that so much poison does not use."
     return "Bent directly it hardly goes further with label and accuracy kept."
 
@@ -118,7 +118,7 @@ def _share(attacked: CellResult, bent: CellResult, way: float | None) -> str:
     if attacked.targets != bent.targets:
         return "other targets"
     mine = attacked.attack["jaccard_change"]["mean"]
-    return "undefined" if mine is None or way is None or way < SHORTEST_CEILING_SHIFT else f"{mine / way:.0%}"
+    return "undefined" if mine is None or way is None or way < SHORTEST_CEILING_EFFECT else f"{mine / way:.0%}"
 
 
 def _accuracy(cells: Mapping[str, CellResult]) -> str:

@@ -1,17 +1,17 @@
-r"""What counts as evidence: the hierarchical bootstrap over targets and seeds, and the paired shift of an attack.
+r"""What counts as evidence: the hierarchical bootstrap over targets and seeds, and the effect of an attack beyond the seed null.
 
-**The shift.** For target t and seed s (docs: what counts as evidence)
+**The effect.** For target t and seed s (docs: what counts as evidence)
 
-    effect(t, s)   = score(arm, t, s) - score(clean, t, s)
-    null(t, s, s') = score(clean, t, s') - score(clean, t, s)
+    change(t, s)   = score(arm, t, s) - score(clean, t, s)
+    null(t, s, s') = score(clean, t, s') - score(clean, t, s)        the *seed null*: what another training seed does
 
-and the shift is effect minus null. Both contain the *same* clean victim s, which therefore cancels:
+and the effect is change minus null. Both contain the *same* clean victim s, which therefore cancels:
 
-    effect(t, s) - null(t, s, s') = score(arm, t, s) - score(clean, t, s')
+    change(t, s) - null(t, s, s') = score(arm, t, s) - score(clean, t, s')
 
-so the shift compares a poisoned victim with a clean victim of a *fresh* seed, on the same target. The draws of s and
+so the effect compares a poisoned victim with a clean victim of a *fresh* seed, on the same target. The draws of s and
 of s' are independent and each contributes its variance: a map that wanders from seed to seed needs a larger effect to
-be claimed, even where one seed moves arm and clean together and the paired effect alone would look sharp. (Drawing the
+be claimed, even where one seed moves arm and clean together and the change alone would look sharp. (Drawing the
 s inside the null anew would break the cancellation and count the variance of the clean victim s twice, for nothing.)
 
 **The bootstrap.** One resample draws as many targets as there are, with replacement, and within each drawn target as
@@ -48,7 +48,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from ..core import InputError
-from .thresholds import LEVEL, MINIMUM_TARGETS, POWER, RESAMPLES, SHORTEST_CEILING_SHIFT
+from .thresholds import LEVEL, MINIMUM_TARGETS, POWER, RESAMPLES, SHORTEST_CEILING_EFFECT
 
 Array = NDArray[np.float64]
 PerTarget = Sequence[ArrayLike]
@@ -71,7 +71,7 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether a shift may be claimed: there is an interval and zero lies outside it."""
+        """Whether an effect may be claimed: there is an interval and zero lies outside it."""
         return self.low is not None and self.high is not None and (self.low > 0.0 or self.high < 0.0)
 
 
@@ -109,7 +109,7 @@ def hierarchical_bootstrap(
     return _bootstrap(kept, resamples, seed, shared_seeds).interval(level, minimum_targets)
 
 
-def paired_shift(
+def paired_effect(
     arm: PerTarget,
     clean: PerTarget,
     null: PerTarget,
@@ -120,21 +120,21 @@ def paired_shift(
     minimum_targets: int = MINIMUM_TARGETS,
     shared_seeds: bool = False,
 ) -> Interval:
-    """How far an arm moved a score beyond what a new seed does: effect minus null (see the head of this file).
+    """How far an arm moved a score beyond the seed null: change minus null (see the head of this file).
 
     Args:
         arm: per target, score(arm, t, s) `(S_t,)`.
         clean: per target, score(clean, t, s) of the same seeds in the same order, `(S_t,)`. It cancels from the value
-            and decides only which pairs exist: a seed that is NaN in either has no effect and is dropped.
+            and decides only which pairs exist: a seed that is NaN in either has no change and is dropped.
         null: per target, score(clean, t, s') of fresh seeds `(S'_t,)`: scores, not differences; NaN is dropped.
         resamples: number of bootstrap resamples.
         level: coverage of the interval, in (0, 1).
         seed: seed of the resampling; the same seed gives the same interval.
-        minimum_targets: with fewer targets that have both an effect and a null, no interval is claimed.
+        minimum_targets: with fewer targets that have both a change and a null, no interval is claimed.
         shared_seeds: whether the same victims (or victims of the same seeds) serve every target.
 
     Returns:
-        The interval of the shift, in the unit of the scores. A shift is claimed when it excludes zero.
+        The interval of the effect, in the unit of the scores. An effect is claimed when it excludes zero.
 
     Raises:
         InputError: the three do not match, hold infinite values, or a setting is out of range.
@@ -152,7 +152,7 @@ def seed_null(
     minimum_targets: int = MINIMUM_TARGETS,
     shared_seeds: bool = False,
 ) -> Interval:
-    """The null itself: score(clean, t, s') - score(clean, t, s), zero on average if nothing is amiss.
+    """The seed null itself: score(clean, t, s') - score(clean, t, s), zero on average if nothing is amiss.
 
     Args:
         clean: per target, score(clean, t, s) `(S_t,)`; NaN is dropped.
@@ -164,7 +164,7 @@ def seed_null(
         shared_seeds: whether the same victims serve every target.
 
     Returns:
-        The interval of the drift, in the unit of the scores.
+        The interval of the null, in the unit of the scores.
 
     Raises:
         InputError: the two do not match, hold infinite values, or a setting is out of range.
@@ -184,21 +184,21 @@ def fraction_of_ceiling(
     minimum_targets: int = MINIMUM_TARGETS,
     shared_seeds: bool = False,
 ) -> Interval:
-    """The arm's shift as a share of the ceiling's: 0 is where clean victims are, 1 where the ceiling is.
+    """The arm's effect as a fraction of the ceiling's: 0 is where clean victims are, 1 where the ceiling is.
 
-    The ratio of two `paired_shift`s over the targets in which both are defined, resampled together. Undefined (NaN, no
-    interval) where the ceiling's shift is shorter than `SHORTEST_CEILING_SHIFT`: a share of next to nothing says nothing.
+    The ratio of two `paired_effect`s over the targets in which both are defined, resampled together. Undefined (NaN, no
+    interval) where the ceiling's effect is smaller than `SHORTEST_CEILING_EFFECT`: a fraction of next to nothing says nothing.
 
     Args:
-        arm: as for `paired_shift`.
-        clean: as for `paired_shift`.
-        null: as for `paired_shift`.
+        arm: as for `paired_effect`.
+        clean: as for `paired_effect`.
+        null: as for `paired_effect`.
         ceiling: like `arm`, of the models that were bent directly.
         resamples: number of bootstrap resamples.
         level: coverage of the interval, in (0, 1).
         seed: seed of the resampling; the same seed gives the same interval.
         minimum_targets: with fewer targets no interval is claimed.
-        shared_seeds: as for `paired_shift`.
+        shared_seeds: as for `paired_effect`.
 
     Raises:
         InputError: the four do not match, hold infinite values, or a setting is out of range.
@@ -207,44 +207,44 @@ def fraction_of_ceiling(
     both = [(near, far) for near, far in pairs if all(group.size for group in (*near, *far))]
     # The same seed draws the same targets, and the same seeds of the null, for both.
     near, far = (_bootstrap([one[place] for one in both], resamples, seed, shared_seeds) for place in (0, 1))
-    if not both or far.estimate < SHORTEST_CEILING_SHIFT:
+    if not both or far.estimate < SHORTEST_CEILING_EFFECT:
         return Interval(float("nan"))
-    shares = near.replicates / far.replicates.clip(min=SHORTEST_CEILING_SHIFT)
+    shares = near.replicates / far.replicates.clip(min=SHORTEST_CEILING_EFFECT)
     return _Bootstrap(near.estimate / far.estimate, shares, near.targets).interval(level, minimum_targets)
 
 
 @dataclass(frozen=True, slots=True)
-class ShiftError:
-    """How uncertain a shift is, whatever its size.
+class EffectError:
+    """How uncertain an effect is, whatever its size.
 
     Attributes:
-        standard_error: bootstrap standard error of `paired_shift`, times `√(T/(T-1))`; in the unit of the scores.
-        targets: T, those that have both an effect and a null.
+        standard_error: bootstrap standard error of `paired_effect`, times `√(T/(T-1))`; in the unit of the scores.
+        targets: T, those that have both a change and a null.
     """
 
     standard_error: float
     targets: int
 
-    def p_value(self, shift: float) -> float:
-        """Two-sided p-value of no shift: `shift / standard_error` against Student's t with T-1 degrees of freedom.
+    def p_value(self, effect: float) -> float:
+        """Two-sided p-value of no effect: `effect / standard_error` against Student's t with T-1 degrees of freedom.
 
         Counting resamples cannot give a p-value below one over their number, which a correction for many comparisons
         needs; this supposes about normal errors instead, like `detectable`. Scores without any spread give 0, or 1 if
         they did not move.
         """
         if self.standard_error == 0:
-            return float(shift == 0)
-        return float(2 * student.sf(abs(shift) / self.standard_error, self.targets - 1))
+            return float(effect == 0)
+        return float(2 * student.sf(abs(effect) / self.standard_error, self.targets - 1))
 
     def detectable(self, *, level: float = LEVEL, power: float = POWER) -> float:
-        """The shift that would have been claimed at this level with this power, at least 0."""
+        """The effect that would have been claimed at this level with this power, at least 0."""
         _check_share("level", level)
         _check_share("power", power)
         quantiles = student.ppf((1 + level) / 2, self.targets - 1) + student.ppf(power, self.targets - 1)
         return max(0.0, float(quantiles * self.standard_error))
 
 
-def shift_error(
+def effect_error(
     arm: PerTarget,
     clean: PerTarget,
     null: PerTarget,
@@ -252,16 +252,16 @@ def shift_error(
     resamples: int = RESAMPLES,
     seed: int = 0,
     shared_seeds: bool = False,
-) -> ShiftError | None:
-    """The uncertainty of `paired_shift`, from the same resamples; None with fewer than 2 targets.
+) -> EffectError | None:
+    """The uncertainty of `paired_effect`, from the same resamples; None with fewer than 2 targets.
 
     Args:
-        arm: as for `paired_shift`.
-        clean: as for `paired_shift`.
-        null: as for `paired_shift`.
+        arm: as for `paired_effect`.
+        clean: as for `paired_effect`.
+        null: as for `paired_effect`.
         resamples: number of bootstrap resamples.
         seed: seed of the resampling; the same seed gives the same number.
-        shared_seeds: as for `paired_shift`.
+        shared_seeds: as for `paired_effect`.
 
     Raises:
         InputError: the three do not match, hold infinite values, or a setting is out of range.
@@ -269,16 +269,16 @@ def shift_error(
     result = _bootstrap(_paired(arm, clean, null), resamples, seed, shared_seeds)
     if result.targets < 2:
         return None
-    return ShiftError(float(result.small_sample * result.replicates.std()), result.targets)
+    return EffectError(float(result.small_sample * result.replicates.std()), result.targets)
 
 
 def defined_targets(arm: PerTarget, clean: PerTarget, null: PerTarget) -> int:
-    """How many targets a shift rests on: those with a defined pair of arm and clean, and a defined score of the null.
+    """How many targets an effect rests on: those with a defined pair of arm and clean, and a defined score of the null.
 
     Args:
-        arm: as for `paired_shift`.
-        clean: as for `paired_shift`.
-        null: as for `paired_shift`.
+        arm: as for `paired_effect`.
+        clean: as for `paired_effect`.
+        null: as for `paired_effect`.
 
     Raises:
         InputError: the arrays do not fit together.
@@ -286,7 +286,7 @@ def defined_targets(arm: PerTarget, clean: PerTarget, null: PerTarget) -> int:
     return sum(all(group.size for group in groups) for groups in _paired(arm, clean, null))
 
 
-def smallest_detectable_shift(
+def smallest_detectable_effect(
     arm: PerTarget,
     clean: PerTarget,
     null: PerTarget,
@@ -297,33 +297,33 @@ def smallest_detectable_shift(
     seed: int = 0,
     shared_seeds: bool = False,
 ) -> float | None:
-    """The shift that `paired_shift` would have claimed with the given power, had it been there.
+    """The effect that `paired_effect` would have claimed with the given power, had it been there.
 
-    `(q((1 + level) / 2) + q(power)) · √(T/(T-1)) · SE` with SE the bootstrap standard error of `paired_shift` and q the
+    `(q((1 + level) / 2) + q(power)) · √(T/(T-1)) · SE` with SE the bootstrap standard error of `paired_effect` and q the
     quantiles of Student's distribution with T-1 degrees of freedom. For many targets this is the textbook
     `(z_0.975 + z_0.8) · SE`; for few it grows with the interval that has to exclude zero. It supposes about normal
-    errors and a shift that leaves their spread as it is. To judge a design before any attack, pass the clean scores as
+    errors and an effect that leaves their spread as it is. To judge a design before any attack, pass the clean scores as
     the arm.
 
     Args:
-        arm: as for `paired_shift`.
-        clean: as for `paired_shift`.
-        null: as for `paired_shift`.
+        arm: as for `paired_effect`.
+        clean: as for `paired_effect`.
+        null: as for `paired_effect`.
         resamples: number of bootstrap resamples.
         level: coverage of the interval that has to exclude zero, in (0, 1).
         power: probability with which it does, in (0, 1).
         seed: seed of the resampling; the same seed gives the same number.
-        shared_seeds: as for `paired_shift`.
+        shared_seeds: as for `paired_effect`.
 
     Returns:
-        The size of the shift, at least 0, in the unit of the scores; None with fewer than 2 targets.
+        The size of the effect, at least 0, in the unit of the scores; None with fewer than 2 targets.
 
     Raises:
         InputError: the three do not match, hold infinite values, or a setting is out of range.
     """
     _check_share("level", level)
     _check_share("power", power)
-    error = shift_error(arm, clean, null, resamples=resamples, seed=seed, shared_seeds=shared_seeds)
+    error = effect_error(arm, clean, null, resamples=resamples, seed=seed, shared_seeds=shared_seeds)
     return None if error is None else error.detectable(level=level, power=power)
 
 
@@ -391,7 +391,7 @@ def _paired(arm: PerTarget, clean: PerTarget, null: PerTarget) -> list[tuple[Arr
     """Per target the arm's scores whose pair is defined, and the null's.
 
     Both are given relative to one score of the null: scores that do not differ then give exactly zero, not a rounding
-    error that an interval of no width would call a shift.
+    error that an interval of no width would call an effect.
     """
     if not len(arm) == len(clean) == len(null):
         raise InputError(

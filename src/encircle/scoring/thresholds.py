@@ -19,7 +19,7 @@ LEVEL = 0.95
 """Coverage of every interval. An effect is claimed where its interval excludes zero."""
 
 POWER = 0.8
-"""Probability with which the smallest detectable shift would have been claimed; the usual one in the design of trials."""
+"""Probability with which the smallest detectable effect would have been claimed; the usual one in the design of trials."""
 
 MINIMUM_TARGETS = 5
 """With fewer targets no interval is claimed: the bootstrap's intervals of fewer are much too narrow."""
@@ -32,7 +32,7 @@ FALSE_CLAIMS = 0.05
 
 # -- when an explanation counts as bent --------------------------------------------------------------------------------
 
-BENT_SHIFT = 0.1
+BENT_EFFECT = 0.1
 """Effect on the Jaccard score, beyond the seed null, from which an explanation counts as bent: FAIL from here on, PASS only where it is ruled out."""
 
 LABEL_KEPT = 0.9
@@ -44,7 +44,7 @@ ACCURACY_LOSS = 0.01
 RESOLVABLE_ROWS = 500
 """An accuracy change of about one point cannot be told from nothing on fewer held-out rows than this."""
 
-SHORTEST_CEILING_SHIFT = 0.1
+SHORTEST_CEILING_EFFECT = 0.1
 """Fractions of a ceiling whose own effect (Jaccard) is smaller than this are undefined: a fraction of next to nothing says nothing."""
 
 # -- what is asked of the selected attack (docs/strength.md) -----------------------------------------------------------

@@ -12,12 +12,12 @@ import polars as pl
 from .statistics import (
     Interval,
     defined_targets,
+    effect_error,
     facts_of,
     fraction_of_ceiling,
     hierarchical_bootstrap,
-    paired_shift,
+    paired_effect,
     seed_null,
-    shift_error,
 )
 from .thresholds import FALSE_CLAIMS, LEVEL, MINIMUM_VICTIMS, RESOLVABLE_ROWS
 
@@ -28,9 +28,9 @@ def judge(
     attack: str,
     titles: dict[str, str],
     victims: int,
-    held_out: int,
+    accuracy_rows: int,
     threshold: float,
-    label_kept: float,
+    label_threshold: float,
     minimum_targets: int,
 ) -> dict[str, Any]:
     """The judged summary of a run, as `verdict.json` holds it (docs/run-folder.md).
@@ -39,15 +39,15 @@ def judge(
         scores: the rows of `scores.parquet`.
         attack: the audited arm.
         titles: the arms in the order of the table, with their names for people; `clean` is the first, and `ceiling`, if there is one, no attack.
-        victims: seeds from here on are clean victims for the null.
-        held_out: rows that accuracy was read on.
-        threshold: change of Jaccard from which an explanation counts as bent.
-        label_kept: share of victims that must keep the target's class.
+        victims: of each arm and target; seeds from here on are clean victims for the seed null.
+        accuracy_rows: held-out rows that accuracy was read on.
+        threshold: effect on the Jaccard score from which an explanation counts as bent.
+        label_threshold: share of victims that must keep the target's class.
         minimum_targets: with fewer no interval is claimed.
     """
     targets = scores["target"].unique(maintain_order=True).to_list()
     # One victim says nothing of what another seed does, and an interval from many targets would look sharp all the same.
-    least = minimum_targets if victims >= MINIMUM_VICTIMS else len(targets) + 1
+    enough_targets = minimum_targets if victims >= MINIMUM_VICTIMS else len(targets) + 1
     null_seeds = pl.col("seed") >= victims
 
     def column(arm: str, name: str, *, null: bool = False) -> list[list[float]]:
@@ -57,45 +57,52 @@ def judge(
             for target in targets
         ]
 
-    def plain(arm: str, name: str, *, null: bool = False) -> Interval:
+    def estimate(arm: str, name: str, *, null: bool = False) -> Interval:
         scored = column(arm, name, null=null)
-        return hierarchical_bootstrap(scored, minimum_targets=least, shared_seeds=True)
+        return hierarchical_bootstrap(scored, minimum_targets=enough_targets, shared_seeds=True)
 
-    def change(arm: str, name: str) -> Interval:
+    def effect_of(arm: str, name: str) -> Interval:
         clean, null = column("clean", name), column("clean", name, null=True)
-        compare: Callable[..., Interval] = seed_null if arm == "clean" else paired_shift
-        pieces = (clean, null) if arm == "clean" else (column(arm, name), clean, null)
-        return compare(*pieces, minimum_targets=least, shared_seeds=True)
+        compare: Callable[..., Interval] = seed_null if arm == "clean" else paired_effect
+        samples = (clean, null) if arm == "clean" else (column(arm, name), clean, null)
+        return compare(*samples, minimum_targets=enough_targets, shared_seeds=True)
 
     arms = [
         {
             "arm": arm,
             "title": title,
-            "jaccard": facts_of(plain(arm, "jaccard")),
-            "l1": facts_of(plain(arm, "l1")),
-            "jaccard_change": facts_of(change(arm, "jaccard")),
-            "l1_change": facts_of(change(arm, "l1")),
-            "label_kept": facts_of(plain(arm, "label_kept")),
-            "accuracy": facts_of(plain(arm, "accuracy")),
-            "accuracy_change": facts_of(_paired_only(column(arm, "accuracy"), column("clean", "accuracy"), least)),
-            "drift": facts_of(plain(arm, "drift", null=arm == "clean")),
+            "jaccard": facts_of(estimate(arm, "jaccard")),
+            "l1": facts_of(estimate(arm, "l1")),
+            "jaccard_change": facts_of(effect_of(arm, "jaccard")),
+            "l1_change": facts_of(effect_of(arm, "l1")),
+            "label_kept": facts_of(estimate(arm, "label_kept")),
+            "accuracy": facts_of(estimate(arm, "accuracy")),
+            "accuracy_change": facts_of(
+                _paired_change(column(arm, "accuracy"), column("clean", "accuracy"), enough_targets)
+            ),
+            "drift": facts_of(estimate(arm, "drift", null=arm == "clean")),
         }
         for arm, title in titles.items()
     ]
-    shift = change(attack, "jaccard")
-    kept = round(plain(attack, "label_kept").mean, 9)  # 81 of 90 are 0.9, whatever the mean of means is rounded to
-    pieces = (column(attack, "jaccard"), column("clean", "jaccard"), column("clean", "jaccard", null=True))
-    error = None if shift.low is None else shift_error(*pieces, shared_seeds=True)
-    smallest = None if error is None else error.detectable()
-    bent = column("ceiling", "jaccard") if "ceiling" in titles else None
-    share = None if bent is None else fraction_of_ceiling(*pieces, bent, minimum_targets=least, shared_seeds=True)
-    undefined = len(targets) - defined_targets(*pieces)
+    effect = effect_of(attack, "jaccard")
+    # 81 of 90 are 0.9, whatever the mean of means is rounded to.
+    label_fraction = round(estimate(attack, "label_kept").mean, 9)
+    samples = (column(attack, "jaccard"), column("clean", "jaccard"), column("clean", "jaccard", null=True))
+    error = None if effect.low is None else effect_error(*samples, shared_seeds=True)
+    detectable = None if error is None else error.detectable()
+    ceiling = column("ceiling", "jaccard") if "ceiling" in titles else None
+    fraction = (
+        None
+        if ceiling is None
+        else fraction_of_ceiling(*samples, ceiling, minimum_targets=enough_targets, shared_seeds=True)
+    )
+    undefined = len(targets) - defined_targets(*samples)
     evidence = Evidence(
-        shift=shift,
-        kept=kept,
-        smallest=smallest,
+        effect=effect,
+        label_fraction=label_fraction,
+        detectable=detectable,
         threshold=threshold,
-        label_kept=label_kept,
+        label_threshold=label_threshold,
         attack=titles[attack],
         targets=len(targets),
         undefined=undefined,
@@ -110,25 +117,28 @@ def judge(
         "demonstration": len(targets) < minimum_targets or victims < MINIMUM_VICTIMS,
         "attack": attack,
         "threshold": threshold,
-        "label_kept_threshold": label_kept,
+        "label_kept_threshold": label_threshold,
         "minimum_targets": minimum_targets,
         "targets": len(targets),
         "undefined": undefined,
         "victims": victims,
-        "label_kept": kept,
-        "share_of_way": None if share is None else facts_of(share),
-        "smallest_detectable_shift": smallest,
+        "label_kept": label_fraction,
+        "share_of_way": None if fraction is None else facts_of(fraction),
+        "smallest_detectable_shift": detectable,
         "standard_error": None if error is None else error.standard_error,
-        "p_value": None if error is None else error.p_value(shift.mean),
+        "p_value": None if error is None else error.p_value(effect.mean),
         "arms": arms,
-        "accuracy_resolvable": held_out >= RESOLVABLE_ROWS,
-        "held_out": held_out,
+        "accuracy_resolvable": accuracy_rows >= RESOLVABLE_ROWS,
+        "held_out": accuracy_rows,
     }
 
 
-def _paired_only(arm: Sequence[Sequence[float]], clean: Sequence[Sequence[float]], minimum_targets: int) -> Interval:
+def _paired_change(arm: Sequence[Sequence[float]], clean: Sequence[Sequence[float]], minimum_targets: int) -> Interval:
     """Change against the clean victim of the same seed, seeds being the same draws for every target."""
-    differences = [[a - c for a, c in zip(mine, theirs, strict=True)] for mine, theirs in zip(arm, clean, strict=True)]
+    differences = [
+        [poisoned - unpoisoned for poisoned, unpoisoned in zip(*scores, strict=True)]
+        for scores in zip(arm, clean, strict=True)
+    ]
     return hierarchical_bootstrap(differences, minimum_targets=minimum_targets, shared_seeds=True)
 
 
@@ -138,11 +148,11 @@ class Evidence:
     """What a verdict is decided from.
 
     Attributes:
-        shift: change of Jaccard beyond the seed drift, with its interval.
-        kept: share of victims that kept the target's class.
-        smallest: the shift that would have been claimed, where one is known.
-        threshold: change from which an explanation counts as bent.
-        label_kept: share of victims that must keep the class.
+        effect: change of Jaccard beyond the seed null, with its interval.
+        label_fraction: share of victims that kept the target's class.
+        detectable: the effect that would have been claimed, where one is known.
+        threshold: effect from which an explanation counts as bent.
+        label_threshold: share of victims that must keep the class.
         attack: its name for people.
         targets: how many.
         undefined: how many of them have no defined score with the attack, with the clean victims, or with those for the null.
@@ -152,11 +162,11 @@ class Evidence:
         adjusted: its p-value after that correction.
     """
 
-    shift: Interval
-    kept: float
-    smallest: float | None
+    effect: Interval
+    label_fraction: float
+    detectable: float | None
     threshold: float
-    label_kept: float
+    label_threshold: float
     attack: str
     targets: int
     undefined: int
@@ -184,21 +194,21 @@ class Decision:
 
 def decide(evidence: Evidence) -> Decision:
     """The first rule that holds."""
-    shift, kept, smallest, targets = evidence.shift, evidence.kept, evidence.smallest, evidence.targets
-    threshold, label_kept, undefined = evidence.threshold, evidence.label_kept, evidence.undefined
-    minimum_targets = evidence.minimum_targets
-    moved = f"{evidence.attack} moved the explanation {shift.mean:+.2f} (Jaccard) towards the attacker's map"
-    span = "" if shift.low is None else f"{100 * LEVEL:g} % interval {shift.low:+.2f} to {shift.high:+.2f}"
-    stayed = f"{kept:.0%} of the victims kept the prediction"
+    effect, detectable, threshold = evidence.effect, evidence.detectable, evidence.threshold
+    targets, minimum_targets, undefined = evidence.targets, evidence.minimum_targets, evidence.undefined
+    label_fraction, label_threshold = evidence.label_fraction, evidence.label_threshold
+    moved = f"{evidence.attack} moved the explanation {effect.mean:+.2f} (Jaccard) towards the attacker's map"
+    span = "" if effect.low is None else f"{100 * LEVEL:g} % interval {effect.low:+.2f} to {effect.high:+.2f}"
+    stayed = f"{label_fraction:.0%} of the victims kept the prediction"
     few = f"{targets} target{'s' if targets > 1 else ''}"
     constant = f"the explanation was constant, and so undefined, for {undefined} of {few}"
-    beyond = shift.low is not None and shift.low > 0
+    beyond = effect.low is not None and effect.low > 0
     among = f" among the study's {evidence.comparisons} comparisons" if evidence.comparisons > 1 else ""
-    seen = "" if not smallest else f"; only one of {smallest:.2f} or more would have been seen{among}"
-    none_found = f"no shift found beyond what another training seed does ({span})"
+    detection = "" if not detectable else f"; only one of {detectable:.2f} or more would have been seen{among}"
+    null_result = f"no shift found beyond what another training seed does ({span})"
     chance = evidence.adjusted is not None and evidence.adjusted > FALSE_CLAIMS
     rules: list[tuple[bool, str, str, str]] = [
-        (not math.isfinite(shift.mean), "WARN", "undefined", f"Inconclusive: {constant}."),
+        (not math.isfinite(effect.mean), "WARN", "undefined", f"Inconclusive: {constant}."),
         (
             targets < minimum_targets,
             "WARN",
@@ -211,7 +221,7 @@ def decide(evidence: Evidence) -> Decision:
             "few",
             f"A demonstration with one victim, which does not tell what another training seed does: {moved}, and {stayed}.",
         ),
-        (shift.low is None, "WARN", "undefined", f"Inconclusive: {constant}, which leaves too few for a claim."),
+        (effect.low is None, "WARN", "undefined", f"Inconclusive: {constant}, which leaves too few for a claim."),
         (
             beyond and chance,
             "WARN",
@@ -219,45 +229,45 @@ def decide(evidence: Evidence) -> Decision:
             f"Inconclusive: {moved} ({span}), but{among} as much may be chance (adjusted p = {evidence.adjusted or 0:.2f}).",
         ),
         (
-            beyond and shift.mean >= threshold and kept >= label_kept,
+            beyond and effect.mean >= threshold and label_fraction >= label_threshold,
             "FAIL",
             "bent",
             f"The explanation can be bent: {moved} beyond what another training seed does ({span}), and {stayed}.",
         ),
         (
-            beyond and kept < label_kept,
+            beyond and label_fraction < label_threshold,
             "WARN",
             "label",
             f"{moved} ({span}), but only {stayed}: the attack is not a silent one.",
         ),
         (beyond, "WARN", "small", f"A small shift: {moved} ({span}), less than the threshold of {threshold:.2f}."),
         (
-            shift.high is not None and shift.high < 0,
+            effect.high is not None and effect.high < 0,
             "WARN",
             "away",
-            f"{evidence.attack} moved the explanation {shift.mean:+.2f} (Jaccard), away from the attacker's map ({span}): "
+            f"{evidence.attack} moved the explanation {effect.mean:+.2f} (Jaccard), away from the attacker's map ({span}): "
             "it was not steered, but it is not stable either.",
         ),
-        (undefined > 0, "WARN", "some", f"Inconclusive: {none_found}, but {constant}."),
+        (undefined > 0, "WARN", "some", f"Inconclusive: {null_result}, but {constant}."),
         (
-            not smallest,
+            not detectable,
             "WARN",
             "same",
-            f"Inconclusive: {none_found}, but every score was the same, which says nothing of what would be seen.",
+            f"Inconclusive: {null_result}, but every score was the same, which says nothing of what would be seen.",
         ),
         (
-            smallest is not None and smallest <= threshold and shift.high is not None and shift.high < threshold,
+            detectable is not None and detectable <= threshold and effect.high is not None and effect.high < threshold,
             "PASS",
             "none",
-            f"{none_found[0].upper()}{none_found[1:]}; one of {smallest or 0:.2f} would have been seen{among}.",
+            f"{null_result[0].upper()}{null_result[1:]}; one of {detectable or 0:.2f} would have been seen{among}.",
         ),
         (
-            smallest is not None and smallest <= threshold,
+            detectable is not None and detectable <= threshold,
             "WARN",
             "open",
-            f"Inconclusive: {none_found}, which does not rule out one of {threshold:.2f}. More targets would tell.",
+            f"Inconclusive: {null_result}, which does not rule out one of {threshold:.2f}. More targets would tell.",
         ),
-        (True, "WARN", "weak", f"Inconclusive: {none_found}{seen}. More targets would tell."),
+        (True, "WARN", "weak", f"Inconclusive: {null_result}{detection}. More targets would tell."),
     ]
     return next(Decision(verdict, reason, sentence) for holds, verdict, reason, sentence in rules if holds)
 

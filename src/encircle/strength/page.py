@@ -13,7 +13,7 @@ import yaml
 from ..attacks.imf import TO_THE_LETTER
 from ..core import InputError
 from ..report.formats import UNDEFINED, plain_estimate, points
-from ..scoring.thresholds import SHORTEST_CEILING_SHIFT, TRANSFERRED_EFFECT
+from ..scoring.thresholds import SHORTEST_CEILING_EFFECT, TRANSFERRED_EFFECT
 from .ablation import AS_PUBLISHED, FACTORS, GIVEN, JOINT
 from .answer import (
     CONDITIONS,
@@ -109,7 +109,7 @@ def page(results: Path) -> str:
             "- *Selected* has the settings that stand with each case besides.\n"
             "- The *ceiling* bends models themselves. Those that lose the label or more than a point of accuracy do not count; of an attack all victims do. It "
             "is an estimate, which an attack may surpass. A fraction of it is undefined where the ceiling's own effect is smaller than "
-            f"{SHORTEST_CEILING_SHIFT:g}.\n"
+            f"{SHORTEST_CEILING_EFFECT:g}.\n"
             "- The *strongest control* is what may have moved the explanation furthest without an attack, of the same bases and budget; a dash where it was "
             "not kept.\n"
             "- In brackets: what noise on the same bases changes of accuracy, where it was kept. So much is not the crafting's doing.\n"

@@ -12,7 +12,7 @@ from typing import Any, final
 import polars as pl
 
 from ..core import digest
-from ..scoring import Interval, ShiftError, holm
+from ..scoring import EffectError, Interval, holm
 from ..scoring.thresholds import FALSE_CLAIMS
 from ..scoring.verdicts import Evidence, advice, decide, judge
 from ..storage import read_json, write_json
@@ -127,9 +127,9 @@ def _summary(runs: Sequence[Planned], root: Path, missing: Mapping[str, Missing]
         attack=first["attack"],
         titles={arm["arm"]: arm["title"] for arm in first["arms"]},
         victims=first["victims"],
-        held_out=min(verdict["held_out"] for verdict in verdicts),
+        accuracy_rows=min(verdict["held_out"] for verdict in verdicts),
         threshold=first["threshold"],
-        label_kept=first["label_kept_threshold"],
+        label_threshold=first["label_kept_threshold"],
         minimum_targets=first["minimum_targets"],
     )
     write_json(kept, summary)
@@ -150,13 +150,13 @@ def _judged_cell(
     shift = mine["jaccard_change"]
     error = summary["standard_error"]
     defined = summary["targets"] - summary["undefined"]
-    smallest = None if error is None else ShiftError(error, defined).detectable(level=level)
+    smallest = None if error is None else EffectError(error, defined).detectable(level=level)
     evidence = Evidence(
-        shift=Interval(math.nan if shift["mean"] is None else shift["mean"], shift["low"], shift["high"]),
-        kept=math.nan if summary["label_kept"] is None else summary["label_kept"],
-        smallest=smallest,
+        effect=Interval(math.nan if shift["mean"] is None else shift["mean"], shift["low"], shift["high"]),
+        label_fraction=math.nan if summary["label_kept"] is None else summary["label_kept"],
+        detectable=smallest,
         threshold=summary["threshold"],
-        label_kept=summary["label_kept_threshold"],
+        label_threshold=summary["label_kept_threshold"],
         attack=mine["title"],
         targets=summary["targets"],
         undefined=summary["undefined"],
@@ -186,7 +186,7 @@ def _judged_cell(
         "l1_clean": clean["l1"],
         "l1_attack": mine["l1"],
         "label_kept": summary["label_kept"],
-        "label_lost": evidence.kept < evidence.label_kept,
+        "label_lost": evidence.label_fraction < evidence.label_threshold,
         "accuracy_change": mine["accuracy_change"],
         "accuracy_resolvable": summary["accuracy_resolvable"],
         "targets": summary["targets"],
