@@ -30,6 +30,9 @@ _SCORES = (
 _POISONS = ("target", "arm", "count", "share_of_set", "share_of_class", "linf", "l2", "psnr", "bounded")
 _HISTORY = ("target", "iteration", "epoch", "member", "upper", "distance", "label", "lower")
 
+FORMER_COLUMNS = {"turned": "ihvp_cosine", "apart": "feature_distance"}
+"""What columns of `history.parquet` were called in runs of earlier versions, and are called now."""
+
 NUMBER = (int, float)
 MAYBE = (int, float, type(None))
 ESTIMATE = {"mean": MAYBE, "low": MAYBE, "high": MAYBE}
@@ -170,7 +173,7 @@ def load_run(folder: Path) -> SavedRun:
         verdict=verdict,
         scores=_read_table(folder / "scores.parquet", _SCORES),
         poisons=_read_table(folder / "poisons.parquet", _POISONS),
-        history=_read_table(folder / "history.parquet", _HISTORY),
+        history=_read_table(folder / "history.parquet", _HISTORY).rename(lambda name: FORMER_COLUMNS.get(name, name)),
         maps=_read(folder / "maps.safetensors", LazyMaps),
     )
     _check_maps(run)

@@ -74,7 +74,7 @@ def test_the_direction_brings_each_class_where_the_map_should_have_it(
         whole = (pooled(learner.model, objective.target)[0].detach() ** 2).sum()
         apart = (((own - shown) ** 2).sum() + ((others - rest) ** 2).sum()) / whole
         expected -= torch.autograd.grad(apart, leaf)[0] / 2
-        assert note["apart"] == pytest.approx(float(apart.detach()))
+        assert note["feature_distance"] == pytest.approx(float(apart.detach()))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
@@ -94,7 +94,7 @@ def test_poison_comes_nearer_to_what_is_shown_while_it_is_crafted() -> None:
     watch = Watch()
     attack = FeatureEncirclement(models=2, epochs=6, staggered=False, restart=False)
     attack(asked, Budget(count=6, epsilon=0.3), torch.Generator().manual_seed(0), watch)
-    apart = [row["apart"] for row in watch.history]
+    apart = [row["feature_distance"] for row in watch.history]
     assert sum(apart[-6:]) < 0.9 * sum(apart[:6])
 
 
@@ -117,7 +117,7 @@ def test_units_that_are_off_do_not_drown_everything_else() -> None:
         **first_time(),
     )
     assert float(found.abs().max()) < 100
-    assert notes[0]["apart"] < 100
+    assert notes[0]["feature_distance"] < 100
 
 
 def test_a_map_that_lies_over_nothing_is_refused() -> None:

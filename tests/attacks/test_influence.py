@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from encircle.attacks import IMF, Influence, choose_bases, influence
 from encircle.attacks.bases import DAMPING, alignment
 from encircle.attacks.curvature import solved
-from encircle.attacks.members import inner
 from encircle.attacks.objective import Objective
-from encircle.attacks.surrogate import Moment
+from encircle.attacks.parameter_vectors import inner
+from encircle.attacks.surrogate import Iteration
 from encircle.threat import Budget
 from encircle.training import CodePath
 from encircle.training.code_path import gauss_newton, inner_products, mixed_product, trainable
@@ -156,8 +156,8 @@ def test_the_direction_is_that_of_dense_matrices(
             learner.model, frozen_features.detach(), labels, like(parameters, solution), frozen, "reverse"
         )
         expected += share * factors[labels].reshape(-1, *[1] * (share.dim() - 1)) / 2
-        assert note["turned"] == pytest.approx(float(F.cosine_similarity(slope, solution, dim=0)), rel=1e-5)
-        assert note["turned"] < 0.999
+        assert note["ihvp_cosine"] == pytest.approx(float(F.cosine_similarity(slope, solution, dim=0)), rel=1e-5)
+        assert note["ihvp_cosine"] < 0.999
     if frozen:
         expected = torch.autograd.grad(frozen_features, leaf, expected)[0]
     torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
@@ -169,7 +169,7 @@ def test_with_large_damping_it_is_imf(kind: Any) -> None:
     mine, notes, _ = moved(Influence(models=2, damping=1e9), asked, CodePath())
     theirs, _, _ = moved(IMF(models=2, alpha=1.0), asked, CodePath())
     torch.testing.assert_close(mine * 1e9, theirs, rtol=1e-6, atol=1e-8 * float(theirs.abs().max()))
-    assert [note["turned"] for note in notes] == pytest.approx([1.0, 1.0])
+    assert [note["ihvp_cosine"] for note in notes] == pytest.approx([1.0, 1.0])
 
 
 @pytest.mark.parametrize("members", ["loop", "vectorised"])
@@ -279,9 +279,9 @@ def test_a_crafting_tells_how_large_the_set_is_and_keeps_one_memory(
     told: list[tuple[tuple[int, int], int]] = []
     shares = Influence._shares
 
-    def spied(self: Influence, moment: Moment, *rest: Any) -> Any:
-        told.append((moment.sizes, id(moment.memory)))
-        return shares(self, moment, *rest)
+    def spied(self: Influence, iteration: Iteration, *rest: Any) -> Any:
+        told.append((iteration.sizes, id(iteration.memory)))
+        return shares(self, iteration, *rest)
 
     monkeypatch.setattr(Influence, "_shares", spied)
     poison = Influence(models=models, epochs=2, target_share=0.0)(

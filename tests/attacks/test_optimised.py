@@ -9,7 +9,7 @@ import torch
 
 from encircle.attacks import IMF, GradientMatching, OptimisedAttack, Problem, Watch
 from encircle.attacks.objective import Objective
-from encircle.attacks.optimised import JUDGES
+from encircle.attacks.optimised import VALIDATION_SURROGATES
 from encircle.data.poison import Poison
 from encircle.threat import Budget
 from encircle.training import fit
@@ -33,8 +33,10 @@ class TestAttempts:
     ) -> None:
         """Every attempt is judged by hand: victims of the held-out seeds, trained on the poison as it is handed in."""
         judged: list[float] = []
-        whole = OptimisedAttack._left
-        monkeypatch.setattr(OptimisedAttack, "_left", lambda *given: judged.append(whole(*given)) or judged[-1])
+        whole = OptimisedAttack._held_out_loss
+        monkeypatch.setattr(
+            OptimisedAttack, "_held_out_loss", lambda *given: judged.append(whole(*given)) or judged[-1]
+        )
         how = recipe(start="checkpoint", frozen_stages=frozen)
         asked = problem(kind, "cam", how=how)
         attack, budget, watch = (
@@ -48,8 +50,10 @@ class TestAttempts:
         assert {row["attempt"] for row in watch.history} == {judged.index(min(judged))}
         goal = Objective(asked.explainer, asked.target, asked.label, asked.desired, attack.distance, 0.1, 0.1)
         mixed = asked.clean.with_poison(kept.inputs, kept.labels, kept.overwritten)
-        judges = [fit(source(kind, dtype=torch.float32), how, mixed, HELD_OUT, seed) for seed in range(JUDGES)]
-        by_hand = sum(float(goal(judge)[0].detach()) for judge in judges) / JUDGES
+        judges = [
+            fit(source(kind, dtype=torch.float32), how, mixed, HELD_OUT, seed) for seed in range(VALIDATION_SURROGATES)
+        ]
+        by_hand = sum(float(goal(judge)[0].detach()) for judge in judges) / VALIDATION_SURROGATES
         assert min(judged) == pytest.approx(by_hand, rel=1e-3)
 
     def test_one_attempt_is_not_judged_and_is_the_first_of_several(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +61,7 @@ class TestAttempts:
         alone, notes = crafted(IMF(models=2, epochs=1), asked)
         assert "attempt" not in notes[0]
         with monkeypatch.context() as patch:
-            patch.setattr(OptimisedAttack, "_left", lambda *given: 0.5)  # of equals the first is kept
+            patch.setattr(OptimisedAttack, "_held_out_loss", lambda *given: 0.5)  # of equals the first is kept
             first, several = crafted(IMF(models=2, epochs=1, attempts=2), asked)
         assert [row["upper"] for row in several] == [row["upper"] for row in notes]
         assert torch.equal(first.inputs, alone.inputs)

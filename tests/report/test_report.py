@@ -21,6 +21,7 @@ from saved_run import HOSTILE, write_run
 
 from encircle.core import InputError
 from encircle.report import load_run, render, to_html
+from encircle.run_folder import FORMER_COLUMNS
 
 VOID = {"meta", "link", "img", "br", "input"}
 FILES = [
@@ -393,6 +394,16 @@ def test_maps_are_read_when_asked_for(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         run.maps["nothing"]
     assert run.case == yaml.safe_load((run.folder / "case.yaml").read_text())
+
+
+@pytest.mark.parametrize(("former", "name"), FORMER_COLUMNS.items())
+def test_the_history_of_an_earlier_version_has_the_names_of_today(tmp_path: Path, former: str, name: str) -> None:
+    folder = write_run(tmp_path / "run", targets=1)
+    path = folder / "history.parquet"
+    history = pl.read_parquet(path).with_columns(pl.lit(0.5).alias(former))
+    history.write_parquet(path)
+
+    assert load_run(folder).history.equals(history.rename({former: name}))
 
 
 def test_needs_no_torch(tmp_path: Path) -> None:

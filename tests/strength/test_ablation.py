@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from encircle.attacks import IMF, Influence
-from encircle.attacks.imf import TO_THE_LETTER
+from encircle.attacks.imf import PAPER_SETTINGS
 from encircle.audit import Audit, run_audit
 from encircle.audit.identity import settings_of
 from encircle.audit.kinds import KINDS
@@ -71,7 +71,7 @@ def test_another_kind_keeps_what_the_two_share_and_drops_the_rest() -> None:
 
 
 def test_the_letter_of_the_paper_keeps_nothing_of_the_case_but_its_size() -> None:
-    plain = IMF(**TO_THE_LETTER, models=2, epochs=3, target_share=0.2)
+    plain = IMF(**PAPER_SETTINGS, models=2, epochs=3, target_share=0.2)
     ours = {"models": 2, "epochs": 3, "target_share": 0.2}
     extended = {
         "other_share": 0.25,

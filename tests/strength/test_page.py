@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from encircle.attacks.imf import TO_THE_LETTER
+from encircle.attacks.imf import PAPER_SETTINGS
 from encircle.core import InputError
 from encircle.strength.ablation import AS_PUBLISHED, GIVEN, JOINT
 from encircle.strength.answer import conditions_of
@@ -84,7 +84,7 @@ def test_two_cases_of_one_title_have_a_column_each(tmp_path: Path) -> None:
 
 def test_what_a_name_alone_does_not_tell_is_told(tmp_path: Path) -> None:
     given = {"kind": "imf", "models": 4, "momentum": 0.0}
-    letter = TO_THE_LETTER | {"models": 4}
+    letter = PAPER_SETTINGS | {"models": 4}
     rows = [
         row(GIVEN, "choice", attack=given),
         row(JOINT, "together", attack=given | {"kind": "matching", "momentum": 0.9}),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from encircle.training.differentiable import continued
+from encircle.training.differentiable import differentiable_steps
 from encircle.training.learner import Learner, in_training
 from tests.training.problems import recipe, same, samples, source, weights
 
@@ -45,7 +45,7 @@ def test_steps_are_those_of_the_optimiser(kind: Any, way: str, taken: int) -> No
         pytest.skip("a two-layer network has no stages")
     learner, batches = learner_of(kind, WAYS[way], taken)
     before, slow = weights(learner.model), copy.deepcopy(learner)
-    held, found = continued(learner, batches)
+    held, found = differentiable_steps(learner, batches)
     with in_training(slow.model, slow.recipe):
         for inputs, labels in batches:
             slow.advance(inputs, labels)
@@ -65,7 +65,7 @@ def test_steps_are_those_of_the_optimiser(kind: Any, way: str, taken: int) -> No
 @pytest.mark.parametrize("way", ["momentum", "adam"])
 def test_no_steps_are_no_steps(way: str) -> None:
     learner, _ = learner_of("table", WAYS[way], 2)
-    _, found = continued(learner, [])
+    _, found = differentiable_steps(learner, [])
     assert all(
         torch.equal(value, learner.model.get_parameter(name.removeprefix("model."))) for name, value in found.items()
     )
@@ -79,7 +79,7 @@ def test_the_graph_is_that_of_the_steps(way: str, taken: int) -> None:
     ask = torch.linspace(0, 1, 5, dtype=torch.float64)
 
     def outcome(first: torch.Tensor) -> torch.Tensor:
-        held, parameters = continued(learner, [(first, labels), *batches[1:]])
+        held, parameters = differentiable_steps(learner, [(first, labels), *batches[1:]])
         logits: torch.Tensor = functional_call(held, parameters, (lambda model: model(ask[None]),))
         return logits.square().sum()
 

@@ -14,9 +14,9 @@ from ..threat import Budget
 from ..training.frozen import frozen_forward, frozen_samples
 from .base import Bases, Problem, Watch
 from .bases import OtherShare
-from .members import unit_scaled
 from .objective import Objective
 from .optimised import Motion, OptimisedAttack
+from .parameter_vectors import unit_scaled
 from .through_training import LAST_STEPS, slopes_at_the_end
 
 ROLE = "back-gradient"

@@ -21,9 +21,9 @@ from ..training.code_path import gauss_newton, inner_products, trainable
 from ..training.frozen import CHUNK, frozen_samples
 from .base import Bases, Problem
 from .curvature import ratio, solved
-from .members import inner, plus, times, unit_scale
 from .metagradient import exchanged
 from .objective import Objective
+from .parameter_vectors import inner, plus, times, unit_scale
 
 Order = Literal["nearest", "aligned", "influential", "metagradient"]
 """Which samples are taken first."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .members import inner, plus, times
+from .parameter_vectors import inner, plus, times
 
 
 def solved(

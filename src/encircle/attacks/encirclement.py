@@ -16,7 +16,7 @@ from ..core import CONFIGURED, InputError
 from ..models import CamClassifier, split
 from ..training.frozen import frozen_forward
 from .objective import Objective
-from .surrogate import Moment, SurrogateAttack
+from .surrogate import Iteration, SurrogateAttack
 
 MIDDLE = 0.5
 """Of a column's range: what stands for one that the desired map does not show, or shows."""
@@ -92,10 +92,10 @@ class FeatureEncirclement(SurrogateAttack):
             )
 
     def _shares(
-        self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
+        self, iteration: Iteration, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "members p *features"], list[dict[str, float]]]:
-        objective, frozen = moment.objective, moment.ensemble.recipe.shared_stages
-        first = moment.ensemble.learners[0].model
+        objective, frozen = iteration.objective, iteration.ensemble.recipe.shared_stages
+        first = iteration.ensemble.learners[0].model
 
         def of_each(inputs: Tensor) -> Tensor:
             seen = frozen_forward(first, inputs, frozen)
@@ -103,17 +103,21 @@ class FeatureEncirclement(SurrogateAttack):
 
         with torch.no_grad():
             shown, rest = shown_and_rest(objective, of_each)
-            whole = _mean(of_each(objective.target))
-        leaf = moment.frozen_features.repeat(members, *[1] * (moment.frozen_features.dim() - 1)).requires_grad_()
+            target_features = _mean(of_each(objective.target))
+        leaf = iteration.frozen_features.repeat(members, *[1] * (iteration.frozen_features.dim() - 1)).requires_grad_()
         found = features(model, leaf, frozen)
-        found = _mean(found).reshape(members, len(moment.labels), -1)
-        mine = moment.labels == objective.label
-        apart = torch.zeros(members, device=found.device, dtype=found.dtype)
+        found = _mean(found).reshape(members, len(iteration.labels), -1)
+        mine = iteration.labels == objective.label
+        feature_distance = torch.zeros(members, device=found.device, dtype=found.dtype)
         for rows, wanted in ((mine, shown), (~mine, rest)):
             if bool(rows.any()):
-                apart = apart + ((found[:, rows].mean(dim=1) - wanted) ** 2).sum(dim=1) / _length(whole)
-        shares = -torch.autograd.grad(apart.sum(), leaf)[0]
-        return shares.reshape(members, *moment.frozen_features.shape), [{"apart": one} for one in apart.tolist()]
+                feature_distance = feature_distance + ((found[:, rows].mean(dim=1) - wanted) ** 2).sum(dim=1) / _length(
+                    target_features
+                )
+        shares = -torch.autograd.grad(feature_distance.sum(), leaf)[0]
+        return shares.reshape(members, *iteration.frozen_features.shape), [
+            {"feature_distance": one} for one in feature_distance.tolist()
+        ]
 
 
 def features(model: nn.Module, frozen_features: Tensor, frozen: int) -> Tensor:
@@ -132,7 +136,7 @@ def _mean(found: Tensor) -> Tensor:
     return found.mean(dim=(2, 3)) if found.dim() == 4 else found
 
 
-def _length(whole: Tensor) -> Tensor:
+def _length(target_features: Tensor) -> Tensor:
     """‖φ‖² of each model, or 1 for one that sees nothing at all in the target: a dead model has nothing to say."""
-    length = (whole**2).sum(dim=1)
+    length = (target_features**2).sum(dim=1)
     return torch.where(length > 0, length, 1)

@@ -18,11 +18,11 @@ from ..training import Ensemble
 from ..training.code_path import Product, loss_of, mixed_product, trainable
 from ..training.frozen import trainable_forward
 from .base import Problem
-from .surrogate import Moment, SurrogateAttack
+from .surrogate import Iteration, SurrogateAttack
 
 Form = Literal["finite-difference", "exact"]
 
-TO_THE_LETTER: dict[str, Any] = {
+PAPER_SETTINGS: dict[str, Any] = {
     "kind": "imf",
     "distance": "none",
     "hinge": None,
@@ -99,7 +99,7 @@ class IMF(SurrogateAttack):
     """Interpretation Manipulation Framework (Zhang, Gao & Su, KDD 2021, Algorithm 1).
 
     The defaults are our choice of what the paper leaves open, made on targets that are not reported on; the paper's own
-    letter (`TO_THE_LETTER`) is `distance="none", hinge=None, step="raw", gamma=1.0, decay=False, form="finite-difference", lower="plain",
+    letter (`PAPER_SETTINGS`) is `distance="none", hinge=None, step="raw", gamma=1.0, decay=False, form="finite-difference", lower="plain",
     staggered=False, restart=False, poison_batch="batch"`.
 
     Args:
@@ -130,26 +130,26 @@ class IMF(SurrogateAttack):
         return ensemble
 
     def _shares(
-        self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
+        self, iteration: Iteration, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "members p *features"], list[dict[str, float]]]:
-        found = self._in_form(self.form, moment, model, members, attack_gradient)
-        if not moment.compare:
+        found = self._in_form(self.form, iteration, model, members, attack_gradient)
+        if not iteration.compare:
             return found, [{} for _ in range(members)]
         # How far the two forms agree is worth knowing, and cheap once an epoch on a few samples.
         other: Form = "exact" if self.form == "finite-difference" else "finite-difference"
-        few = max(min(COMPARED, len(moment.labels) // 4), 1)
-        some = replace(moment, frozen_features=moment.frozen_features[:few], labels=moment.labels[:few])
+        few = max(min(COMPARED, len(iteration.labels) // 4), 1)
+        some = replace(iteration, frozen_features=iteration.frozen_features[:few], labels=iteration.labels[:few])
         theirs = self._in_form(other, some, model, members, attack_gradient)
         cosines = F.cosine_similarity(found[:, :few].flatten(1), theirs.flatten(1), eps=1e-30)
         return found, [{"form_cosine": cosine} for cosine in cosines.tolist()]
 
     def _in_form(
-        self, form: Form, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
+        self, form: Form, iteration: Iteration, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> Float[Tensor, "members p *features"]:
-        rows, classes = moment.for_each(members)
-        frozen, product = moment.ensemble.recipe.shared_stages, moment.ensemble.path.product
+        rows, classes = iteration.repeated(members)
+        frozen, product = iteration.ensemble.recipe.shared_stages, iteration.ensemble.path.product
         if form == "exact":
             found = exact(model, rows, classes, attack_gradient, self.alpha, frozen, product)
         else:
             found = finite_difference(model, rows, classes, attack_gradient, self.alpha, frozen)
-        return moment.weighed(found, members)
+        return iteration.class_weighted(found, members)

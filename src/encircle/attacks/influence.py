@@ -15,8 +15,8 @@ from ..core import CONFIGURED
 from ..training.code_path import gauss_newton, mixed_product
 from .bases import OtherShare
 from .curvature import ratio, solved
-from .members import inner, times, unit_scale
-from .surrogate import Moment, SurrogateAttack
+from .parameter_vectors import inner, times, unit_scale
+from .surrogate import Iteration, SurrogateAttack
 
 POISONED = 16
 """Poison samples that stand for all of it in an iteration's curvature, evenly spaced: it is a small part of the training set."""
@@ -47,40 +47,42 @@ class Influence(SurrogateAttack):
     about = "Poison that is moved by what it will have done to the explanation at the end of training, crafted like the paper's."
 
     def _shares(
-        self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
+        self, iteration: Iteration, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "members p *features"], list[dict[str, float]]]:
-        frozen, product = moment.ensemble.recipe.shared_stages, moment.ensemble.path.product
+        frozen, product = iteration.ensemble.recipe.shared_stages, iteration.ensemble.path.product
         right, scale = unit_scale(attack_gradient, members)
         found = solved(
-            self._curvature(moment, model, members),
+            self._curvature(iteration, model, members),
             right,
-            self._last(moment, model, members, right),
+            self._last(iteration, model, members, right),
             self.damping,
             self.rounds,
             members,
         )
-        self._remember(moment, model, members, found)
-        rows, classes = moment.for_each(members)
+        self._remember(iteration, model, members, found)
+        rows, classes = iteration.repeated(members)
         moved = mixed_product(model, rows, classes, times(scale, found), frozen, product)
         sizes = inner(found, found, members) * inner(right, right, members)
-        turned = ratio(inner(found, right, members), sizes.sqrt())
-        return moment.weighed(moved, members), [{"turned": one} for one in turned.tolist()]
+        ihvp_cosine = ratio(inner(found, right, members), sizes.sqrt())
+        return iteration.class_weighted(moved, members), [{"ihvp_cosine": one} for one in ihvp_cosine.tolist()]
 
-    def _curvature(self, moment: Moment, model: nn.Module, members: int) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    def _curvature(
+        self, iteration: Iteration, model: nn.Module, members: int
+    ) -> Callable[[Sequence[Tensor]], list[Tensor]]:
         """C of each member, of the mean loss over the training set as far as it is at hand."""
-        recipe, frozen_features = moment.ensemble.recipe, moment.frozen_features
+        recipe, frozen_features = iteration.ensemble.recipe, iteration.frozen_features
         some = torch.arange(
             0, len(frozen_features), -(-len(frozen_features) // POISONED), device=frozen_features.device
         )
-        seen, labels, counts = moment.whole(frozen_features[some], moment.labels[some])
+        seen, labels, counts = iteration.training_sample(frozen_features[some], iteration.labels[some])
         shares, given = counts / len(counts), recipe.weights_of(labels)
         weights = shares if given is None else shares * given.to(shares)
         rows = seen.repeat(members, *[1] * (seen.dim() - 1))
         return gauss_newton(model, rows, weights.repeat(members), recipe.shared_stages)
 
-    def _last(self, moment: Moment, model: nn.Module, members: int, like: Sequence[Tensor]) -> list[Tensor]:
+    def _last(self, iteration: Iteration, model: nn.Module, members: int, like: Sequence[Tensor]) -> list[Tensor]:
         """Where the last iteration ended, and nothing for surrogates that have just begun."""
-        kept = [moment.memory.get(learner) for learner in moment.group(model, members)]
+        kept = [iteration.memory.get(learner) for learner in iteration.group(model, members)]
         parts = [
             [torch.zeros_like(part.reshape(members, -1)[0]) for part in like] if one is None else one for one in kept
         ]
@@ -88,9 +90,9 @@ class Influence(SurrogateAttack):
             torch.stack(rows).reshape(part.shape) for part, rows in zip(like, zip(*parts, strict=True), strict=True)
         ]
 
-    def _remember(self, moment: Moment, model: nn.Module, members: int, found: Sequence[Tensor]) -> None:
-        kept = moment.group(model, members)
-        for learner in [one for one in moment.memory if one not in moment.ensemble.learners]:
-            del moment.memory[learner]
+    def _remember(self, iteration: Iteration, model: nn.Module, members: int, found: Sequence[Tensor]) -> None:
+        kept = iteration.group(model, members)
+        for learner in [one for one in iteration.memory if one not in iteration.ensemble.learners]:
+            del iteration.memory[learner]
         for place, learner in enumerate(kept):
-            moment.memory[learner] = [part.reshape(members, -1)[place] for part in found]
+            iteration.memory[learner] = [part.reshape(members, -1)[place] for part in found]

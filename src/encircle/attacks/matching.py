@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ..core import CONFIGURED
 from ..training.code_path import loss_of, mixed_product, trainable
 from ..training.frozen import trainable_forward
-from .members import inner, plus, times, unit_scale
-from .surrogate import Moment, SurrogateAttack
+from .parameter_vectors import inner, plus, times, unit_scale
+from .surrogate import Iteration, SurrogateAttack
 
 
 def towards(
@@ -51,13 +51,13 @@ class GradientMatching(SurrogateAttack):
     about = "Poison whose pull on the model is turned into the direction that bends the explanation, crafted like the paper's."
 
     def _shares(
-        self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
+        self, iteration: Iteration, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "members p *features"], list[dict[str, float]]]:
-        recipe = moment.ensemble.recipe
-        rows, classes = moment.for_each(members)
+        recipe = iteration.ensemble.recipe
+        rows, classes = iteration.repeated(members)
         frozen, weights = recipe.shared_stages, recipe.weights_of(classes)
         loss = loss_of(trainable_forward(model, rows, frozen), classes, weights)
         pulled = torch.autograd.grad(loss, trainable(model), materialize_grads=True)
         direction, cosines = towards(pulled, attack_gradient, members)
-        found = mixed_product(model, rows, classes, direction, frozen, moment.ensemble.path.product)
-        return moment.weighed(found, members), [{"alignment": one} for one in cosines.tolist()]
+        found = mixed_product(model, rows, classes, direction, frozen, iteration.ensemble.path.product)
+        return iteration.class_weighted(found, members), [{"alignment": one} for one in cosines.tolist()]

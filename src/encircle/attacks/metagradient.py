@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..training.frozen import frozen_features_of, frozen_samples
 from .base import Problem
-from .members import unit_scaled
 from .objective import Objective
+from .parameter_vectors import unit_scaled
 from .through_training import slopes_at_the_end
 
 ROLE = "metagradient"

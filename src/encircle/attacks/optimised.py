@@ -19,15 +19,15 @@ from ..training.frozen import frozen_features_of, frozen_samples
 from ..training.learner import layer_noise
 from .base import Attack, Bases, Problem, Watch
 from .bases import Order, OtherShare, choose_bases
-from .members import unit_scaled
 from .objective import Distance, Objective
+from .parameter_vectors import unit_scaled
 
 StepRule = Literal["raw", "normalised", "sign", "adam"]
 
-FIRST, SECOND = 0.9, 0.999
+BETA1, BETA2 = 0.9, 0.999
 """How much of the last moments Adam keeps (Kingma & Ba 2015)."""
 
-JUDGES = 2
+VALIDATION_SURROGATES = 2
 """Held-out surrogates that attempts are compared by: one alone would be as much chance as one victim."""
 
 
@@ -160,7 +160,7 @@ class OptimisedAttack(Attack):
                 poison = self._iterate(problem, budget, bases, objective, poison, random, mine)
                 left, told = 0.0, dict[str, Any]()
                 if self.attempts > 1:
-                    left = self._left(problem, budget, bases, objective, poison)
+                    left = self._held_out_loss(problem, budget, bases, objective, poison)
                     told = {"attempt": attempt, "held_out": left}
                 tried.append((left, poison, [note | told for note in mine.history]))
         _, kept, notes = min(tried, key=lambda each: each[0])
@@ -168,14 +168,18 @@ class OptimisedAttack(Attack):
         return kept, bases
 
     @final
-    def _left(self, problem: Problem, budget: Budget, bases: Bases, objective: Objective, poison: Tensor) -> float:
+    def _held_out_loss(
+        self, problem: Problem, budget: Budget, bases: Bases, objective: Objective, poison: Tensor
+    ) -> float:
         """Mean L_adv of surrogates that took no part in the crafting and learnt from the poison as it would be handed in."""
         ensemble = problem.ensemble(*self.ensemble)  # by the victims' recipe, whatever the crafting followed
         frozen, trunk = ensemble.recipe.shared_stages, ensemble.learners[0].model
         handed = budget.project(poison.cpu(), bases.inputs, problem.legal)
         frozen_features = problem.frozen_features or frozen_samples(trunk, problem.clean, frozen)
         seen = frozen_features_of(trunk, handed, frozen)
-        judges = ensemble.held_out(frozen_features.with_poison(seen, bases.labels, bases.overwritten(budget)), JUDGES)
+        judges = ensemble.held_out(
+            frozen_features.with_poison(seen, bases.labels, bases.overwritten(budget)), VALIDATION_SURROGATES
+        )
         plain = replace(objective, softplus=None)
         return sum(float(plain(judge)[0].detach()) for judge in judges) / len(judges)
 
@@ -241,7 +245,7 @@ class _Adam:
     def smoothed(self, chosen: Tensor, step: Tensor) -> Tensor:
         """Adam's update for the chosen samples, in units of its learning rate."""
         self._taken[chosen] += 1
-        first = self._first[chosen] = FIRST * self._first[chosen] + (1 - FIRST) * step
-        second = self._second[chosen] = SECOND * self._second[chosen] + (1 - SECOND) * step**2
+        first = self._first[chosen] = BETA1 * self._first[chosen] + (1 - BETA1) * step
+        second = self._second[chosen] = BETA2 * self._second[chosen] + (1 - BETA2) * step**2
         taken = self._taken[chosen]
-        return first / (1 - FIRST**taken) / ((second / (1 - SECOND**taken)).sqrt() + 1e-8)
+        return first / (1 - BETA1**taken) / ((second / (1 - BETA2**taken)).sqrt() + 1e-8)

@@ -29,7 +29,7 @@ from .optimised import Motion, OptimisedAttack
 
 @final
 @plain_dataclass(frozen=True)
-class Moment:
+class Iteration:
     """One iteration, as a direction may look at it; samples are as the frozen stages see them.
 
     Attributes:
@@ -59,13 +59,13 @@ class Moment:
         learners = self.ensemble.learners
         return learners if members == len(learners) else [one for one in learners if one.model is model]
 
-    def for_each(self, members: int) -> tuple[Float[Tensor, "rows *features"], Int[Tensor, "rows"]]:
+    def repeated(self, members: int) -> tuple[Float[Tensor, "rows *features"], Int[Tensor, "rows"]]:
         """The poison and its labels, once for each member of a group, one after another."""
         return self.frozen_features.repeat(members, *[1] * (self.frozen_features.dim() - 1)), self.labels.repeat(
             members
         )
 
-    def whole(
+    def training_sample(
         self, some: Float[Tensor, "s *features"], labels: Int[Tensor, "s"]
     ) -> tuple[Float[Tensor, "rows *features"], Int[Tensor, "rows"], Float[Tensor, "rows"]]:
         """The training set as far as it is at hand: the clean mini-batch and some of the poison.
@@ -86,7 +86,9 @@ class Moment:
         )
         return torch.cat(parts), torch.cat([self.classes, labels]), counts / counts.mean()
 
-    def weighed(self, found: Float[Tensor, "rows *features"], members: int) -> Float[Tensor, "members p *features"]:
+    def class_weighted(
+        self, found: Float[Tensor, "rows *features"], members: int
+    ) -> Float[Tensor, "members p *features"]:
         """Gradients of losses of so repeated poison, each times its class's weight in L_train."""
         shares = found.reshape(members, *self.frozen_features.shape)
         weights = self.ensemble.recipe.weights_of(self.labels)
@@ -127,12 +129,12 @@ class SurrogateAttack(OptimisedAttack):
 
     @abstractmethod
     def _shares(
-        self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
+        self, iteration: Iteration, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "members p *features"], list[dict[str, float]]]:
         """What each member of a group of the ensemble adds to δ, and what there is to note of each.
 
         Args:
-            moment: the iteration.
+            iteration: the iteration.
             model: the group as one model (`Ensemble.groups`).
             members: how many it is.
             attack_gradient: ∇_θ L_adv for each trainable parameter of `model`.
@@ -230,11 +232,11 @@ class SurrogateAttack(OptimisedAttack):
         upper, far, entropy = objective(ensemble.joined, count)
         learnt = [trainable(model) for model, _ in ensemble.groups]
         flat = iter(torch.autograd.grad(upper.sum(), list(chain(*learnt)), materialize_grads=True))
-        moment = Moment(ensemble, objective, frozen_features.detach(), labels, *clean, sizes, compare, memory)
+        iteration = Iteration(ensemble, objective, frozen_features.detach(), labels, *clean, sizes, compare, memory)
         total, own = torch.zeros_like(frozen_features), list[dict[str, float]]()
         for (model, members), parameters in zip(ensemble.groups, learnt, strict=True):
             gradient = list(islice(flat, len(parameters)))
-            shares, noted = self._shares(moment, model, members, gradient)
+            shares, noted = self._shares(iteration, model, members, gradient)
             total += shares.sum(dim=0) / count
             own += noted
         seen = torch.stack([upper, far, entropy], dim=1).tolist()

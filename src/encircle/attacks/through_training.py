@@ -14,7 +14,7 @@ from ..models import called_with, stacked
 from ..seeds import generator
 from ..training import Ensemble
 from ..training.batches import batches, steps_per_epoch
-from ..training.differentiable import continued
+from ..training.differentiable import differentiable_steps
 from ..training.learner import Learner, in_training, layer_noise
 from .objective import Objective
 
@@ -93,8 +93,10 @@ def _ends(
             for rows in early:
                 every = torch.cat(rows)
                 lower = {"lower": learner.advance(mixed.batch(every).to(poison), mixed.labels[every].to(poison.device))}
-        held, parameters = continued(learner, [_with_graph(mixed, rows, poison, weights) for rows in last])
-    found = called_with(held, parameters, (lambda model: torch.stack(objective(model, count)),))
+        functional, parameters = differentiable_steps(
+            learner, [_with_graph(mixed, rows, poison, weights) for rows in last]
+        )
+    found = called_with(functional, parameters, (lambda model: torch.stack(objective(model, count)),))
     seen = found.detach().T.tolist()
     return found[0], [dict(zip(("upper", "distance", "label"), one, strict=True)) | lower for one in seen]
 

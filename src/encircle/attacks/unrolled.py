@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from ..core import CONFIGURED
 from ..models import called_with
-from ..training.differentiable import continued
+from ..training.differentiable import differentiable_steps
 from ..training.learner import Learner
-from .surrogate import Moment, SurrogateAttack
+from .surrogate import Iteration, SurrogateAttack
 
 
 @final
@@ -42,20 +42,20 @@ class Unrolled(SurrogateAttack):
     )
 
     def _shares(
-        self, moment: Moment, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
+        self, iteration: Iteration, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "members p *features"], list[dict[str, float]]]:
-        learners = moment.group(model, members)
-        return torch.stack([self._pulled(moment, one) for one in learners]), [{} for _ in learners]
+        learners = iteration.group(model, members)
+        return torch.stack([self._pulled(iteration, one) for one in learners]), [{} for _ in learners]
 
-    def _pulled(self, moment: Moment, learner: Learner) -> Float[Tensor, "p *features"]:
-        leaf = moment.frozen_features.detach().requires_grad_()
-        frozen_features, labels, counts = moment.whole(leaf, moment.labels)
+    def _pulled(self, iteration: Iteration, learner: Learner) -> Float[Tensor, "p *features"]:
+        leaf = iteration.frozen_features.detach().requires_grad_()
+        frozen_features, labels, counts = iteration.training_sample(leaf, iteration.labels)
         ahead = copy.copy(learner)
         # At the end of a schedule no step would lead anywhere; and the poison is mirrored and shifted already.
         ahead.recipe = replace(learner.recipe, schedule="constant", augmentation=None)
         with _statistics_kept(learner.model):
-            held, parameters = continued(ahead, [(frozen_features, labels, counts)] * self.steps)
-            found = called_with(held, parameters, (lambda here: moment.objective(here)[0].sum(),))
+            functional, parameters = differentiable_steps(ahead, [(frozen_features, labels, counts)] * self.steps)
+            found = called_with(functional, parameters, (lambda here: iteration.objective(here)[0].sum(),))
             return -torch.autograd.grad(found, leaf)[0]
 
 

@@ -11,6 +11,7 @@ from typing import Any, final
 import numpy as np
 import polars as pl
 
+from ..run_folder import FORMER_COLUMNS
 from ..storage import read_arrays, write_arrays, write_parquet
 
 SCORE_COLUMNS: dict[str, Any] = {
@@ -38,7 +39,18 @@ HISTORY_COLUMNS: dict[str, Any] = {
     "epoch": pl.Float64,
     "member": pl.Int64,
     **dict.fromkeys(
-        ["upper", "distance", "label", "lower", "form_cosine", "alignment", "turned", "apart", "held_out"], pl.Float64
+        [
+            "upper",
+            "distance",
+            "label",
+            "lower",
+            "form_cosine",
+            "alignment",
+            "ihvp_cosine",
+            "feature_distance",
+            "held_out",
+        ],
+        pl.Float64,
     ),
     "attempt": pl.Int64,
 }
@@ -81,6 +93,10 @@ class Parts:
             arrays, facts = read_arrays(path)
             maps.update(arrays)
             rows[facts["table"]].extend(json.loads(facts["rows"]))
+        # A piece may be of an earlier version, whose run was interrupted.
+        rows["history"] = [
+            {FORMER_COLUMNS.get(key, key): value for key, value in row.items()} for row in rows["history"]
+        ]
         scores = _frame(rows["scores"], SCORE_COLUMNS, ["target", "arm", "seed"])
         write_parquet(self._folder / "scores.parquet", scores)
         write_parquet(self._folder / "poisons.parquet", _frame(rows["poisons"], POISON_COLUMNS, ["target", "arm"]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 from ..attacks import IMF
-from ..attacks.imf import TO_THE_LETTER
+from ..attacks.imf import PAPER_SETTINGS
 from ..audit import Audit, Case
 from ..audit.identity import settings_of
 from ..audit.kinds import KINDS
@@ -124,7 +124,7 @@ def varied(attack: Settings, changes: Settings) -> Settings:
 
 def as_published(attack: Settings) -> Settings:
     """IMF to the letter of the paper, of the size of another attack."""
-    return settings_of(IMF(**TO_THE_LETTER)) | {name: attack[name] for name in SIZE}  # type: ignore[no-any-return]
+    return settings_of(IMF(**PAPER_SETTINGS)) | {name: attack[name] for name in SIZE}  # type: ignore[no-any-return]
 
 
 def ablate(

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from ..attacks.imf import TO_THE_LETTER
+from ..attacks.imf import PAPER_SETTINGS
 from ..core import InputError
 from ..report.formats import UNDEFINED, plain_estimate, points
 from ..scoring.thresholds import SHORTEST_CEILING_EFFECT, TRANSFERRED_EFFECT
@@ -246,7 +246,7 @@ def _reach(result: Facts, command: str) -> list[str]:
 
 def _beside_the_letter(name: str, attack: Facts) -> str:
     """What an attack called by the paper's name has otherwise than its letter, which results from before that was read so do."""
-    diff = settings_diff({key: attack[key] for key in TO_THE_LETTER if key in attack}, TO_THE_LETTER)
+    diff = settings_diff({key: attack[key] for key in PAPER_SETTINGS if key in attack}, PAPER_SETTINGS)
     return f" {name} has {diff}, which the letter of the paper has not." if diff else ""
 
 

@@ -13,7 +13,7 @@ import torch
 
 from ..attacks import Attack, BaseSamples, NoPoison, Problem, RandomNoise, Watch
 from ..attacks.metagradient import ROUNDS, TRAININGS
-from ..attacks.optimised import JUDGES
+from ..attacks.optimised import VALIDATION_SURROGATES
 from ..audit import Audit, Case
 from ..audit.goal_context import goal_context
 from ..audit.run import computing
@@ -196,5 +196,5 @@ class _Probe:
             short(problem, case.budget, generator("probe"), Watch(progress=note))
         moves = len(ends) - 1
         timed = time.monotonic() - begun if moves < 1 else (ends[-1] - ends[0]) / moves * whole
-        judging = (attempts > 1) * attempts * JUDGES * self.epoch * case.recipe.epochs
+        judging = (attempts > 1) * attempts * VALIDATION_SURROGATES * self.epoch * case.recipe.epochs
         return attempts * epochs * timed / few + judging

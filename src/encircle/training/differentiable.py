@@ -16,7 +16,7 @@ Parameters = dict[str, Tensor]
 
 
 @final
-class Held(nn.Module):
+class FunctionalModel(nn.Module):
     """A model about which anything can be asked with other parameters in place of its own: `called_with(held, parameters, (ask,))`.
 
     Args:
@@ -36,7 +36,7 @@ class Held(nn.Module):
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
 
 
-def continued(learner: Learner, batches: Sequence[tuple[Tensor, ...]]) -> tuple[Held, Parameters]:
+def differentiable_steps(learner: Learner, batches: Sequence[tuple[Tensor, ...]]) -> tuple[FunctionalModel, Parameters]:
     """What `Learner.advance` would make of the parameters, batch after batch, with the graph that in-place steps of an optimiser have not.
 
     Batch normalisation's running statistics move as they would, and have no graph.
@@ -48,8 +48,8 @@ def continued(learner: Learner, batches: Sequence[tuple[Tensor, ...]]) -> tuple[
     Returns:
         The model, in eval mode, and the parameters that it would have.
     """
-    held, recipe, taken = Held(learner.model), learner.recipe, learner.taken
-    parameters = held.trainable()
+    functional, recipe, taken = FunctionalModel(learner.model), learner.recipe, learner.taken
+    parameters = functional.trainable()
     state = {name: _remembered(learner, value) for name, value in parameters.items()}
     constants = learner.optimiser.param_groups[0]
     with in_training(learner.model, recipe):
@@ -63,7 +63,7 @@ def continued(learner: Learner, batches: Sequence[tuple[Tensor, ...]]) -> tuple[
                 return losses_of(model, *batch).sum()
 
             slopes = torch.autograd.grad(
-                called_with(held, parameters, (loss,)),
+                called_with(functional, parameters, (loss,)),
                 list(parameters.values()),
                 create_graph=True,
                 materialize_grads=True,
@@ -77,7 +77,7 @@ def continued(learner: Learner, batches: Sequence[tuple[Tensor, ...]]) -> tuple[
                 else:
                     move, state[name] = _sgd(state[name], pulled, recipe.momentum)
                 parameters[name] = value - rate * move
-    return held, parameters
+    return functional, parameters
 
 
 _Memory = tuple[Tensor, Tensor, float]

@@ -1,0 +1,22 @@
+"""Pieces of a run become its tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from encircle.audit.parts import Parts
+from encircle.run_folder import FORMER_COLUMNS
+
+
+@pytest.mark.parametrize(("former", "name"), FORMER_COLUMNS.items())
+def test_pieces_of_an_earlier_version_are_read_by_todays_names(tmp_path: Path, former: str, name: str) -> None:
+    parts = Parts(tmp_path)
+    parts.write("0-history", {}, [{"target": 0, "iteration": 0, "member": 0, former: 0.5}], "history")
+    parts.write("1-history", {}, [{"target": 1, "iteration": 0, "member": 0, name: 0.25}], "history")
+
+    parts.assemble()
+
+    assert pl.read_parquet(tmp_path / "history.parquet")[name].to_list() == [0.5, 0.25]
