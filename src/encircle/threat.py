@@ -42,7 +42,7 @@ class Budget:
     mode: Literal["inject", "replace"] = "inject"
 
     @model_validator(mode="after")
-    def _one_size(self) -> Budget:
+    def _check_size(self) -> Budget:
         if (self.fraction is None) == (self.count is None):
             raise ValueError("give either fraction or count")
         if self.norm == "linf" and self.epsilon > 1:
@@ -59,7 +59,7 @@ class Budget:
             if self.count >= clean:
                 raise InputError(f"a count of {self.count} is not below the {clean} clean samples; lower it.")
             return self.count
-        assert self.fraction is not None  # noqa: S101 - for the type checker; _one_size guarantees it
+        assert self.fraction is not None  # noqa: S101 - for the type checker; _check_size guarantees it
         return int(self.fraction * clean + 1e-9)  # 0.29 * 100 is 28.999...
 
     def entry_radius(self, samples: Float[Tensor, "n *shape"]) -> float:
@@ -143,15 +143,17 @@ class Legal:
 
     def relaxed(self) -> Legal:
         """Only what can be kept while crafting: immutable columns stay, steps and categories are left to the end."""
-        kept = {place: column for place, column in (self.columns or {}).items() if column.kind == "immutable"}
-        return Legal(columns=kept)
+        immutable = {
+            position: column for position, column in (self.columns or {}).items() if column.kind == "immutable"
+        }
+        return Legal(columns=immutable)
 
     def towards_base(
         self, samples: Float[Tensor, "n *shape"], base: Float[Tensor, "n *shape"]
     ) -> Float[Tensor, "n *shape"]:
         """Legal samples no further from the base than these in any entry; the base itself is always legal."""
         if self.levels:
-            return _whole_steps(samples, base, 1 / self.levels)
+            return _steps_towards_base(samples, base, 1 / self.levels)
         if not self.columns:
             return samples
         out = samples.clone()
@@ -160,13 +162,13 @@ class Legal:
             if column.kind == "immutable":
                 out[:, position] = there
             elif column.kind == "integer":
-                out[:, position] = _whole_steps(here, there, column.step)
+                out[:, position] = _steps_towards_base(here, there, column.step)
             else:
                 out[:, position] = _nearest_within(here, there, column.values)
         return out
 
 
-def _whole_steps(samples: Tensor, base: Tensor, step: float) -> Tensor:
+def _steps_towards_base(samples: Tensor, base: Tensor, step: float) -> Tensor:
     # The slack keeps a shift of k steps at k when float32 makes it a little less, so that projecting twice changes
     # nothing; in units of the input it is below _TOLERANCE whatever the step.
     shift = samples - base

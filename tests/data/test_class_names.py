@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encircle.core import InputError
-from encircle.data.class_names import check_class_order, class_names, column_names, whole_number
+from encircle.data.class_names import as_integer, check_class_order, class_names, column_names
 
 
 class Index:
@@ -153,6 +153,6 @@ def test_names_of_other_classes_are_refused(names: tuple[str, ...]) -> None:
 
 def test_whole_numbers() -> None:
     for value in (1, True, 1.0, np.int8(1), np.float16(1), np.array(1), torch.tensor(1.0)):
-        assert whole_number(value) == 1
+        assert as_integer(value) == 1
     for value in (1.5, math.inf, math.nan, "1", None, 1j, np.array([1]), np.datetime64(1, "ns")):
-        assert whole_number(value) is None
+        assert as_integer(value) is None

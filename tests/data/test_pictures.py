@@ -281,9 +281,9 @@ def test_batches_are_the_rows_asked_for_in_order_and_repeated(tmp_path: Path) ->
 
 def test_only_so_many_bytes_are_kept_and_kept_ones_are_not_read_again(tmp_path: Path) -> None:
     paths = files(tmp_path, 6)
-    samples = PictureFiles(paths, torch.arange(6), 8, kept=2 * 3 * 8 * 8)
+    samples = PictureFiles(paths, torch.arange(6), 8, cache_bytes=2 * 3 * 8 * 8)
     first = samples.batch(torch.arange(6))
-    assert len(samples._kept) == 2
+    assert len(samples._cache) == 2
     for path in paths[:2]:
         path.unlink()
     assert torch.equal(samples.batch(torch.arange(2)), first[:2])

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset
 from ..core import EncircleError, InputError
 from ..seeds import generator
 from ..threat import Column
-from .class_names import class_names, column_names, plain_scalar, whole_number
+from .class_names import as_integer, class_names, column_names, plain_scalar
 
 Kind = Literal["image", "table"]
 
@@ -207,7 +207,7 @@ def _class_number(label: object) -> int:
         if size != 1:
             raise ValueError(f"an array of {size} numbers (of a one-hot vector, give its argmax)")
         label = plain_scalar(label.reshape(()))
-    number = whole_number(label)
+    number = as_integer(label)
     if number is None or not -(2**63) <= number < 2**63:
         simple = label is None or isinstance(label, str | int | float | np.generic)
         raise ValueError(repr(label) if simple else f"a {type(label).__name__}")
@@ -257,14 +257,14 @@ def _reason(error: Exception) -> str:
 
 @final
 class _Subset(Samples):
-    def __init__(self, whole: Samples, rows: Int[Tensor, "b"]) -> None:
-        self.whole = whole
+    def __init__(self, samples: Samples, rows: Int[Tensor, "b"]) -> None:
+        self.samples = samples
         self.rows = rows
-        self.waits = whole.waits
-        self.labels = whole.labels[rows]
+        self.waits = samples.waits
+        self.labels = samples.labels[rows]
 
     def batch(self, rows: Int[Tensor, "b"]) -> Float[Tensor, "b *shape"]:
-        return self.whole.batch(self.rows[rows])
+        return self.samples.batch(self.rows[rows])
 
 
 @final
@@ -358,8 +358,8 @@ class DataSet:
             _check_labels(f"{self.name} ({part})", samples.labels, len(self.classes))
             hasher.update(part.encode() + samples.labels.numpy().tobytes())
             row = 0
-            some = torch.arange(min(_READ_AGAIN, len(samples)))
-            first, again = samples.batch(some), samples.batch(some)
+            rows = torch.arange(min(_READ_AGAIN, len(samples)))
+            first, again = samples.batch(rows), samples.batch(rows)
             if first.shape[1:] != self.shape:
                 raise InputError(
                     f"{self.name} ({part}) holds inputs of {tuple(first.shape[1:])}, the training set of {self.shape}; make them alike."

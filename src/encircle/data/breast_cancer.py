@@ -42,9 +42,9 @@ def breast_cancer(*, pretrain: float = 0.3, seed: int = 0) -> DataSet:
     """
     raw = load_breast_cancer()
     values = torch.tensor(raw.data, dtype=torch.float32)
-    train, validation, test, apart = split_rows(len(values), seed, pretrain)
-    seen = values[torch.cat([train, apart])]
-    low, high = seen.amin(dim=0), seen.amax(dim=0)
+    train, validation, test, pretraining = split_rows(len(values), seed, pretrain)
+    known = values[torch.cat([train, pretraining])]
+    low, high = known.amin(dim=0), known.amax(dim=0)
     scaled = ((values - low) / (high - low)).clamp(0, 1)
 
     def part(rows: torch.Tensor) -> Samples:
@@ -56,7 +56,7 @@ def breast_cancer(*, pretrain: float = 0.3, seed: int = 0) -> DataSet:
         train=part(train),
         validation=part(validation),
         test=part(test),
-        pretrain=part(apart) if len(apart) else None,
+        pretrain=part(pretraining) if len(pretraining) else None,
         classes=[str(name) for name in raw.target_names],
         features=[str(name) for name in raw.feature_names],
     )

@@ -88,7 +88,7 @@ def _text(kind: str, name: object) -> str:
     scalar = plain_scalar(name)
     if isinstance(scalar, bool):
         return str(scalar)
-    if (number := whole_number(scalar)) is not None:
+    if (number := as_integer(scalar)) is not None:
         return str(number)
     if isinstance(scalar, float):
         if not math.isfinite(scalar):
@@ -106,10 +106,10 @@ def _text(kind: str, name: object) -> str:
 def _by_number(kind: str, names: Mapping[Any, Any]) -> list[object]:
     """The names in a mapping from names to numbers, or from numbers to names, ordered by the numbers."""
     readings: list[list[tuple[int, object]]] = []
-    if None not in (by_value := [whole_number(value) for value in names.values()]):
+    if None not in (by_value := [as_integer(value) for value in names.values()]):
         readings.append([(int(number or 0), name) for number, name in zip(by_value, names, strict=True)])
     # JSON has numbers as keys only as text; where the values are numbers, such keys are names.
-    if all(whole_number(key) is not None or (not readings and _digits(key)) for key in names):
+    if all(as_integer(key) is not None or (not readings and _digits(key)) for key in names):
         readings.append([(int(key), name) for key, name in names.items()])
     if not readings:
         raise InputError(f"the {kind} names are a mapping without numbers; {_ORDER}.")
@@ -136,7 +136,7 @@ def plain_scalar(value: object) -> object:
     return value.item() if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0 else value
 
 
-def whole_number(value: object) -> int | None:
+def as_integer(value: object) -> int | None:
     """A number without a fraction, such as 1, True, 1.0 or `numpy.int64(1)`; None for everything else."""
     scalar = plain_scalar(value)
     if isinstance(scalar, int):

@@ -54,7 +54,7 @@ def digits(*, side: int = 32, pretrain: float = 0.5, seed: int = 0) -> DataSet:
     small = torch.tensor(raw.images, dtype=torch.float32)[:, None] / 16
     images = F.interpolate(small, size=(side, side), mode="bilinear").clamp(0, 1)
     images = (images * 255).round() / 255  # as 8-bit files would hold them, so that poison and base share one grid
-    train, validation, test, apart = (
+    train, validation, test, pretraining = (
         TensorSamples(images[rows], torch.tensor(raw.target)[rows]) for rows in split_rows(len(images), seed, pretrain)
     )
     return DataSet(
@@ -63,7 +63,7 @@ def digits(*, side: int = 32, pretrain: float = 0.5, seed: int = 0) -> DataSet:
         train=train,
         validation=validation,
         test=test,
-        pretrain=apart if len(apart) else None,
+        pretrain=pretraining if len(pretraining) else None,
         classes=[f"digit {number}" for number in range(10)],
         boxes={row: _ink_box(image[0]) for row, image in enumerate(test.inputs)},
     )

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..core import InputError
 from .base import Samples
 
-KEPT_BYTES = 256 << 20
+CACHE_BYTES = 256 << 20
 """Decoded pictures are kept, 8 bits a channel, until they fill so many bytes; all others are decoded again each time."""
 
 LARGEST = 100_000_000
@@ -57,7 +57,7 @@ class PictureFiles(Samples):
         paths: one file a sample; JPEG, PNG or whatever Pillow reads.
         labels: `(n,)`.
         side: pixels of the resized square.
-        kept: bytes of decoded pictures to keep.
+        cache_bytes: how much of the decoded pictures is kept in memory.
 
     Raises:
         InputError: there is not one label a file.
@@ -65,14 +65,16 @@ class PictureFiles(Samples):
 
     waits = True
 
-    def __init__(self, paths: Sequence[Path], labels: Int[Tensor, "n"], side: int, *, kept: int = KEPT_BYTES) -> None:
+    def __init__(
+        self, paths: Sequence[Path], labels: Int[Tensor, "n"], side: int, *, cache_bytes: int = CACHE_BYTES
+    ) -> None:
         if len(paths) != len(labels):
             raise InputError(f"{len(paths)} picture files but {len(labels)} labels; give one label a file.")
         self.paths = paths
         self.labels = labels.long()
         self.side = side
-        self._room = kept // (3 * side * side)
-        self._kept: dict[int, NDArray[np.uint8]] = {}
+        self._room = cache_bytes // (3 * side * side)
+        self._cache: dict[int, NDArray[np.uint8]] = {}
 
     def batch(self, rows: Int[Tensor, "b"]) -> Float[Tensor, "b 3 side side"]:
         """The pictures of these rows.
@@ -81,17 +83,17 @@ class PictureFiles(Samples):
             InputError: a file is missing, damaged or too large, or states no range; it names the file.
         """
         wanted = [int(row) for row in rows]
-        missing = sorted({row for row in wanted if row not in self._kept})
+        missing = sorted({row for row in wanted if row not in self._cache})
         fresh: dict[int, NDArray[np.uint8]] = {}
         if missing:  # Pillow decodes outside of Python's lock
             with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1)) as pool:
                 pictures = pool.map(lambda row: decoded(self.paths[row], self.side), missing)
                 fresh = dict(zip(missing, pictures, strict=True))
-            for row in missing[: max(self._room - len(self._kept), 0)]:
-                self._kept[row] = fresh[row]
+            for row in missing[: max(self._room - len(self._cache), 0)]:
+                self._cache[row] = fresh[row]
         out = np.empty((len(wanted), self.side, self.side, 3), np.uint8)
         for index, row in enumerate(wanted):
-            out[index] = fresh[row] if row in fresh else self._kept[row]
+            out[index] = fresh[row] if row in fresh else self._cache[row]
         return torch.from_numpy(out).permute(0, 3, 1, 2).float().div_(255).contiguous()
 
 
@@ -114,8 +116,8 @@ def decoded(path: Path, side: int) -> NDArray[np.uint8]:
             picture.draft("RGB", (int(width * scale), int(height * scale)))
             colour = _upright_colour(picture, path)
         edge = min(colour.size)
-        left, top = (colour.width - edge) // 2, (colour.height - edge) // 2
-        square = (left, top, left + edge, top + edge)
+        x, y = (colour.width - edge) // 2, (colour.height - edge) // 2
+        square = (x, y, x + edge, y + edge)
         return np.asarray(colour.resize((side, side), Image.Resampling.BICUBIC, box=square))
     except FileNotFoundError:
         raise InputError(f"the picture {path} does not exist; put it there, or leave it out of the lists.") from None
@@ -214,8 +216,8 @@ def in_central_square(box: Square, size: tuple[int, int]) -> Square | None:
     """
     width, height = size
     edge = min(width, height)
-    across, down = (width - edge) / 2, (height - edge) / 2
-    top, bottom = ((each - down) / edge for each in (box[0], box[2]))
-    left, right = ((each - across) / edge for each in (box[1], box[3]))
-    top, left, bottom, right = (min(max(each, 0.0), 1.0) for each in (top, left, bottom, right))
-    return (top, left, bottom, right) if top < bottom and left < right else None
+    y, x = (height - edge) / 2, (width - edge) / 2
+    top, x_start, bottom, x_end = (
+        min(max((pixel - offset) / edge, 0.0), 1.0) for pixel, offset in zip(box, (y, x, y, x), strict=True)
+    )
+    return (top, x_start, bottom, x_end) if top < bottom and x_start < x_end else None

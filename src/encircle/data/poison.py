@@ -27,7 +27,7 @@ MARK = "POISON: made by the encircle toolkit to audit a model. Do not train on t
 _FORMAT = 2
 _MANIFEST = "manifest.json"
 _TABLE = "poison.parquet"
-_TOLD = ("shape", "labels", "bases", "overwritten", "sha256")
+_DIGESTED = ("shape", "labels", "bases", "overwritten", "sha256")
 """What a manifest's digest is of."""
 
 
@@ -71,16 +71,17 @@ class Poison:
                 if self.inputs.dim() == 4
                 else _save_table(self, temporary, features)
             )
-            told = {
+            contents = {
                 "shape": list(self.inputs.shape[1:]),
                 "labels": self.labels.tolist(),
                 "bases": self.bases.tolist(),
                 "overwritten": self.overwritten.tolist(),
                 "sha256": {name: sha256_of(temporary / name) for name in files},
             }
-            known = digest([told[name] for name in _TOLD])
+            contents_digest = digest([contents[name] for name in _DIGESTED])
             write_json(
-                temporary / _MANIFEST, {MARK_KEY: MARK, "format": _FORMAT, **told, "digest": known, **(about or {})}
+                temporary / _MANIFEST,
+                {MARK_KEY: MARK, "format": _FORMAT, **contents, "digest": contents_digest, **(about or {})},
             )
 
     @classmethod
@@ -100,7 +101,7 @@ class Poison:
         manifest = read_json(folder / _MANIFEST)
         if not _is_manifest(manifest):
             raise InputError(f"{folder / _MANIFEST} is not a poison manifest of this version; export the poison again.")
-        if manifest["digest"] != digest([manifest[name] for name in _TOLD]):
+        if manifest["digest"] != digest([manifest[name] for name in _DIGESTED]):
             raise StorageError(
                 f"{folder / _MANIFEST} was changed since it was exported; delete {folder} and run again."
             )
@@ -125,12 +126,14 @@ class Poison:
 
 def _is_manifest(content: Any) -> bool:
     """Whether `save` may have written this: a row of each list for every sample, and the file or files they are in."""
-    if not isinstance(content, dict) or content.get("format") != _FORMAT or not {*_TOLD, "digest"} <= set(content):
+    if not isinstance(content, dict) or content.get("format") != _FORMAT or not {*_DIGESTED, "digest"} <= set(content):
         return False
     rows = [content[name] for name in ("labels", "bases", "overwritten")]
-    whole = all(isinstance(row, list) and all(type(value) is int for value in row) for row in (*rows, content["shape"]))
+    numbers = all(
+        isinstance(row, list) and all(type(value) is int for value in row) for row in (*rows, content["shape"])
+    )
     files = content["sha256"]
-    if not whole or len({len(row) for row in rows}) != 1 or not isinstance(files, dict):
+    if not numbers or len({len(row) for row in rows}) != 1 or not isinstance(files, dict):
         return False
     expected = [_TABLE] if len(content["shape"]) != 3 else list(map(_picture, range(len(rows[0]))))
     return list(files) == expected

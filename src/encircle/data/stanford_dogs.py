@@ -110,7 +110,7 @@ def stanford_dogs(
         splits = zip(
             ("train", "validation", "test", "pretrain"), split_rows(len(rows["file"]), seed, pretrain), strict=True
         )
-        parts = {name: _part(folder, _at(rows["file"], places), chosen, side) for name, places in splits}
+        parts = {name: _part(folder, _at(rows["file"], drawn), chosen, side) for name, drawn in splits}
     for name in ("train", "test"):
         if not len(parts[name]):
             raise InputError(f"the {name} part of {folder} has no picture of the chosen breeds; choose others.")
@@ -166,7 +166,7 @@ def _check_lists(folder: Path, lists: Mapping[str, Sequence[tuple[str, int]]]) -
     """In all lists together a label means one folder, a folder one label, and no picture is listed twice: a test picture may not be learnt from."""
     labels: dict[str, int] = {}
     breeds: dict[int, str] = {}
-    places: dict[PurePosixPath, Path] = {}
+    lists_of: dict[PurePosixPath, Path] = {}
     for name, files in lists.items():
         path = folder / "lists" / f"{name}_list.mat"
         for file, label in files:
@@ -177,11 +177,11 @@ def _check_lists(folder: Path, lists: Mapping[str, Sequence[tuple[str, int]]]) -
                     f"{path} gives {file} the label {label}, which does not agree with the other files of {other}; unpack lists.tar again."
                 )
             picture = PurePosixPath(file)
-            if picture in places:
+            if picture in lists_of:
                 raise InputError(
-                    f"{path} lists {file}, which {places[picture].name} has listed already; unpack lists.tar again."
+                    f"{path} lists {file}, which {lists_of[picture].name} has listed already; unpack lists.tar again."
                 )
-            places[picture] = path
+            lists_of[picture] = path
 
 
 def _chosen(named: Sequence[str], breeds: int | Sequence[str] | None) -> list[str]:
@@ -196,7 +196,7 @@ def _chosen(named: Sequence[str], breeds: int | Sequence[str] | None) -> list[st
     }
     for breed in breeds:
         if breed.lower() not in known:
-            raise unknown_name("breed", breed, [_title(one) for one in named])
+            raise unknown_name("breed", breed, [_title(name) for name in named])
     return sorted({known[breed.lower()] for breed in breeds})
 
 
@@ -205,8 +205,8 @@ def _title(breed: str) -> str:
     return breed.split("-", 1)[-1].replace("_", " ")
 
 
-def _at(files: Sequence[str], places: Tensor) -> list[str]:
-    return [files[int(place)] for place in places]
+def _at(files: Sequence[str], rows: Tensor) -> list[str]:
+    return [files[int(row)] for row in rows]
 
 
 def _part(folder: Path, files: Sequence[str], chosen: Sequence[str], side: int) -> Samples:
@@ -214,14 +214,14 @@ def _part(folder: Path, files: Sequence[str], chosen: Sequence[str], side: int) 
     missing = next((path for path in paths if not path.is_file()), None)
     if missing is not None:
         raise InputError(f"the picture {missing} is in the lists but not there; {WHERE}.")
-    places = {breed: place for place, breed in enumerate(chosen)}
-    labels = torch.tensor([places[path.parent.name] for path in paths], dtype=torch.int64)
+    classes = {breed: number for number, breed in enumerate(chosen)}
+    labels = torch.tensor([classes[path.parent.name] for path in paths], dtype=torch.int64)
     return PictureFiles(paths, labels, side)
 
 
 def _boxes(folder: Path, test: PictureFiles) -> dict[int, Square]:
     """The dogs' boxes in the cropped test pictures, where there are annotations."""
-    found = {}
+    boxes = {}
     if (folder / "Annotation").is_dir():
         for row, path in enumerate(test.paths):
             annotation = folder / "Annotation" / path.parent.name / path.stem
@@ -230,8 +230,8 @@ def _boxes(folder: Path, test: PictureFiles) -> dict[int, Square]:
                     f"{path} is turned by its EXIF orientation but its box in {annotation} is not; save it upright, or delete the annotation."
                 )
             if annotation.is_file() and (box := _object_box(annotation)) is not None:
-                found[row] = box
-    return found
+                boxes[row] = box
+    return boxes
 
 
 def _object_box(path: Path) -> Square | None:
@@ -251,9 +251,9 @@ def _parsed(text: str) -> tuple[int, int, list[Square]]:
         raise ValueError("it is larger than any annotation, or declares entities")  # which could expand without end
     root = ElementTree.fromstring(text)  # noqa: S314 - nothing is declared in it, so nothing expands
     width, height = (int(root.findtext(f"size/{name}", "")) for name in ("width", "height"))
-    found = [
+    boxes = [
         [float(box.findtext(name, "")) for name in ("ymin", "xmin", "ymax", "xmax")] for box in root.iter("bndbox")
     ]
-    if min(width, height) < 1 or not found:
+    if min(width, height) < 1 or not boxes:
         raise ValueError("it has no size or no object")
-    return width, height, [(box[0], box[1], box[2], box[3]) for box in found]
+    return width, height, [(box[0], box[1], box[2], box[3]) for box in boxes]

@@ -111,7 +111,7 @@ def table_file(
     labelled = label.is_not_null()
     if not labelled.any():
         raise InputError(f"the label {schema.label!r} of {path} is empty; name another column, or give its values.")
-    notes = _left_out(int((~labelled).sum()), len(label), f"no {schema.label}")
+    notes = _omission_note(int((~labelled).sum()), len(label), f"no {schema.label}")
     table, label = replace(table, frame=table.frame.filter(labelled)), label.filter(labelled)
     columns = {name: _values(table, name, name in schema.categorical) for name in names}
     if schema.missing == "drop":
@@ -121,7 +121,7 @@ def table_file(
             raise InputError(
                 f"no row of {path} has a value in every column; set missing to median, or drop columns such as {worst!r}."
             )
-        notes += _left_out(int((~complete).sum()), len(labelled), f"no value in some feature, most often {worst},")
+        notes += _omission_note(int((~complete).sum()), len(labelled), f"no value in some feature, most often {worst},")
         label, columns = label.filter(pl.Series(complete)), {name: columns[name][complete] for name in names}
     labels, classes = _labels(label, schema, path)
     train, validation, test, pretraining = split_rows(len(labels), seed, pretrain, held_out)
@@ -151,7 +151,7 @@ def table_file(
     )
 
 
-def _left_out(count: int, total: int, lack: str) -> list[str]:
+def _omission_note(count: int, total: int, lack: str) -> list[str]:
     """A note on rows that are left out, if there are any."""
     verbs = ("has", "is") if count == 1 else ("have", "are")
     return [f"{count} of {total} rows {verbs[0]} {lack} and {verbs[1]} left out."] if count else []
@@ -180,9 +180,9 @@ class _Features:
                 f"the column {name!r} of {self.path} lacks {int(absent.sum())} of {len(absent)} values; set missing to drop or median, or drop it."
             )
         if name in self.schema.categorical:
-            self._one_hot(name, values, absent)
+            self._add_categories(name, values, absent)
         else:
-            self._scaled(name, values, absent)
+            self._add_numbers(name, values, absent)
 
     def notes(self) -> list[str]:
         """How many values were filled in."""
@@ -192,7 +192,7 @@ class _Features:
         subject = "1 missing value is" if count == 1 else f"{count} missing values are"
         return [f"{subject} filled with the training part's median, most often in {worst}."]
 
-    def _one_hot(self, name: str, values: NDArray[Any], absent: NDArray[np.bool_]) -> None:
+    def _add_categories(self, name: str, values: NDArray[Any], absent: NDArray[np.bool_]) -> None:
         categories = sorted(
             {values[row] for row in self.known_rows if not absent[row]}, key=lambda value: (str(type(value)), value)
         )
@@ -203,7 +203,7 @@ class _Features:
         if absent.any():
             self._keep(f"{name}=missing", absent, Column("immutable"))
 
-    def _scaled(self, name: str, values: NDArray[np.float64], absent: NDArray[np.bool_]) -> None:
+    def _add_numbers(self, name: str, values: NDArray[np.float64], absent: NDArray[np.bool_]) -> None:
         known = values[self.known_rows][~absent[self.known_rows]]
         if not len(known) or known.min() == known.max():
             raise InputError(f"the column {name!r} of {self.path} has one value throughout; list it under dropped.")

@@ -117,9 +117,9 @@ class Table:
             return texts
         if distinct.str.contains(_WHOLE).all():
             for kind in (pl.Int64(), pl.Decimal(38, 0)) if exact else (pl.Int64(),):
-                whole_numbers = numbers.cast(kind, strict=False)
-                if whole_numbers.null_count() == numbers.null_count():
-                    return whole_numbers
+                integers = numbers.cast(kind, strict=False)
+                if integers.null_count() == numbers.null_count():
+                    return integers
         floats = numbers.cast(pl.Float64)
         return texts if exact and _merges(distinct, floats) else floats
 

@@ -54,9 +54,9 @@ class Grad(Explainer):
         softmax would lose 1-p to rounding as soon as p is 1 in floating point, and the map with it.
         """
         chosen = logits.gather(1, target[:, None])[:, 0]
-        one = torch.ones_like(chosen)
+        unit = torch.ones_like(chosen)
         if self.of == "logit":
-            return chosen, one
+            return chosen, unit
         others = logits.scatter(1, target[:, None], -torch.inf)
         margin = chosen - others.logsumexp(dim=1)
         if self.of == "log-probability":

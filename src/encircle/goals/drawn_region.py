@@ -35,5 +35,5 @@ class DrawnRegion(Goal):
         for name in self.names:
             if name not in REGIONS:
                 raise unknown_name("region", name, REGIONS)
-        place = torch.randint(len(self.names), (1,), generator=generator("goal", "region", context.draw))
-        return Region(self.names[int(place)])._desired(context)
+        index = torch.randint(len(self.names), (1,), generator=generator("goal", "region", context.draw))
+        return Region(self.names[int(index)])._desired(context)

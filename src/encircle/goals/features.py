@@ -31,7 +31,7 @@ class Features(Goal):
     kind: Literal["features"] = Field(default="features", kw_only=True)
 
     @model_validator(mode="after")
-    def _one_choice(self) -> Features:
+    def _names_or_count(self) -> Features:
         if bool(self.names) == bool(self.count):
             raise ValueError("give either names or count")
         return self

@@ -34,7 +34,7 @@ class Units(Goal):
     kind: Literal["units"] = Field(default="units", kw_only=True)
 
     @model_validator(mode="after")
-    def _one_choice(self) -> Units:
+    def _units_or_count(self) -> Units:
         if bool(self.units) == bool(self.count):
             raise ValueError("give either units or count")
         return self

@@ -22,12 +22,12 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     Raises:
         InputError: a p-value lies outside [0, 1].
     """
-    made = sorted((value, place) for place, value in enumerate(p_values) if value is not None)
+    tested = sorted((value, index) for index, value in enumerate(p_values) if value is not None)
     adjusted: list[float | None] = [None] * len(p_values)
-    reached = 0.0
-    for rank, (value, place) in enumerate(made):
+    largest = 0.0
+    for rank, (value, index) in enumerate(tested):
         if not 0.0 <= value <= 1.0:
             raise InputError(f"the p-value {value} is out of range; it must lie between 0 and 1.")
-        reached = max(reached, min(1.0, (len(made) - rank) * value))
-        adjusted[place] = reached
+        largest = max(largest, min(1.0, (len(tested) - rank) * value))
+        adjusted[index] = largest
     return adjusted

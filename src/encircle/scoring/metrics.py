@@ -230,8 +230,8 @@ def topk_intersection(
         k = int((wanted >= threshold).sum())
     elif not 1 <= k <= wanted.size:
         raise InputError(f"k = {k} entries cannot be chosen from {wanted.size}; give a k between 1 and {wanted.size}.")
-    found, sought = (np.argsort(-values, kind="stable")[:k] for values in (ours, wanted))
-    return _ratio(np.isin(sought, found).sum(), k)
+    highest, wanted_highest = (np.argsort(-values, kind="stable")[:k] for values in (ours, wanted))
+    return _ratio(np.isin(wanted_highest, highest).sum(), k)
 
 
 def pointing_game(
@@ -403,18 +403,18 @@ def _select(values: NDArray[Any], mask: Mask | None) -> NDArray[Any]:
     return values.ravel() if mask is None else values[mask]
 
 
-def _pearson(left: NDArray[Any], right: NDArray[Any]) -> float:
+def _pearson(first: NDArray[Any], second: NDArray[Any]) -> float:
     """Pearson's correlation of two vectors `(n,)`; NaN where one is constant."""
-    a, b = minmax(left), minmax(right)
+    a, b = minmax(first), minmax(second)
     if a is None or b is None:
         return UNDEFINED
     a, b = a - a.mean(), b - b.mean()
     return float(np.clip(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)), -1.0, 1.0))
 
 
-def _ratio(part: int | float | np.number[Any], whole: int | float | np.number[Any]) -> float:
+def _ratio(part: int | float | np.number[Any], total: int | float | np.number[Any]) -> float:
     """A share; NaN where there is nothing to have a share of."""
-    return float(part / whole) if whole > 0 else UNDEFINED
+    return float(part / total) if total > 0 else UNDEFINED
 
 
 def _difference(poison: NDArray[Any], base: NDArray[Any]) -> Array:

@@ -75,9 +75,9 @@ class Interval:
         return self.low is not None and self.high is not None and (self.low > 0.0 or self.high < 0.0)
 
 
-def facts_of(found: Interval) -> dict[str, float | None]:
+def facts_of(interval: Interval) -> dict[str, float | None]:
     """An interval as JSON holds it: `mean`, `low` and `high`, null for what is undefined."""
-    return {"mean": found.mean if math.isfinite(found.mean) else None, "low": found.low, "high": found.high}
+    return {"mean": interval.mean if math.isfinite(interval.mean) else None, "low": interval.low, "high": interval.high}
 
 
 def hierarchical_bootstrap(
@@ -105,8 +105,8 @@ def hierarchical_bootstrap(
     Raises:
         InputError: values are infinite or not one-dimensional, or a setting is out of range.
     """
-    kept = [(_defined(target),) for target in values]
-    return _bootstrap(kept, resamples, seed, shared_seeds).interval(level, minimum_targets)
+    defined = [(_defined(target),) for target in values]
+    return _bootstrap(defined, resamples, seed, shared_seeds).interval(level, minimum_targets)
 
 
 def paired_effect(
@@ -206,7 +206,8 @@ def fraction_of_ceiling(
     pairs = zip(_paired(arm, clean, null), _paired(ceiling, clean, null), strict=True)
     both = [(near, far) for near, far in pairs if all(group.size for group in (*near, *far))]
     # The same seed draws the same targets, and the same seeds of the null, for both.
-    near, far = (_bootstrap([one[place] for one in both], resamples, seed, shared_seeds) for place in (0, 1))
+    near = _bootstrap([attacked for attacked, _ in both], resamples, seed, shared_seeds)
+    far = _bootstrap([bent for _, bent in both], resamples, seed, shared_seeds)
     if not both or far.estimate < SHORTEST_CEILING_EFFECT:
         return Interval(float("nan"))
     shares = near.replicates / far.replicates.clip(min=SHORTEST_CEILING_EFFECT)
@@ -354,17 +355,17 @@ def _bootstrap(targets: Sequence[tuple[Array, ...]], resamples: int, seed: int, 
     """Resample targets that hold one group of seeds (its mean) or two (the first mean minus the second)."""
     if resamples < 1:
         raise InputError(f"{resamples} resamples say nothing; ask for at least 1.")
-    kept = [groups for groups in targets if all(group.size for group in groups)]
-    if not kept:
+    defined = [groups for groups in targets if all(group.size for group in groups)]
+    if not defined:
         return _Bootstrap(float("nan"), np.empty(0), 0)
     rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(kept), size=(resamples, len(kept)))
+    drawn = rng.integers(len(defined), size=(resamples, len(defined)))
     replicates = np.zeros(resamples)
     estimate = 0.0
-    for sign, groups in zip((1.0, -1.0), zip(*kept, strict=True), strict=False):
+    for sign, groups in zip((1.0, -1.0), zip(*defined, strict=True), strict=False):
         replicates += sign * _resampled_means(groups, drawn, rng, shared_seeds).mean(axis=1)
         estimate += sign * float(np.mean([group.mean() for group in groups]))
-    return _Bootstrap(estimate, replicates, len(kept))
+    return _Bootstrap(estimate, replicates, len(defined))
 
 
 def _resampled_means(
