@@ -139,6 +139,8 @@ def test_what_is_kept_about_strength_replaces_what_was_there_by_its_name(
 def test_the_picture_of_strength_shows_every_attack_of_every_case_where_it_came() -> None:
     import json
 
+    from encircle.strength.side_by_side import title_of
+
     drawn = tool("strength").picture()
     (ax,) = drawn.axes
     (legend,) = drawn.legends
@@ -153,7 +155,7 @@ def test_the_picture_of_strength_shows_every_attack_of_every_case_where_it_came(
     assert intervals == sorted((shift["low"], shift["high"]) for shift in shifts if shift["low"] is not None)
     for place, case in enumerate(cases):
         for row in case["rows"]:
-            x, y = min(dots[row["name"]], key=lambda dot: abs(dot[1] - place))
+            x, y = min(dots[title_of(row["name"])], key=lambda dot: abs(dot[1] - place))
             assert x == row["shift"]["mean"]
             assert abs(y - place) < 0.5
     selected = [row for case in cases for row in case["rows"] if row["name"] == "selected"]
@@ -204,7 +206,7 @@ def test_every_result_about_strength_has_the_command_that_it_came_from(tmp_path:
             assert result["explainer"] == case["explainer"]["kind"]
         assert (result["title"], size["targets"], size["victims"]) == (case["title"], case["targets"], case["victims"])
         for name, settings in committed.items():
-            # What the letter of the paper is was read otherwise before; the page says where.
+            # The paper's settings were read otherwise before; the page says where.
             attack = {
                 key: value
                 for key, value in settings["attack"].items()

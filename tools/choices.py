@@ -35,7 +35,7 @@ LETTER = [
     ),
     *("attack.staggered=false", "attack.restart=false", "attack.poison_batch=batch"),
 ]
-"""What the paper prints, to the letter."""
+"""What the paper prints."""
 PAPER = "attack={{kind: imf, models: 4, epochs: {}}}"
 SPLIT = ["seed=3", "targets=5", "victims=2"]
 VARIANTS: dict[str, list[list[str]]] = {

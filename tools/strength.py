@@ -19,6 +19,7 @@ from encircle.strength.page import answer as answer_of
 from encircle.strength.page import page as text_of
 from encircle.strength.page import results_of
 from encircle.strength.reached import BEST_IMF, GUESSED, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
+from encircle.strength.side_by_side import title_of
 
 HERE = Path(__file__).resolve().parent.parent
 RESULTS = HERE / "results" / "strength"
@@ -71,7 +72,7 @@ def picture() -> Figure:
                     ax.plot([shift["low"], shift["high"]], [height] * 2, color=colour, linewidth=1.6, zorder=2)
         if not means:
             continue
-        ax.scatter(means, heights, s=30, marker=marker, color=colour, label=name, zorder=3)
+        ax.scatter(means, heights, s=30, marker=marker, color=colour, label=title_of(name), zorder=3)
         if controls:
             ax.scatter(*zip(*controls, strict=True), s=90, marker="|", color=colour, label=CONTROL, zorder=3)
     ax.axvline(0, color="#8b8f96", linewidth=0.8)

@@ -94,10 +94,10 @@ def test_what_a_name_alone_does_not_tell_is_told(tmp_path: Path) -> None:
     text = page(tmp_path)
     assert "As given: kind imf, models 4, momentum 0.0." in text
     assert "Together: kind matching, momentum 0.9." in text
-    assert "IMF to the letter has decay True, which the letter of the paper has not." in text
+    assert "IMF (paper's settings) has decay True, unlike the paper." in text
     rows[-1] = row(AS_PUBLISHED, "report", attack=letter)
     keep(tmp_path, "ablation", "a", {"title": "A", "chosen": GIVEN, "rows": rows})
-    assert "which the letter of the paper has not" not in page(tmp_path)
+    assert "unlike the paper" not in page(tmp_path)
 
 
 @pytest.mark.parametrize("key", ["gain", "shift", "jaccard_attack", "l1_attack", "accuracy_change"])
@@ -169,7 +169,7 @@ class TestReach:
         found["rows"][0]["settings"]["attack"]["decay"] = True
         keep(tmp_path, "reach", "digits", found)
         assert "finished on a device. " in page(tmp_path)
-        assert " IMF as published has decay True, which the letter of the paper has not." in page(tmp_path)
+        assert " IMF as published has decay True, unlike the paper." in page(tmp_path)
 
     def test_says_what_was_asked_and_whether_it_holds(self, tmp_path: Path) -> None:
         line = first_of_digits(self.text(tmp_path))

@@ -99,7 +99,7 @@ class IMF(SurrogateAttack):
     """Interpretation Manipulation Framework (Zhang, Gao & Su, KDD 2021, Algorithm 1).
 
     The defaults are our choice of what the paper leaves open, made on targets that are not reported on; the paper's own
-    letter (`PAPER_SETTINGS`) is `distance="none", hinge=None, step="raw", gamma=1.0, decay=False, form="finite-difference", lower="plain",
+    settings (`PAPER_SETTINGS`) are `distance="none", hinge=None, step="raw", gamma=1.0, decay=False, form="finite-difference", lower="plain",
     staggered=False, restart=False, poison_batch="batch"`.
 
     Args:

@@ -56,7 +56,7 @@ FACTORS: dict[str, Settings] = {
 """One choice each, in place of the case's own."""
 
 SIZE = ("models", "epochs", "target_share")
-"""What the letter of the paper leaves open, and takes from the case."""
+"""Settings that the paper leaves open. They are taken from the case."""
 
 IDLE = {"distance", "softplus"}
 """What changes nothing about poison that feature encirclement crafts."""
@@ -123,7 +123,7 @@ def varied(attack: Settings, changes: Settings) -> Settings:
 
 
 def as_published(attack: Settings) -> Settings:
-    """IMF to the letter of the paper, of the size of another attack."""
+    """IMF with the paper's settings, of the size of another attack."""
     return settings_of(IMF(**PAPER_SETTINGS)) | {name: attack[name] for name in SIZE}  # type: ignore[no-any-return]
 
 
@@ -141,7 +141,7 @@ def ablate(
     """Try the choices of a case's attack, one at a time and together, and report the best on other targets and seeds.
 
     Three studies in `root`: `choice` (the attack as given, and with each factor changed), `together` (all that helped at once), both on a split,
-    targets and victims that are drawn anew; and `report` (the paper's letter, the attack as given, the best of the other two) on the case's. Where the split
+    targets and victims that are drawn anew; and `report` (the paper's settings, the attack as given, the best of the other two) on the case's. Where the split
     does not depend on the seed, a target may be drawn in both by chance. Among attacks that keep the target's label, what helped is what gained beyond the
     interval, and what is best has the highest mean gain; accuracy has no say, and stands beside. A stopped ablation goes on where it was, and tries again
     what failed.

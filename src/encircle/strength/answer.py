@@ -23,7 +23,7 @@ Facts = Mapping[str, Any]
 CONDITIONS = {
     "ceiling": f"{CEILING_FRACTION['cam']:.0%} of the ceiling for CAM, {CEILING_FRACTION['grad']:.0%} for GRAD (the mean)",
     "IMF as published": "an effect over IMF as published whose interval lies above zero",
-    "IMF at its best": "an effect over IMF at its best whose interval lies above zero",
+    "IMF (tuned)": "an effect over IMF (tuned) whose interval lies above zero",
     "L1": f"L1 at least {L1_BELOW_WATERMARK:.0%} below unbounded WM's",
     "a fifth": "with a fifth of the poison, no less effect (the mean) than IMF as published with all of it",
     "label": f"at least {LABEL_KEPT:.0%} of victims keep the label",
@@ -57,7 +57,7 @@ def conditions_of(result: Facts) -> dict[str, Condition]:
             None if fraction is None or least is None else fraction >= least,
         ),
         "IMF as published": Condition(plain_estimate(selected["gain"]), _above_zero(selected["gain"])),
-        "IMF at its best": Condition(plain_estimate(best["gain"]), _above_zero(best["gain"])),
+        "IMF (tuned)": Condition(plain_estimate(best["gain"]), _above_zero(best["gain"])),
         "L1": Condition(relative(below), None if below is None else below <= -L1_BELOW_WATERMARK),
         "a fifth": Condition(plain_estimate(little["gain"]), None if little_effect is None else little_effect >= 0),
         "label": Condition(label_kept(selected), None if kept is None else kept >= LABEL_KEPT),

@@ -30,6 +30,7 @@ from .answer import (
     transfer,
 )
 from .reached import BEST_IMF, PUBLISHED, SELECTED
+from .side_by_side import title_of
 
 PHASES = {
     "choice": "One choice at a time",
@@ -103,9 +104,10 @@ def page(results: Path) -> str:
     if reached:
         parts += [
             "## How far it reaches",
-            "- *IMF as published* is Algorithm 1 to the letter but for what stands with a case, with as many models, epochs and copies of the target as the "
-            "case has. Its raw step hardly moves an entry ([method](method.md), Eq. 11), so that its poison is little more than its bases with noise.\n"
-            "- *IMF at its best* has all the settings of the case, with bases as the paper knows them. It says more.\n"
+            "- *IMF as published* is Algorithm 1 with the paper's settings but for what stands with a case, with as many models, epochs and copies of the "
+            "target as the case has. Its raw step hardly moves an entry ([method](method.md), Eq. 11), so that its poison is little more than its bases "
+            "with noise.\n"
+            "- *IMF (tuned)* has all the settings of the case, with bases as the paper knows them. It says more.\n"
             "- *Selected* has the settings that stand with each case besides.\n"
             "- The *ceiling* bends models themselves. Those that lose the label or more than a point of accuracy do not count; of an attack all victims do. It "
             "is an estimate, which an attack may surpass. A fraction of it is undefined where the ceiling's own effect is smaller than "
@@ -218,7 +220,7 @@ def _reach(result: Facts, command: str) -> list[str]:
     lines = []
     for row in result["rows"]:
         entries = [
-            row["name"],
+            title_of(row["name"]),
             plain_estimate(row["gain"]),
             plain_estimate(row["shift"]),
             percent(row["share_of_way"]),
@@ -239,15 +241,15 @@ def _reach(result: Facts, command: str) -> list[str]:
     return [
         f"### {result['title']}",
         f"{first['targets']} targets x {first['victims']} victims an attack, finished on {result['device']}. Selected: {selected}."
-        f"{_beside_the_letter(PUBLISHED, attacks[PUBLISHED])}{command}",
+        f"{_unlike_the_paper(PUBLISHED, attacks[PUBLISHED])}{command}",
         head + "\n".join(lines),
     ]
 
 
-def _beside_the_letter(name: str, attack: Facts) -> str:
-    """What an attack called by the paper's name has otherwise than its letter, which results from before that was read so do."""
+def _unlike_the_paper(name: str, attack: Facts) -> str:
+    """The settings in which an attack called by the paper's name differs from the paper: results of earlier versions may."""
     diff = settings_diff({key: attack[key] for key in PAPER_SETTINGS if key in attack}, PAPER_SETTINGS)
-    return f" {name} has {diff}, which the letter of the paper has not." if diff else ""
+    return f" {title_of(name)} has {diff}, unlike the paper." if diff else ""
 
 
 def _accuracy(row: Facts) -> str:
@@ -263,7 +265,7 @@ def _control(row: Facts) -> str:
 
 
 ASKED = (
-    "| case | of the ceiling | effect over IMF as published | IMF at its best, likewise | L1 against WM's | with a fifth of the poison | "
+    "| case | of the ceiling | effect over IMF as published | IMF (tuned), likewise | L1 against WM's | with a fifth of the poison | "
     "effect, and of the strongest control | label kept | accuracy, points |\n|---|---|---|---|---|---|---|---|---|\n"
 )
 
@@ -336,23 +338,23 @@ def _effect(effect: Facts | None) -> str:
 
 
 def _notable(rows: Sequence[Facts], as_given: Facts) -> list[str]:
-    """What a name alone does not tell: the settings that helped together, and what the paper's letter has otherwise here."""
+    """What a name alone does not tell: the settings that helped together, and in which the paper's attack differs from the paper here."""
     lines = [
         f"Together: {settings_diff(row['attack'], as_given)}."
         for row in rows
         if row["name"] == JOINT and row["phase"] == "together"
     ]
     lines += [
-        letter.strip()
+        difference.strip()
         for row in rows
-        if row["name"] == AS_PUBLISHED and (letter := _beside_the_letter(AS_PUBLISHED, row["attack"]))
+        if row["name"] == AS_PUBLISHED and (difference := _unlike_the_paper(AS_PUBLISHED, row["attack"]))
     ]
     return lines
 
 
 def _table(rows: Sequence[Facts]) -> str:
     lines = [
-        f"| {row['name']} | {plain_estimate(row['gain'])} | {plain_estimate(row['shift'])} | {_means(row['jaccard_clean'], row['jaccard_attack'])} | "
+        f"| {title_of(row['name'])} | {plain_estimate(row['gain'])} | {plain_estimate(row['shift'])} | {_means(row['jaccard_clean'], row['jaccard_attack'])} | "
         f"{_means(row['l1_clean'], row['l1_attack'])} | {label_kept(row)} | {points(row['accuracy_change'])} |"
         for row in rows
     ]

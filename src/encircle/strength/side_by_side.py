@@ -28,6 +28,13 @@ Settings = dict[str, Any]
 VARIANT = "variant"
 """What the grid of a study of variants has."""
 
+_TITLES = {"IMF at its best": "IMF (tuned)", "IMF to the letter": "IMF (paper's settings)"}
+
+
+def title_of(name: str) -> str:
+    """An attack's name for people. Saved studies and results know it by another name, which stays what it was."""
+    return _TITLES.get(name, name)
+
 
 def variants_study(title: str, case: Mapping[str, Any], variants: Mapping[str, Settings]) -> StudyFile:
     """A study of variants of a case.

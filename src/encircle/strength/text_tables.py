@@ -10,6 +10,7 @@ from ..report.text_table import EFFECT, TextTable, mean, share
 from ..scoring import facts_of
 from .ablation import Ablation
 from .reached import Reached
+from .side_by_side import title_of
 
 
 def ablation_table(ablation: Ablation) -> TextTable:
@@ -22,7 +23,13 @@ def ablation_table(ablation: Ablation) -> TextTable:
             groups.append("")
         l1 = " → ".join(mean(row.cell[name]) for name in ("l1_clean", "l1_attack"))
         rows.append(
-            (row.name, plain_estimate(facts_of(row.gain)), plain_estimate(row.cell["shift"]), l1, *_cost(row.cell))
+            (
+                title_of(row.name),
+                plain_estimate(facts_of(row.gain)),
+                plain_estimate(row.cell["shift"]),
+                l1,
+                *_cost(row.cell),
+            )
         )
         groups.append("" if row.phase == phase else row.phase)
         phase = row.phase
@@ -45,7 +52,7 @@ def reach_table(attacks: tuple[Reached, ...]) -> TextTable:
         fraction, cell = attack.share["mean"], attack.cell
         rows.append(
             (
-                attack.name,
+                title_of(attack.name),
                 plain_estimate(facts_of(attack.gain)),
                 plain_estimate(cell["shift"]),
                 UNDEFINED if fraction is None else f"{fraction:.0%}",
