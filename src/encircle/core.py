@@ -37,7 +37,17 @@ class StorageError(EncircleError):
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
-    """An error for a name that is not among `known`, offering the nearest right spelling."""
+    """An error for a name that is not among those known, offering the nearest right spelling.
+
+    Args:
+        kind: what the name is of, such as `"attack"`.
+        name: as it was written.
+        known: the right names.
+
+    Example:
+        >>> unknown_name("attack", "inf", ["imf", "watermark"])
+        InputError("unknown attack 'inf'; did you mean 'imf'?")
+    """
     names = sorted(known)
     near = get_close_matches(str(name), names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(names)}."

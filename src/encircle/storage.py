@@ -169,7 +169,16 @@ def write_parquet(path: Path, frame: pl.DataFrame) -> None:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, str] | None = None) -> None:
-    """Write arrays by name as safetensors, with facts beside them, whole or not at all."""
+    """Write arrays by name as safetensors, with facts beside them, whole or not at all.
+
+    Args:
+        path: the file.
+        arrays: of any shapes, by name.
+        facts: texts by name.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
     plain = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     write_bytes(path, safetensors.numpy.save(plain, metadata=dict(facts or {})))
 

@@ -54,6 +54,10 @@ class Budget:
 
         Raises:
             InputError: as many as the clean set, or more.
+
+        Example:
+            >>> Budget(fraction=0.1).size(1234), Budget(count=5).size(1234)
+            (123, 5)
         """
         if self.count is not None:
             if self.count >= clean:
@@ -63,13 +67,30 @@ class Budget:
         return int(self.fraction * clean + 1e-9)  # 0.29 * 100 is 28.999...
 
     def entry_radius(self, samples: Float[Tensor, "n *shape"]) -> float:
-        """How far every entry of a sample can move at once: epsilon, or under l2 epsilon over the root of their number."""
+        """How far every entry of a sample can move at once: epsilon, or under l2 epsilon over the root of their number.
+
+        Example:
+            >>> Budget(count=1, epsilon=0.1).entry_radius(torch.zeros(1, 3, 8, 8))
+            0.1
+            >>> round(Budget(count=1, epsilon=0.1, norm="l2").entry_radius(torch.zeros(1, 100)), 6)  # 0.1 / √100
+            0.01
+        """
         return self.epsilon if self.norm == "linf" else self.epsilon / math.sqrt(max(samples[0].numel(), 1))
 
     def movable(self, base: Float[Tensor, "n *shape"], legal: Legal) -> Bool[Tensor, "n *shape"]:
         """Which entries of these bases can have another value, all that may move being moved alike as far as the ball lets them.
 
         Steps of 8-bit files, integers and categories may be further away than the ball reaches, and what is no more than the slack of a check is no change.
+
+        Args:
+            base: base samples in [0, 1].
+            legal: which values may be held.
+
+        Example:
+            >>> base = torch.tensor([[0.5, 0.5, 0.5]])
+            >>> columns = {1: Column("immutable"), 2: Column("integer", step=0.25)}  # whole numbers that lie 0.25 apart
+            >>> Budget(count=1, epsilon=0.1).movable(base, Legal(columns=columns))
+            tensor([[ True, False, False]])
         """
         free = torch.ones_like(base, dtype=torch.bool)
         for position, column in (legal.columns or {}).items():
@@ -85,6 +106,18 @@ class Budget:
         """Samples inside ball and range (the nearest for linf; for l2 scaled into the ball, then clipped), made legal.
 
         They become legal by moving towards the base, which never leaves the ball; rounding to the nearest value could.
+
+        Args:
+            samples: candidates, any values.
+            base: the base sample of each, in [0, 1].
+            legal: which values may be held.
+
+        Returns:
+            Samples of the same shape that keep the budget.
+
+        Example:
+            >>> Budget(count=1, epsilon=0.1).project(torch.tensor([[0.9, 0.45, -1.0]]), torch.tensor([[0.5, 0.5, 0.0]]), Legal())
+            tensor([[0.6000, 0.4500, 0.0000]])
         """
         shift = samples - base
         if self.norm == "linf":
@@ -95,7 +128,14 @@ class Budget:
         return legal.towards_base((base + shift).clamp(0, 1), base)
 
     def excess(self, samples: Float[Tensor, "n *shape"], base: Float[Tensor, "n *shape"]) -> float:
-        """By how much the worst sample leaves the ball or [0, 1]; at most 0 when all are inside (up to rounding)."""
+        """By how much the worst sample leaves the ball or [0, 1]; at most 0 when all are inside (up to rounding).
+
+        Example:
+            >>> base = torch.tensor([[0.5, 0.5]])
+            >>> budget = Budget(count=1, epsilon=0.1)
+            >>> budget.excess(torch.tensor([[0.6, 0.5]]), base) <= 0, round(budget.excess(torch.tensor([[0.8, 0.5]]), base), 3)
+            (True, 0.2)
+        """
         if not len(samples):
             return 0.0
         shift = (samples.double() - base.double()).flatten(1)
@@ -138,11 +178,21 @@ class Legal:
     columns: Mapping[int, Column] | None = None
 
     def quantised(self, base: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
-        """Base samples as 8-bit files would hold them, so that whole steps away from them can be exported exactly."""
+        """Base samples as 8-bit files would hold them, so that whole steps away from them can be exported exactly.
+
+        Example:
+            >>> Legal(levels=255).quantised(torch.tensor([0.5])) * 255
+            tensor([128.])
+        """
         return (base * self.levels).round() / self.levels if self.levels else base
 
     def relaxed(self) -> Legal:
-        """Only what can be kept while crafting: immutable columns stay, steps and categories are left to the end."""
+        """Only what can be kept while crafting: immutable columns stay, steps and categories are left to the end.
+
+        Example:
+            >>> Legal(levels=255, columns={0: Column("immutable"), 1: Column("integer", step=0.1)}).relaxed()
+            Legal(levels=0, columns={0: Column(kind='immutable', step=1.0, values=())})
+        """
         immutable = {
             position: column for position, column in (self.columns or {}).items() if column.kind == "immutable"
         }
@@ -151,7 +201,20 @@ class Legal:
     def towards_base(
         self, samples: Float[Tensor, "n *shape"], base: Float[Tensor, "n *shape"]
     ) -> Float[Tensor, "n *shape"]:
-        """Legal samples no further from the base than these in any entry; the base itself is always legal."""
+        """Legal samples no further from the base than these in any entry; the base itself is always legal.
+
+        Args:
+            samples: candidates in [0, 1].
+            base: the base sample of each, in [0, 1].
+
+        Raises:
+            InputError: a categorical column has no legal values.
+
+        Example:
+            >>> integer = Legal(columns={0: Column("integer", step=0.25)})
+            >>> integer.towards_base(torch.tensor([[0.95]]), torch.tensor([[0.5]]))  # one step, as two would go further
+            tensor([[0.7500]])
+        """
         if self.levels:
             return _steps_towards_base(samples, base, 1 / self.levels)
         if not self.columns:

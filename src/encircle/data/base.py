@@ -71,7 +71,13 @@ class Samples(Dataset[tuple[Tensor, int]], ABC):
     def with_poison(
         self, inputs: Float[Tensor, "p *shape"], labels: Int[Tensor, "p"], overwritten: Int[Tensor, "p"]
     ) -> PoisonedSamples:
-        """This set with poison in it: `overwritten[i]` is the row that poison `i` replaces, or -1 to add it at the end."""
+        """This set with poison in it.
+
+        Args:
+            inputs: `(p, *shape)`.
+            labels: `(p,)`.
+            overwritten: `(p,)`, the row that each poison sample replaces, or -1 to add it at the end.
+        """
         return PoisonedSamples(self, inputs, labels, overwritten)
 
 
@@ -270,6 +276,12 @@ class _Subset(Samples):
 @final
 class PoisonedSamples(Samples):
     """A clean set with poison in it; see `Samples.with_poison`.
+
+    Args:
+        clean: the clean set.
+        inputs: `(p, *shape)`.
+        labels: `(p,)`.
+        overwritten: `(p,)`, the row that each poison sample replaces, or -1 where it is added at the end.
 
     Attributes:
         source: `(N,)`, the poison sample that each row holds, -1 for rows of the clean set.

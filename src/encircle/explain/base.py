@@ -78,6 +78,15 @@ class Explainer(ABC):
 
         Raises:
             InputError: the model does not offer what this explainer needs.
+
+        Example:
+            >>> from encircle.explain import Grad
+            >>> with torch.no_grad():
+            ...     model = nn.Linear(3, 2)
+            ...     _ = model.weight.copy_(torch.tensor([[1.0, 0.0, -2.0], [0.0, 0.0, 0.0]]))
+            >>> explanation = Grad(of="logit").explain(model, torch.rand(1, 3), torch.tensor([0]))
+            >>> explanation.maps  # of a linear score: the size of each weight
+            tensor([[1., 0., 2.]])
         """
         self.check(model)
         generator = random if random is not None else torch.Generator().manual_seed(0)
@@ -93,23 +102,52 @@ class Explainer(ABC):
     def attribute(
         self, model: nn.Module, inputs: Float[Tensor, "n *shape"], target: Int[Tensor, "n"]
     ) -> Float[Tensor, "n *map"]:
-        """Maps as they are scored, without a graph; arguments as for `explain`.
+        """Maps as they are scored, without a graph.
 
-        >>> import torch
-        >>> from encircle.explain import Grad
-        >>> model = torch.nn.Linear(3, 2)
-        >>> Grad().attribute(model, torch.rand(4, 3), torch.tensor([0, 1, 0, 1])).shape
-        torch.Size([4, 3])
+        Args:
+            model: as for `explain`.
+            inputs: as for `explain`.
+            target: as for `explain`.
+
+        Returns:
+            `(n, h, w)` for images, `(n, entries)` for tables.
+
+        Example:
+            >>> from encircle.explain import Grad
+            >>> model = nn.Linear(3, 2)
+            >>> Grad().attribute(model, torch.rand(4, 3), torch.tensor([0, 1, 0, 1])).shape
+            torch.Size([4, 3])
         """
         return self.explain(model, inputs, target).maps
 
     def check(self, model: nn.Module) -> None:  # noqa: B027 - most explainers take any model
-        """Raise an `InputError` if this explainer cannot explain this model."""
+        """Refuse a model that this explainer cannot explain.
+
+        Args:
+            model: the classifier.
+
+        Raises:
+            InputError: the model lacks something that this explainer needs.
+
+        Example:
+            >>> from encircle.explain import Cam
+            >>> Cam().check(nn.Linear(3, 2))
+            Traceback (most recent call last):
+            encircle.core.InputError: Linear has no CAM head; wrap its parts in WithCamHead(body, head), or use the explainer grad.
+        """
 
     def space(self, shape: tuple[int, ...]) -> Space:
         """What the entries of maps of inputs of this shape are.
 
         Hidden units of separately initialised models do not correspond, so that their maps cannot be compared.
+
+        Args:
+            shape: of one input, without the batch.
+
+        Example:
+            >>> from encircle.explain import Cam, Grad
+            >>> Grad().space((3, 32, 32)), Grad().space((30,)), Cam().space((30,))
+            ('grid', 'columns', 'units')
         """
         return "grid" if len(shape) == 3 else "columns"
 
@@ -123,17 +161,17 @@ class Explainer(ABC):
 def pooled(maps: Float[Tensor, "n h w"], grid: tuple[int, int]) -> Float[Tensor, "n gh gw"]:
     """Average-pooled to a grid ("discretised to be comparable with CAM", footnote 2).
 
-    >>> import torch
-    >>> pooled(torch.arange(16.0).reshape(1, 4, 4), (2, 2))
-    tensor([[[ 2.5000,  4.5000],
-             [10.5000, 12.5000]]])
-
     Args:
         maps: at full resolution.
         grid: rows and columns of the result.
 
     Raises:
         InputError: the grid is finer than the map.
+
+    Example:
+        >>> pooled(torch.arange(16.0).reshape(1, 4, 4), (2, 2))
+        tensor([[[ 2.5000,  4.5000],
+                 [10.5000, 12.5000]]])
     """
     if grid[0] > maps.shape[1] or grid[1] > maps.shape[2]:
         raise InputError(f"grid {grid} is finer than the map {tuple(maps.shape[1:])}; use a coarser grid.")

@@ -21,13 +21,26 @@ class Cam(Explainer):
 
     Its mean over the grid plus `b[c]` is the class's logit. For tables the map is `W[c,k] · a_k` over hidden units,
     whose *sum* plus `b[c]` is the logit.
+
+    Example:
+        >>> from encircle.models import WithCamHead
+        >>> head = nn.Linear(2, 2, bias=False)
+        >>> with torch.no_grad():
+        ...     _ = head.weight.copy_(torch.tensor([[1.0, -1.0], [0.0, 2.0]]))
+        >>> model = WithCamHead(nn.ReLU(), head)
+        >>> Cam().attribute(model, torch.tensor([[0.5, 0.25]]), torch.tensor([0]))  # sums to the logit of class 0
+        tensor([[ 0.5000, -0.2500]])
     """
 
     kind: Literal["cam"] = Field(default="cam", kw_only=True)
     title = "CAM"
 
     def check(self, model: nn.Module) -> None:
-        """Raise an `InputError` unless the model is a `CamClassifier`."""
+        """Refuse models without a CAM head, that is, one linear layer after the features.
+
+        Raises:
+            InputError: the model is no `CamClassifier`, or its head is more than a linear layer.
+        """
         if not isinstance(model, CamClassifier):
             raise InputError(
                 f"{type(model).__name__} has no CAM head; wrap its parts in WithCamHead(body, head), or use the explainer grad."

@@ -25,6 +25,13 @@ class Grad(Explainer):
         channels: how the colours of a pixel become one value: `"max"` (Simonyan et al.) or `"sum"`.
         grid: the grid that image maps are average-pooled to before scoring; `"cam"` is the model's feature map
             (and no pooling for models without one), None is no pooling.
+
+    Example:
+        >>> model = nn.Linear(3, 2, bias=False)
+        >>> with torch.no_grad():
+        ...     _ = model.weight.copy_(torch.tensor([[1.0, 0.0, -2.0], [0.0, 0.0, 0.0]]))
+        >>> Grad().attribute(model, torch.zeros(1, 3), torch.tensor([0]))  # p (1 - p) |w| with p = 0.5
+        tensor([[0.2500, 0.0000, 0.5000]])
     """
 
     of: Literal["probability", "log-probability", "logit"] = "probability"

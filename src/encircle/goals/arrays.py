@@ -12,7 +12,22 @@ from ..core import InputError
 
 
 def read_array(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """A file's numbers: an array as it is, a picture in [0, 1] as `(3, h, w)`, or `(h, w)` where it is grey in whatever mode."""
+    """A file's numbers: an array as it is, a picture in [0, 1] as `(3, h, w)`, or `(h, w)` where it is grey in whatever mode.
+
+    Args:
+        path: `.npy`, or an image that Pillow reads.
+
+    Raises:
+        InputError: the file is missing or damaged, or its numbers state no range.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     np.save(f"{folder}/map.npy", np.eye(2))
+        ...     read_array(Path(folder, "map.npy"))
+        array([[1., 0.],
+               [0., 1.]])
+    """
     try:
         if path.suffix == ".npy":
             array = np.load(path, allow_pickle=False)  # a pickle could run code

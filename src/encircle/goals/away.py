@@ -32,4 +32,4 @@ class Away(Goal):
             raise InputError(
                 "the goal 'away' needs the object's box and the data set knows none; give box=(top, left, bottom, right)."
             )
-        return DesiredMap(1 - cells(box, image_shape("away", context)), None, "away from the object")
+        return DesiredMap(1 - cells(box, image_shape("away", context.shape)), None, "away from the object")

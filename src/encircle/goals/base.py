@@ -70,8 +70,29 @@ class Goal(ABC):
     def resolve(self, context: GoalContext) -> DesiredMap:
         """The desired map for this target.
 
+        Args:
+            context: what the goal may look at.
+
         Raises:
             InputError: it does not fit the map's shape, is not finite, or is constant over the entries that matter.
+
+        Example:
+            >>> import torch
+            >>> from encircle.goals import Region
+            >>> context = GoalContext(
+            ...     shape=(2, 4),  # of a scored map, here a grid of two rows
+            ...     explain=lambda inputs, label: torch.zeros(2, 4),
+            ...     target=torch.zeros(1, 3, 16, 32),
+            ...     label=0,
+            ...     positive_units=None,
+            ...     features=(),
+            ...     box=None,
+            ...     of_class=lambda label: torch.zeros(1, 3, 16, 32),
+            ...     draw=0,
+            ... )
+            >>> Region("top-left").resolve(context).values
+            tensor([[1., 1., 0., 0.],
+                    [0., 0., 0., 0.]])
         """
         desired = self._desired(context)
         values = desired.values.float()
@@ -97,17 +118,44 @@ class Goal(ABC):
         """The desired map, unchecked."""
 
 
-def image_shape(goal: str, context: GoalContext) -> tuple[int, int]:
-    """The grid of a map of an image; an `InputError` for the map of a table."""
-    if len(context.shape) != 2:
+def image_shape(goal: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """The grid of a map of an image.
+
+    Args:
+        goal: what asks, for the error.
+        shape: of a scored map.
+
+    Returns:
+        Its rows and columns.
+
+    Raises:
+        InputError: the map is one of a table.
+
+    Example:
+        >>> image_shape("region", (8, 8))
+        (8, 8)
+    """
+    if len(shape) != 2:
         raise InputError(
-            f"the goal {goal!r} is for images, but this map has {context.shape[0]} entries; use features or units."
+            f"the goal {goal!r} is for images, but this map has {shape[0]} entries; use features or units."
         )
-    return context.shape[0], context.shape[1]
+    return shape[0], shape[1]
 
 
-def entries_of(goal: str, context: GoalContext) -> int:
-    """How many entries a map of a table has; an `InputError` for the map of an image."""
-    if len(context.shape) != 1:
-        raise InputError(f"the goal {goal!r} is for tables, but this map is {context.shape}; use region or box.")
-    return context.shape[0]
+def entries_of(goal: str, shape: tuple[int, ...]) -> int:
+    """How many entries a map of a table has.
+
+    Args:
+        goal: what asks, for the error.
+        shape: of a scored map.
+
+    Raises:
+        InputError: the map is one of an image.
+
+    Example:
+        >>> entries_of("features", (30,))
+        30
+    """
+    if len(shape) != 1:
+        raise InputError(f"the goal {goal!r} is for tables, but this map is {shape}; use region or box.")
+    return shape[0]

@@ -34,4 +34,4 @@ class Box(Goal):
         if self.top >= self.bottom or self.left >= self.right:
             raise InputError("the goal's box is empty; top must be above bottom and left must be left of right.")
         box = (self.top, self.left, self.bottom, self.right)
-        return DesiredMap(cells(box, image_shape("box", context)), None, f"the box {box} of the image")
+        return DesiredMap(cells(box, image_shape("box", context.shape)), None, f"the box {box} of the image")

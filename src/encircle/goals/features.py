@@ -37,7 +37,7 @@ class Features(Goal):
         return self
 
     def _desired(self, context: GoalContext) -> DesiredMap:
-        entries = entries_of("features", context)
+        entries = entries_of("features", context.shape)
         if entries != len(context.features):
             raise InputError(
                 "the goal 'features' needs a map over columns; for CAM, whose map is over hidden units, use units."

@@ -40,7 +40,7 @@ class Region(Goal):
     kind: Literal["region"] = Field(default="region", kw_only=True)
 
     def _desired(self, context: GoalContext) -> DesiredMap:
-        shape = image_shape(self.name, context)
+        shape = image_shape(self.name, context.shape)
         if self.name not in REGIONS:
             raise unknown_name("region", self.name, REGIONS)
         return DesiredMap(cells(REGIONS[self.name], shape), None, f"the {self.name} of the image")

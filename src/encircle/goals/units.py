@@ -40,7 +40,7 @@ class Units(Goal):
         return self
 
     def _desired(self, context: GoalContext) -> DesiredMap:
-        entries = entries_of("units", context)
+        entries = entries_of("units", context.shape)
         if any(not 0 <= unit < entries for unit in self.units):
             raise InputError(f"the goal names a unit outside 0..{entries - 1}; correct it.")
         pool = torch.arange(entries) if context.positive_units is None else context.positive_units.nonzero()[:, 0]

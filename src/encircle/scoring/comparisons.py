@@ -21,6 +21,10 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
     Raises:
         InputError: a p-value lies outside [0, 1].
+
+    Example:
+        >>> holm([0.01, 0.04, None, 0.03])  # of three tests: 3 x 0.01, 2 x 0.03, and never below one before
+        [0.03, 0.06, None, 0.06]
     """
     tested = sorted((value, index) for index, value in enumerate(p_values) if value is not None)
     adjusted: list[float | None] = [None] * len(p_values)

@@ -44,6 +44,12 @@ def minmax(attribution: NDArray[Any]) -> Array | None:
     Returns:
         float64 of the same shape, or None where the scaled map is undefined: empty, not finite everywhere, or constant
         up to rounding (`ROUNDING`) in the type the map came in.
+
+    Example:
+        >>> minmax(np.array([2.0, 3.0, 6.0]))
+        array([0.  , 0.25, 1.  ])
+        >>> minmax(np.array([1.0, 1.0])) is None  # a constant map has no shape
+        True
     """
     precision = np.finfo(attribution.dtype if np.issubdtype(attribution.dtype, np.floating) else np.float64).eps
     values = attribution.astype(np.float64)
@@ -73,6 +79,13 @@ def l1(attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = None) 
 
     Raises:
         InputError: the arrays cannot be compared.
+
+    Example:
+        >>> goal = np.array([0.0, 0.0, 1.0, 1.0])
+        >>> l1(np.array([0.0, 5.0, 10.0, 10.0]), goal)  # scaled to [0, 0.5, 1, 1]
+        0.125
+        >>> l1(-goal, goal)  # the opposite
+        1.0
     """
     pair = _scaled(attribution, goal, mask)
     return UNDEFINED if pair is None else float(np.abs(pair[0] - pair[1]).mean())
@@ -94,6 +107,15 @@ def jaccard(
 
     Raises:
         InputError: the arrays cannot be compared, or the threshold is out of range.
+
+    Example:
+        >>> goal = np.array([0.0, 0.0, 1.0, 1.0])
+        >>> round(jaccard(np.array([0.0, 0.9, 1.0, 0.1]), goal), 3)  # one of three entries that either highlights
+        0.333
+        >>> jaccard(3 * goal + 1, goal)  # scale and offset do not matter
+        1.0
+        >>> jaccard(np.ones(4), goal)  # a constant map highlights nothing
+        nan
     """
     _check_threshold(threshold)
     pair = _scaled(attribution, goal, mask)
@@ -116,6 +138,10 @@ def jaccard_soft(attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | Non
 
     Raises:
         InputError: the arrays cannot be compared.
+
+    Example:
+        >>> jaccard_soft(np.array([0.0, 0.5, 1.0, 0.5]), np.array([0.0, 0.0, 1.0, 1.0]))  # 1.5 of 2.5
+        0.6
     """
     pair = _scaled(attribution, goal, mask)
     return UNDEFINED if pair is None else _ratio(np.minimum(*pair).sum(), np.maximum(*pair).sum())
@@ -137,6 +163,11 @@ def cosine(attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = No
 
     Raises:
         InputError: the arrays cannot be compared.
+
+    Example:
+        >>> goal = np.array([0.0, 0.0, 1.0, 1.0])
+        >>> round(cosine(2 * goal + 5, goal), 6), round(cosine(-goal, goal), 6)
+        (1.0, -1.0)
     """
     if _scaled(attribution, goal, mask) is None:
         return UNDEFINED
@@ -156,6 +187,10 @@ def spearman(attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = 
 
     Raises:
         InputError: the arrays cannot be compared.
+
+    Example:
+        >>> round(spearman(np.array([1.0, 10.0, 100.0, 1000.0]), np.arange(4.0)), 6)  # the order is the same
+        1.0
     """
     if _scaled(attribution, goal, mask) is None:
         return UNDEFINED
@@ -180,6 +215,12 @@ def ssim(attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = None
 
     Raises:
         InputError: the arrays cannot be compared.
+
+    Example:
+        >>> goal = np.zeros((6, 6))
+        >>> goal[:3] = 1  # the upper half
+        >>> ssim(goal, goal), round(ssim(goal.T, goal), 2)
+        (1.0, 0.13)
     """
     _check(attribution, goal, mask)
     ours, wanted = minmax(attribution), minmax(goal)
@@ -220,6 +261,11 @@ def topk_intersection(
 
     Raises:
         InputError: the arrays cannot be compared, or k or the threshold is out of range.
+
+    Example:
+        >>> goal = np.array([0.0, 0.0, 1.0, 1.0])
+        >>> topk_intersection(np.array([0.0, 3.0, 9.0, 1.0]), goal)  # its two highest share one with the goal's
+        0.5
     """
     _check_threshold(threshold)
     pair = _scaled(attribution, goal, mask)
@@ -252,6 +298,11 @@ def pointing_game(
 
     Raises:
         InputError: the arrays cannot be compared, or the threshold is out of range.
+
+    Example:
+        >>> goal = np.array([0.0, 0.0, 1.0, 1.0])
+        >>> pointing_game(np.array([0.0, 3.0, 9.0, 1.0]), goal), pointing_game(np.array([0.0, 9.0, 3.0, 1.0]), goal)
+        (1.0, 0.0)
     """
     _check_threshold(threshold)
     pair = _scaled(attribution, goal, mask)
@@ -274,6 +325,11 @@ def relevance_mass(attribution: NDArray[Any], region: Mask, mask: Mask | None = 
 
     Raises:
         InputError: the arrays cannot be compared.
+
+    Example:
+        >>> region = np.array([False, False, True, True])
+        >>> relevance_mass(np.array([1.0, -5.0, 2.0, 1.0]), region)  # 3 of 4; what is negative does not count
+        0.75
     """
     _check(attribution, region, mask)
     _check_boolean("region", region)
@@ -300,6 +356,10 @@ def relevance_mass_in_goal(attribution: NDArray[Any], goal: NDArray[Any], mask: 
 
     Raises:
         InputError: the arrays cannot be compared.
+
+    Example:
+        >>> relevance_mass_in_goal(np.array([1.0, -5.0, 2.0, 1.0]), np.array([0.0, 0.0, 1.0, 1.0]))
+        0.75
     """
     scaled = minmax(goal)
     return UNDEFINED if scaled is None else relevance_mass(attribution, scaled >= HIGHLIGHTED, mask)
@@ -336,6 +396,11 @@ def score(
 
     Raises:
         InputError: the arrays cannot be compared.
+
+    Example:
+        >>> scores = score(np.array([0.0, 0.9, 1.0, 0.1]), np.array([0.0, 0.0, 1.0, 1.0]))
+        >>> round(scores["jaccard"], 2), round(scores["l1"], 2), scores["pointing"]
+        (0.33, 0.45, 1.0)
     """
     scores = {key: function(attribution, goal, mask) for key, function in SCORED_AGAINST_GOAL.items()}
     return scores | {"mass_box": UNDEFINED if box is None else relevance_mass(attribution, box)}
@@ -354,6 +419,10 @@ def psnr(poison: NDArray[Any], base: NDArray[Any]) -> float:
 
     Raises:
         InputError: the shapes differ or an entry is not finite.
+
+    Example:
+        >>> round(psnr(np.full((3, 8, 8), 0.6), np.full((3, 8, 8), 0.5)), 6)  # every value moved by a tenth
+        20.0
     """
     return _psnr(_difference(poison, base))
 
@@ -372,6 +441,11 @@ def distances(poison: NDArray[Any], base: NDArray[Any]) -> dict[str, float]:
 
     Raises:
         InputError: the shapes differ or an entry is not finite.
+
+    Example:
+        >>> moved = distances(np.array([[0.3, 0.4], [0.0, 0.0]]), np.zeros((2, 2)))
+        >>> {name: round(value, 2) for name, value in moved.items()}  # the second sample did not move: it has no PSNR
+        {'linf': 0.4, 'l2': 0.25, 'psnr': 9.03}
     """
     _check_shapes("poison", poison, "base", base)
     rows = []

@@ -71,12 +71,22 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether an effect may be claimed: there is an interval and zero lies outside it."""
+        """Whether an effect may be claimed: there is an interval and zero lies outside it.
+
+        Example:
+            >>> Interval(0.3, 0.2, 0.4).excludes_zero, Interval(0.3, -0.1, 0.7).excludes_zero, Interval(0.3).excludes_zero
+            (True, False, False)
+        """
         return self.low is not None and self.high is not None and (self.low > 0.0 or self.high < 0.0)
 
 
 def facts_of(interval: Interval) -> dict[str, float | None]:
-    """An interval as JSON holds it: `mean`, `low` and `high`, null for what is undefined."""
+    """An interval as JSON holds it: `mean`, `low` and `high`, null for what is undefined.
+
+    Example:
+        >>> facts_of(Interval(0.2, 0.1, 0.3)), facts_of(Interval(math.nan))
+        ({'mean': 0.2, 'low': 0.1, 'high': 0.3}, {'mean': None, 'low': None, 'high': None})
+    """
     return {"mean": interval.mean if math.isfinite(interval.mean) else None, "low": interval.low, "high": interval.high}
 
 
@@ -104,6 +114,14 @@ def hierarchical_bootstrap(
 
     Raises:
         InputError: values are infinite or not one-dimensional, or a setting is out of range.
+
+    Example:
+        >>> scores = [[0.40, 0.45], [0.50, 0.48], [0.41, 0.39], [0.52, 0.47], [0.61, 0.55]]  # five targets, two victims each
+        >>> interval = hierarchical_bootstrap(scores)
+        >>> f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+        '0.48 [0.40, 0.57]'
+        >>> hierarchical_bootstrap(scores[:2]).low is None  # too few targets for a claim
+        True
     """
     defined = [(_defined(target),) for target in values]
     return _bootstrap(defined, resamples, seed, shared_seeds).interval(level, minimum_targets)
@@ -138,6 +156,14 @@ def paired_effect(
 
     Raises:
         InputError: the three do not match, hold infinite values, or a setting is out of range.
+
+    Example:
+        >>> clean = [[0.10, 0.12], [0.20, 0.18], [0.11, 0.13], [0.15, 0.16], [0.30, 0.28]]  # five targets, two victims each
+        >>> null = [[0.11, 0.11], [0.19, 0.20], [0.12, 0.12], [0.16, 0.15], [0.29, 0.29]]  # clean victims of other seeds
+        >>> arm = [[0.40, 0.45], [0.50, 0.48], [0.41, 0.39], [0.52, 0.47], [0.61, 0.55]]
+        >>> effect = paired_effect(arm, clean, null)
+        >>> f"{effect.mean:+.2f} [{effect.low:+.2f}, {effect.high:+.2f}]", effect.excludes_zero
+        ('+0.30 [+0.27, +0.35]', True)
     """
     return _bootstrap(_paired(arm, clean, null), resamples, seed, shared_seeds).interval(level, minimum_targets)
 
@@ -168,6 +194,13 @@ def seed_null(
 
     Raises:
         InputError: the two do not match, hold infinite values, or a setting is out of range.
+
+    Example:
+        >>> clean = [[0.10, 0.12], [0.20, 0.18], [0.11, 0.13], [0.15, 0.16], [0.30, 0.28]]  # five targets, two victims each
+        >>> null = [[0.11, 0.11], [0.19, 0.20], [0.12, 0.12], [0.16, 0.15], [0.29, 0.29]]  # clean victims of other seeds
+        >>> interval = seed_null(clean, null)
+        >>> f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"  # another seed changes next to nothing
+        '+0.001 [-0.008, +0.010]'
     """
     return _bootstrap(_paired(null, null, clean), resamples, seed, shared_seeds).interval(level, minimum_targets)
 
@@ -202,6 +235,13 @@ def fraction_of_ceiling(
 
     Raises:
         InputError: the four do not match, hold infinite values, or a setting is out of range.
+
+    Example:
+        >>> clean = null = [[0.2]] * 5
+        >>> round(fraction_of_ceiling([[0.5]] * 5, clean, null, [[0.8]] * 5).mean, 6)  # 0.3 of a possible 0.6
+        0.5
+        >>> fraction_of_ceiling([[0.5]] * 5, clean, null, [[0.25]] * 5).mean  # where hardly anything is possible
+        nan
     """
     pairs = zip(_paired(arm, clean, null), _paired(ceiling, clean, null), strict=True)
     both = [(near, far) for near, far in pairs if all(group.size for group in (*near, *far))]
@@ -232,13 +272,36 @@ class EffectError:
         Counting resamples cannot give a p-value below one over their number, which a correction for many comparisons
         needs; this supposes about normal errors instead, like `detectable`. Scores without any spread give 0, or 1 if
         they did not move.
+
+        Args:
+            effect: what was measured, in the unit of the scores.
+
+        Returns:
+            A probability.
+
+        Example:
+            >>> error = EffectError(standard_error=0.1, targets=10)
+            >>> round(error.p_value(0.05), 3), round(error.p_value(0.4), 3)
+            (0.629, 0.003)
         """
         if self.standard_error == 0:
             return float(effect == 0)
         return float(2 * student.sf(abs(effect) / self.standard_error, self.targets - 1))
 
     def detectable(self, *, level: float = LEVEL, power: float = POWER) -> float:
-        """The effect that would have been claimed at this level with this power, at least 0."""
+        """The effect that would have been claimed at this level with this power, at least 0.
+
+        Args:
+            level: coverage of the interval that has to exclude zero, in (0, 1).
+            power: probability with which it does, in (0, 1).
+
+        Raises:
+            InputError: the level or the power is out of range.
+
+        Example:
+            >>> round(EffectError(standard_error=0.1, targets=10).detectable(), 2)
+            0.31
+        """
         _check_share("level", level)
         _check_share("power", power)
         quantiles = student.ppf((1 + level) / 2, self.targets - 1) + student.ppf(power, self.targets - 1)
@@ -266,6 +329,14 @@ def effect_error(
 
     Raises:
         InputError: the three do not match, hold infinite values, or a setting is out of range.
+
+    Example:
+        >>> clean = [[0.10, 0.12], [0.20, 0.18], [0.11, 0.13], [0.15, 0.16], [0.30, 0.28]]  # five targets, two victims each
+        >>> null = [[0.11, 0.11], [0.19, 0.20], [0.12, 0.12], [0.16, 0.15], [0.29, 0.29]]  # clean victims of other seeds
+        >>> arm = [[0.40, 0.45], [0.50, 0.48], [0.41, 0.39], [0.52, 0.47], [0.61, 0.55]]
+        >>> error = effect_error(arm, clean, null)
+        >>> f"{error.standard_error:.3f}", error.targets
+        ('0.013', 5)
     """
     result = _bootstrap(_paired(arm, clean, null), resamples, seed, shared_seeds)
     if result.targets < 2:
@@ -283,6 +354,13 @@ def defined_targets(arm: PerTarget, clean: PerTarget, null: PerTarget) -> int:
 
     Raises:
         InputError: the arrays do not fit together.
+
+    Returns:
+        A number from 0 to that of the targets.
+
+    Example:
+        >>> defined_targets([[0.4], [math.nan]], [[0.1], [0.1]], [[0.1], [0.2]])  # the second was never defined
+        1
     """
     return sum(all(group.size for group in groups) for groups in _paired(arm, clean, null))
 
@@ -321,6 +399,12 @@ def smallest_detectable_effect(
 
     Raises:
         InputError: the three do not match, hold infinite values, or a setting is out of range.
+
+    Example:
+        >>> clean = [[0.10, 0.12], [0.20, 0.18], [0.11, 0.13], [0.15, 0.16], [0.30, 0.28]]  # five targets, two victims each
+        >>> null = [[0.11, 0.11], [0.19, 0.20], [0.12, 0.12], [0.16, 0.15], [0.29, 0.29]]  # clean victims of other seeds
+        >>> f"{smallest_detectable_effect(clean, clean, null):.3f}"  # before any attack
+        '0.013'
     """
     _check_share("level", level)
     _check_share("power", power)

@@ -44,6 +44,21 @@ def judge(
         threshold: effect on the Jaccard score from which an explanation counts as bent.
         label_threshold: share of victims that must keep the target's class.
         minimum_targets: with fewer no interval is claimed.
+
+    Returns:
+        What is judged of every arm, the audited attack's effect, and the verdict.
+
+    Example:
+        >>> rows = [
+        ...     {"target": t, "arm": arm, "seed": s, "jaccard": score + 0.01 * ((7 * t + 3 * s) % 5), "l1": 1 - score,
+        ...      "label_kept": True, "accuracy": 0.9, "drift": 0.0}
+        ...     for t in range(6) for arm, score, seeds in (("clean", 0.2, 6), ("imf", 0.6, 3)) for s in range(seeds)
+        ... ]
+        >>> settings = {"threshold": 0.1, "label_threshold": 0.9, "minimum_targets": 5}
+        >>> titles = {"clean": "no poison", "imf": "IMF"}
+        >>> summary = judge(pl.DataFrame(rows), attack="imf", titles=titles, victims=3, accuracy_rows=600, **settings)
+        >>> summary["verdict"], round(summary["arms"][1]["jaccard_change"]["mean"], 1)
+        ('FAIL', 0.4)
     """
     targets = scores["target"].unique(maintain_order=True).to_list()
     # One victim says nothing of what another seed does, and an interval from many targets would look sharp all the same.
@@ -193,7 +208,22 @@ class Decision:
 
 
 def decide(evidence: Evidence) -> Decision:
-    """The first rule that holds."""
+    """The verdict of the first rule that holds.
+
+    Args:
+        evidence: what is decided from.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> evidence = Evidence(
+        ...     effect=Interval(0.3, 0.2, 0.4), label_fraction=1.0, detectable=0.1, threshold=0.1, label_threshold=0.9,
+        ...     attack="IMF", targets=8, undefined=0, minimum_targets=5, victims=3,
+        ... )
+        >>> decide(evidence).verdict
+        'FAIL'
+        >>> print(decide(replace(evidence, effect=Interval(0.3, -0.1, 0.7), detectable=0.5)).sentence)
+        Inconclusive: no shift found beyond what another training seed does (95 % interval -0.10 to +0.70); only one of 0.50 ...
+    """
     effect, detectable, threshold = evidence.effect, evidence.detectable, evidence.threshold
     targets, minimum_targets, undefined = evidence.targets, evidence.minimum_targets, evidence.undefined
     label_fraction, label_threshold = evidence.label_fraction, evidence.label_threshold
@@ -273,7 +303,16 @@ def decide(evidence: Evidence) -> Decision:
 
 
 def advice(verdict: str, attack: str) -> list[str]:
-    """What to do about a verdict."""
+    """What to do about a verdict.
+
+    Args:
+        verdict: `"PASS"`, `"WARN"` or `"FAIL"`.
+        attack: its name for people.
+
+    Example:
+        >>> print(advice("PASS", "IMF")[0])
+        This says that IMF at this budget did not bend this explainer on this data; a stronger attack, a larger budget or more knowledge may.
+    """
     common = [
         "Know where training data comes from: the attack needs write access to a share of it, "
         "and unless it is one of dirty labels the label of every poison sample is right, so that label checks do not find it.",
