@@ -26,7 +26,7 @@ class Judging:
     """What a verdict needs.
 
     Args:
-        threshold: a change of the Jaccard score against clean, beyond the seed drift, from which an explanation counts as bent.
+        threshold: a change of the Jaccard score against clean, beyond the seed null, from which an explanation counts as bent.
         label_kept: share of victims that must keep the target's class for an attack to count.
         minimum_targets: with fewer targets, or a single victim, no interval is claimed and the run is a demonstration.
     """

@@ -160,7 +160,7 @@ class Workshop:
 
     @cached_property
     def clean_victims(self) -> list[nn.Module]:
-        """Clean victims: of the seeds of the arms, and as many again for the seed drift."""
+        """Clean victims: of the seeds of the arms, and as many again for the seed null."""
         return self._clean_models("victim", "clean victim", 2 * self.audit.victims)
 
     @cached_property

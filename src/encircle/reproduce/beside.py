@@ -88,7 +88,7 @@ def _measured(cell: CellResult) -> dict[str, str | None]:
 
 
 def _victims(cell: CellResult, scores: pl.DataFrame, arm: str) -> pl.DataFrame:
-    """The rows of an arm's victims, without the clean ones that measure the seed drift."""
+    """The rows of an arm's victims, without the clean ones that measure the seed null."""
     return scores.filter((pl.col("arm") == arm) & (pl.col("seed") < cell.verdict["victims"]))
 
 

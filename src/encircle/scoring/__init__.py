@@ -1,4 +1,16 @@
-"""How near a map came to the desired one, how far a poison went from its bases, and what of it is evidence."""
+"""How near a map came to the desired one, how far a poison went from its bases, and what of it is evidence.
+
+The words, in names and docstrings:
+
+- *change*: a score with an arm minus the score of the clean victim of the same seed.
+- *seed null*: what another training seed does, clean victim against clean victim.
+- *effect*: change minus seed null; what an attack did beyond another training seed. A verdict is decided by it.
+- *effect over X*: paired difference of two attacks, by target and seed.
+- *fraction of the ceiling*: an effect over that of models that were bent directly.
+- *collateral drift*: how far the maps of *other* samples turned, in the column `drift`.
+
+Files keep their keys: `jaccard_change` and `shift` hold effects, `share_of_way` a fraction of the ceiling.
+"""
 
 from .comparisons import holm
 from .metrics import (

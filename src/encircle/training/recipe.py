@@ -34,7 +34,7 @@ class Recipe:
         weight_decay: L2 penalty.
         schedule: `"constant"`, or `"cosine"` to zero over the whole training.
         precision: `"bfloat16"` trains in mixed precision (autocast). Its results are a class of their own: compare them with their own clean
-            victims and seed drift only. Explanations, poison and scores are always worked out in float32.
+            victims and the seed null only. Explanations, poison and scores are always worked out in float32.
         batch_norm: `"frozen"` keeps every batch normalisation on the statistics it starts with (their scale and shift are still learnt, but in
             frozen stages); needs a checkpoint.
         class_weights: a factor on the loss of each class's samples. `"balanced"` is N / (C · N_c) of the set that is learnt from, poison included,
