@@ -1,4 +1,4 @@
-"""Docstrings name what a caller has to know: the arguments of functions that take several, and the errors that a function raises itself."""
+"""Docstrings name what a caller has to know: arguments and fields where there are several, and the errors that a function raises itself."""
 
 from __future__ import annotations
 
@@ -152,6 +152,31 @@ def test_excused_packages_exist() -> None:
 
 def test_arguments_are_documented() -> None:
     lacks = {function.where: without_arguments(function) for function in ALL}
+    assert {where: names for where, names in lacks.items() if names} == {}
+
+
+def fields_without_line(node: ast.ClassDef) -> list[str]:
+    """The public fields of a class that its docstring has no line for, where there are many; `kind` is the same for every plug-in."""
+    fields = [
+        member.target.id
+        for member in node.body
+        if isinstance(member, ast.AnnAssign)
+        and isinstance(member.target, ast.Name)
+        and not member.target.id.startswith("_")
+        and not ast.unparse(member.annotation).startswith("ClassVar")
+    ]
+    named = {name for title in ("Args", "Attributes") for name in section(ast.get_docstring(node) or "", title)}
+    return [name for name in fields if name not in named | {"kind"}] if len(fields) >= MANY else []
+
+
+def test_fields_are_documented() -> None:
+    lacks = {
+        f"{path.relative_to(SOURCE)}: {node.name}": fields_without_line(node)
+        for path, tree in PACKAGE.modules.items()
+        if path.relative_to(SOURCE).with_suffix("").parts[0] not in EXCUSED
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    }
     assert {where: names for where, names in lacks.items() if names} == {}
 
 
