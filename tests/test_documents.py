@@ -121,7 +121,7 @@ def test_what_is_kept_about_strength_replaces_what_was_there_by_its_name(
 ) -> None:
     from encircle.core import InputError
     from encircle.storage import write_json
-    from encircle.strength.page import results_of
+    from pages.strength import results_of
 
     strength = tool("strength")
     monkeypatch.setattr(strength, "RESULTS", tmp_path / "results")
@@ -169,8 +169,8 @@ def test_every_result_about_strength_has_the_command_that_it_came_from(tmp_path:
     from encircle.audit.case_file import assign_text
     from encircle.cli.audits import load_case
     from encircle.strength.ablation import FACTORS, varied
-    from encircle.strength.page import COMMANDS, commands_of, results_of
     from encircle.strength.reached import PUBLISHED, variants_of
+    from pages.strength import COMMANDS, commands_of, results_of
 
     (tmp_path / "weights").touch()
     cells = [sys.executable, str(HERE / "tools" / "cells.py"), str(tmp_path), "--weights", str(tmp_path / "weights")]

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from encircle.data.source import DATA_FOLDER, data_folder
-from encircle.strength.page import commands_of
+from pages.strength import commands_of
 
 HERE = Path(__file__).resolve().parent.parent
 RUNS = HERE / "runs" / "strength"

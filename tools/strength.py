@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 
 from encircle.core import InputError
 from encircle.storage import read_json, write_json, write_text
-from encircle.strength.page import answer as answer_of
-from encircle.strength.page import page as text_of
-from encircle.strength.page import results_of
 from encircle.strength.reached import BEST_IMF, GUESSED, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
 from encircle.strength.side_by_side import title_of
+from pages.strength import answer as answer_of
+from pages.strength import page as text_of
+from pages.strength import results_of
 
 HERE = Path(__file__).resolve().parent.parent
 RESULTS = HERE / "results" / "strength"

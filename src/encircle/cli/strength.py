@@ -26,6 +26,7 @@ from ..strength import (
 )
 from ..strength.ablation import FACTORS
 from ..strength.reached import SELECTION, WITHIN_THE_PAPER
+from ..strength.side_by_side import title_of
 from ..strength.text_tables import ablation_table, reach_table
 from ..study.dry_run import outlook_of_study
 from ..study.run import executor_of
@@ -108,7 +109,7 @@ def ablate_command(
         answers.json_line({"event": "ablated", "chosen": ablation.chosen, "rows": rows})
     else:
         show(ablation_table(ablation))
-        answers.print(f"Best where settings are chosen: {ablation.chosen}", markup=False, soft_wrap=True)
+        answers.print(f"Best where settings are chosen: {title_of(ablation.chosen)}", markup=False, soft_wrap=True)
         answers.print(f"Report: {root / 'report' / 'report.html'}", markup=False, soft_wrap=True)
     bent = any(row.cell["verdict"] == "FAIL" for row in ablation.rows if row.phase == "report")
     raise typer.Exit(int(bent and not exit_zero))

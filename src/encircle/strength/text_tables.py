@@ -22,15 +22,8 @@ def ablation_table(ablation: Ablation) -> TextTable:
             rows.append(())
             groups.append("")
         l1 = " → ".join(mean(row.cell[name]) for name in ("l1_clean", "l1_attack"))
-        rows.append(
-            (
-                title_of(row.name),
-                plain_estimate(facts_of(row.gain)),
-                plain_estimate(row.cell["shift"]),
-                l1,
-                *_cost(row.cell),
-            )
-        )
+        effects = plain_estimate(facts_of(row.gain)), plain_estimate(row.cell["shift"])
+        rows.append((title_of(row.name), *effects, l1, *_cost(row.cell)))
         groups.append("" if row.phase == phase else row.phase)
         phase = row.phase
     return TextTable(

@@ -49,6 +49,8 @@ class TimeLimit:
         Raises:
             OutOfTimeError: the time is over, tasks wait, and none failed.
         """
+        if not self.is_over:
+            return
         states = [state for tasks in summary["counts"]["tasks"].values() for state, count in tasks.items() if count]
-        if self.is_over and "waiting" in states and "failed" not in states:
+        if "waiting" in states and "failed" not in states:
             raise OutOfTimeError(self.sentence)

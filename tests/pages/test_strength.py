@@ -11,9 +11,9 @@ import pytest
 from encircle.attacks.imf import PAPER_SETTINGS
 from encircle.core import InputError
 from encircle.strength.ablation import AS_PUBLISHED, GIVEN, JOINT
-from encircle.strength.answer import conditions_of
-from encircle.strength.page import answer, page, results_of
+from encircle.strength.gates import gates_of
 from encircle.strength.reached import BEST_IMF, GUESSED, LITTLE, PUBLISHED, SELECTED, TRANSFERRED
+from pages.strength import answer, page, results_of
 
 NOTHING = {"mean": None, "low": None, "high": None}
 
@@ -342,7 +342,7 @@ class TestAnswer:
         assert "| A (selection 3) | 6 |" in answer(tmp_path)
 
     def test_asks_no_fraction_of_the_ceiling_of_other_explainers(self) -> None:
-        assert conditions_of({"explainer": "lime", "rows": self.rows()})["ceiling"].holds is None
+        assert gates_of({"explainer": "lime", "rows": self.rows()})["ceiling"].holds is None
 
     def test_damage_is_named(self, tmp_path: Path) -> None:
         keep(tmp_path, "reach", "a", {"title": "A", "rows": []})
