@@ -60,7 +60,7 @@ def test_ablate_shows_each_factor_and_the_best(
     asked = ("ablate", case, "--factor", "momentum 0.9", "--factor", "gradient matching", "--cpus", 1)
     assert run(monkeypatch, *asked) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    for word in ("choice", "report", "as given", "momentum 0.9", "gradient", "IMF as"):
+    for word in ("choice", "report", "as given", "momentum 0.9", "gradient", "IMF (paper's settings)"):
         assert word in shown
     assert "Best where settings are chosen:" in shown
     assert "studies/mine-ablation/report/report.html" in shown
