@@ -70,13 +70,13 @@ def number_text(value: int | float, *, percent: bool = False) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Text of which a terminal does nothing but show it, in one line: no escape sequences, no other direction of writing.
+    r"""Text that a terminal only shows, in one line: without escape sequences or changes of the writing direction.
 
     Args:
         text: of whatever source.
 
     Returns:
-        The text with spaces for line breaks and tabs, and codes such as `\x1b` for other control characters and for what is no character.
+        The text with spaces for line breaks and tabs, and codes such as `\x1b` for other control characters and for lone surrogates.
     """
     return "".join(" " if letter in _BREAKS else _code(letter) for letter in text)
 

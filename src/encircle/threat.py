@@ -78,9 +78,10 @@ class Budget:
         return self.epsilon if self.norm == "linf" else self.epsilon / math.sqrt(max(samples[0].numel(), 1))
 
     def movable(self, base: Float[Tensor, "n *shape"], legal: Legal) -> Bool[Tensor, "n *shape"]:
-        """Which entries of these bases can have another value, all that may move being moved alike as far as the ball lets them.
+        """Which entries of the bases the budget lets change.
 
-        Steps of 8-bit files, integers and categories may be further away than the ball reaches, and what is no more than the slack of a check is no change.
+        All entries that may move are moved alike, as far as the ball reaches. A step of an 8-bit file, an integer or a category may lie further away
+        than that. A change within the slack of `excess` counts as none.
 
         Args:
             base: base samples in [0, 1].
@@ -103,9 +104,10 @@ class Budget:
     def project(
         self, samples: Float[Tensor, "n *shape"], base: Float[Tensor, "n *shape"], legal: Legal
     ) -> Float[Tensor, "n *shape"]:
-        """Samples inside ball and range (the nearest for linf; for l2 scaled into the ball, then clipped), made legal.
+        """The samples moved into the ball and into [0, 1], then made legal.
 
-        They become legal by moving towards the base, which never leaves the ball; rounding to the nearest value could.
+        Under linf they move to the nearest sample inside. Under l2 the shift from the base is scaled into the ball, then cut. They become legal by
+        moving towards the base, which never leaves the ball; rounding to the nearest value could.
 
         Args:
             samples: candidates, any values.
@@ -178,7 +180,7 @@ class Legal:
     columns: Mapping[int, Column] | None = None
 
     def quantised(self, base: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
-        """Base samples as 8-bit files would hold them, so that whole steps away from them can be exported exactly.
+        """Base samples as 8-bit files hold them: whole steps away from those are exported exactly.
 
         Example:
             >>> Legal(levels=255).quantised(torch.tensor([0.5])) * 255
@@ -187,7 +189,7 @@ class Legal:
         return (base * self.levels).round() / self.levels if self.levels else base
 
     def relaxed(self) -> Legal:
-        """Only what can be kept while crafting: immutable columns stay, steps and categories are left to the end.
+        """The rules that hold while crafting: immutable columns stay. Steps and categories are left to the end.
 
         Example:
             >>> Legal(levels=255, columns={0: Column("immutable"), 1: Column("integer", step=0.1)}).relaxed()
@@ -201,7 +203,7 @@ class Legal:
     def towards_base(
         self, samples: Float[Tensor, "n *shape"], base: Float[Tensor, "n *shape"]
     ) -> Float[Tensor, "n *shape"]:
-        """Legal samples no further from the base than these in any entry; the base itself is always legal.
+        """The samples made legal, no entry further from the base than before. The base itself is always legal.
 
         Args:
             samples: candidates in [0, 1].

@@ -233,7 +233,7 @@ def _own_classes(dataset: object) -> tuple[str, ...] | None:
 
 
 def _float32(item: str, content: object) -> Tensor:
-    """An input as a tensor of float32, which no other type is turned into: only its owner knows the scale."""
+    """An input as a float32 tensor. Other types are refused: only their owner knows the scale."""
     if isinstance(content, Image.Image):
         raise InputError(
             f"{item} is a picture of Pillow ({content.mode}); convert it to a float32 tensor (c, h, w) in [0, 1]."
