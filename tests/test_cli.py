@@ -117,7 +117,7 @@ def test_an_internal_error_is_an_error_and_never_a_verdict(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("made up")
 
-    monkeypatch.setattr("encircle.audit.many.run_audit", broken)
+    monkeypatch.setattr("encircle.audit.several.run_audit", broken)
     assert run(monkeypatch, "audit", case, "--runs", tmp_path) == 3
     shown = capsys.readouterr()
     assert "ERROR" in shown.out

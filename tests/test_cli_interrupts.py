@@ -106,7 +106,7 @@ def test_where_stopping_takes_for_ever_a_second_interrupt_or_a_clock_ends_it(pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["helper", "workers", "at work"])
+@pytest.mark.parametrize("moment", ["first worker", "both workers", "at work"])
 def test_workers_hear_nothing_of_it_and_leave(moment: str, tmp_path: Path) -> None:
     """Also while they begin, which takes seconds: Ctrl-C on a terminal is sent to every process of the command."""
     for seed in range(2):
@@ -114,8 +114,8 @@ def test_workers_hear_nothing_of_it_and_leave(moment: str, tmp_path: Path) -> No
     with program("-m", "encircle", "audit", "0.yaml", "1.yaml", "--jobs", "2", cwd=tmp_path) as encircle:
         if moment == "at work":
             encircle.reach(lambda: len([*tmp_path.glob("runs/*/case.yaml")]) == 2, "both are at work")
-        else:  # a tracker of resources, the helper that passes words on, and the workers
-            count = 2 if moment == "helper" else 4
+        else:
+            count = 1 if moment == "first worker" else 2
             encircle.reach(lambda: len(children_of(encircle.pid)) >= count, f"there are {count} processes")
         started = children_of(encircle.pid)
         encircle.interrupt(group=True)

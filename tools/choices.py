@@ -17,9 +17,9 @@ import polars as pl
 from encircle.attacks import IMF
 from encircle.audit import Audit, Case, Judgement, embedded_cases, read_case
 from encircle.audit.identity import settings_of
-from encircle.audit.many import run_cases
 from encircle.audit.progress import Silent
 from encircle.audit.run import run_folder
+from encircle.audit.several import run_cases
 
 HERE = Path(__file__).resolve().parent.parent
 KEPT = HERE / "results" / "choices.json"

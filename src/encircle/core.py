@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import traceback
 import unicodedata
 from collections.abc import Iterable
 from decimal import Decimal
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict
@@ -34,6 +36,18 @@ class InputError(EncircleError):
 
 class StorageError(EncircleError):
     """A file could not be written, or what was read back is not what was written (exit code 3)."""
+
+
+def internal_error(error: Exception) -> str:
+    """The sentence about an error that nobody foresaw: its class, the file and line it was raised at, its message.
+
+    Args:
+        error: it was raised, so it has a traceback.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    line = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown place"
+    message = " ".join(str(error).split())[:300]
+    return f"internal error {type(error).__name__} at {line}: {message}; please report it."
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,36 @@ def test_how_far_it_is(executor: LocalExecutor, tmp_path: Path) -> None:
     assert executor.has_room(task(1, cpus=3))
 
 
+def test_events_come_in_order_and_all_of_them(tmp_path: Path) -> None:
+    told: list[Any] = []
+    executor = LocalExecutor("tests.jobs.test_local:tell_much", cpus=2, listener=lambda *event: told.append(event))
+    for number in range(2):
+        executor.submit(order(tmp_path, task(number)))
+    assert {found.status for found in outcomes(executor, 2)} == {"done"}
+    executor.close()
+    for number in range(2):
+        events = [event for name, event in told if name == task(number).id]
+        assert events == [[count, {"text": "x" * 1000}] for count in range(500)]
+
+
+def test_events_that_nobody_listens_to_are_passed_over(tmp_path: Path) -> None:
+    executor = LocalExecutor("tests.jobs.test_local:tell_much", cpus=1)
+    executor.submit(order(tmp_path, task(0)))
+    assert outcome(executor).status == "done"
+    executor.close()
+
+
+def test_a_worker_finds_what_its_driver_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing in the working folder, where that one does not look either."""
+    (tmp_path / "json.py").write_text("raise RuntimeError")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path])
+    executor = LocalExecutor(WORK, cpus=1)
+    executor.submit(order(tmp_path, task(0)))
+    assert outcome(executor).status == "done"
+    executor.close()
+
+
 @pytest.mark.parametrize("spec", [{"how": "input"}, {"how": "bug"}])
 def test_what_was_printed_is_kept(spec: dict[str, Any], executor: LocalExecutor, tmp_path: Path) -> None:
     executor.submit(order(tmp_path, task(0, kind="raise", **spec)))
@@ -148,6 +179,12 @@ def hold(kind: str, spec: Any, inputs: Any, out: Path, tell: Any) -> None:
     if kind == "busy":
         sum(iter(int, 1))
     time.sleep(3600)
+
+
+def tell_much(kind: str, spec: Any, inputs: Any, out: Path, tell: Any) -> None:
+    """More events than a pipe holds."""
+    for count in range(500):
+        tell([count, {"text": "x" * 1000}])
 
 
 def test_nothing_listens(executor: LocalExecutor, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 from ..audit import Case, Judgement, embedded_cases, read_case
 from ..audit.cache import clear
 from ..audit.kinds import KINDS, Kinds, summary_of
-from ..audit.many import run_cases
+from ..audit.several import run_cases
 from ..core import EncircleError, InputError, unknown_name
 from ..data.poison import find_marked
 from ..report import render

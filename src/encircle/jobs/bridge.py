@@ -276,7 +276,7 @@ def _perform(
             out = folder / "out"
             out.mkdir()
             began = time.monotonic()
-            error = attempt(work, kind, spec, inputs, out, lambda share: None)
+            error = attempt(work, kind, spec, inputs, out, lambda message: None)
             seconds = time.monotonic() - began
             if not error:
                 files = pack(out)

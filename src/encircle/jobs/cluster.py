@@ -58,6 +58,8 @@ QUIET = {
 class ClusterExecutor:
     """Does tasks on a Ray cluster; those that only make sense `here` in one process on the driver's machine.
 
+    Events that tasks tell are ignored, as are shares of tasks on the cluster.
+
     Args:
         work: the work function, `"module:function"`; every node must be able to import it.
         address: host:port of the cluster's head; None starts a Ray on this machine that only this machine can reach.

@@ -10,26 +10,39 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, final
 
 from .task import Order, Outcome, Task
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
+EventListener = Callable[[str, Sequence[Any]], None]
+"""Told a task's id and an event that its work told."""
+
 
 @final
 @dataclass
 class _Worker:
-    """One worker process and what it is at."""
+    """One worker process and what it is at.
+
+    Attributes:
+        process: the process.
+        messages: descriptor of the pipe that it writes lines to.
+        descriptors: what is closed with it, and readable when there is news: the pipe, and one for its end.
+        order: what it is doing.
+        started: when it began with that, in seconds of the monotonic clock.
+        unfinished_line: what it has written of its next line.
+    """
 
     process: subprocess.Popen[bytes]
-    words: int
-    end: int | None
+    messages: int
+    descriptors: list[int]
     order: Order | None = None
     started: float = 0.0
-    heard: bytes = b""
+    unfinished_line: bytes = b""
 
 
 @final
@@ -41,10 +54,15 @@ class LocalExecutor:
         work: the work function, `"module:function"`, which workers import.
         cpus: threads that tasks share; default: all that this process may use. A task that wants more than all of
             them has them to itself.
+        one_thread: whether numeric libraries begin with one thread in a worker, whatever the environment says; the work
+            itself asks for more. Sums of more than 10,000 numbers by numpy's BLAS depend on it in their last bit.
+        listener: told the events of tasks, in their order, while `wait` waits; what it raises, `wait` raises.
     """
 
     work: str
     cpus: int | None = None
+    one_thread: bool = True
+    listener: EventListener | None = None
     _workers: list[_Worker] = field(default_factory=list, init=False)
     _shares: dict[str, float] = field(default_factory=dict, init=False)
 
@@ -112,28 +130,33 @@ class LocalExecutor:
         self._selector = selectors.DefaultSelector()
 
     def _hire(self) -> _Worker:
+        """Start a worker. One that an interrupt keeps from being noted ends by itself: nobody holds its standard input."""
+        paths = [path or str(Path.cwd()) for path in sys.path]  # and no others: -P leaves the working directory out
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        if self.one_thread:
+            environment |= dict.fromkeys(_ONE_THREAD, "1")
         reading, writing = os.pipe()
-        environment = {
-            **os.environ,
-            **dict.fromkeys(_ONE_THREAD, "1"),
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        }
-        process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "encircle.jobs.worker", self.work, str(writing)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=[writing],
-            start_new_session=True,
-            env=environment,
-        )
-        os.close(writing)
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-P", "-m", "encircle.jobs.worker", self.work, str(writing)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[writing],
+                start_new_session=True,
+                env=environment,
+            )
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        self._workers.append(worker := _Worker(process, reading, [reading]))
         os.set_blocking(reading, False)
-        worker = _Worker(process, reading, _ending(process.pid))
-        self._workers.append(worker)
-        for descriptor in (worker.words, worker.end):
-            if descriptor is not None:
-                self._selector.register(descriptor, selectors.EVENT_READ, worker)
+        with contextlib.suppress(OSError, AttributeError):  # where the system has no such descriptor
+            worker.descriptors.append(os.pidfd_open(process.pid))
+        for descriptor in worker.descriptors:
+            self._selector.register(descriptor, selectors.EVENT_READ, worker)
         return worker
 
     def _dismiss(self, worker: _Worker) -> None:
@@ -141,10 +164,11 @@ class LocalExecutor:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(worker.process.pid, signal.SIGKILL)
         worker.process.wait()
-        for descriptor in (worker.words, worker.end):
-            if descriptor is not None:
+        while worker.descriptors:
+            descriptor = worker.descriptors.pop()
+            with contextlib.suppress(KeyError):  # an interrupt came before it was registered
                 self._selector.unregister(descriptor)
-                os.close(descriptor)
+            os.close(descriptor)
         if worker.process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 worker.process.stdin.close()
@@ -154,12 +178,12 @@ class LocalExecutor:
 
     def _hear(self, worker: _Worker) -> list[Outcome]:
         try:
-            words = os.read(worker.words, 1 << 16)
+            words = os.read(worker.messages, 1 << 16)
         except BlockingIOError:  # it has not spoken: it may have ended, and a child of its work still hold the pipe
             return [] if worker.process.poll() is None else self._gone(worker)
         if not words:
             return self._gone(worker)
-        *lines, worker.heard = (worker.heard + words).split(b"\n")
+        *lines, worker.unfinished_line = (worker.unfinished_line + words).split(b"\n")
         return [outcome for line in lines if (outcome := self._understand(worker, json.loads(line))) is not None]
 
     def _understand(self, worker: _Worker, said: Mapping[str, Any]) -> Outcome | None:
@@ -168,6 +192,10 @@ class LocalExecutor:
             return None
         if said["word"] == "share":
             self._shares[order.task.id] = said["share"]
+            return None
+        if said["word"] == "event":
+            if self.listener is not None:
+                self.listener(order.task.id, said["event"])
             return None
         worker.order = None
         self._shares.pop(order.task.id, None)
@@ -185,13 +213,6 @@ class LocalExecutor:
 
     def _name(self, worker: _Worker) -> str:
         return f"process {worker.process.pid}"
-
-
-def _ending(process: int) -> int | None:
-    """A descriptor that becomes readable when the process ends, where the system has them."""
-    with contextlib.suppress(OSError, AttributeError):
-        return os.pidfd_open(process)
-    return None
 
 
 def _why(code: int) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, final
 
-Tell = Callable[[float], None]
-"""Told the share of a task that is done, from 0 to 1."""
+Tell = Callable[[float | Sequence[Any]], None]
+"""Told the share of a task that is done, from 0 to 1, or an event: a JSON-able list.
+
+Events are for whoever started a `LocalExecutor` with a listener. A cluster ignores both.
+"""
 
 Work = Callable[[str, Mapping[str, Any], Mapping[str, Path], Path, Tell], None]
 """What a task's work looks like: `work(kind, spec, inputs, out, tell)`.

@@ -1,7 +1,7 @@
 """A worker process: does one task after another for the driver that started it, and leaves as soon as that is gone.
 
 It reads orders as JSON lines from its standard input and writes what becomes of them to a pipe of its own, so that
-nothing a library prints can disturb the conversation. Started by `local.py` as `python -m encircle.jobs.worker WORK FD`.
+nothing a library prints can disturb the conversation. Started by `local.py` as `python -P -m encircle.jobs.worker WORK FD`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core import EncircleError
+from ..core import EncircleError, internal_error
 from ..storage import is_full
 from .task import Tell, Work
 
 _NOT_OFTENER = 0.25
-"""Seconds between two words about how far a task is."""
+"""Seconds between two words about how far a task is; events are sent at once."""
 
 _DEATH_SIGNAL = 1
 """`PR_SET_PDEATHSIG` of Linux's prctl."""
@@ -65,9 +65,7 @@ def _sentence(error: Exception) -> str:
         return f"the disk is full ({error.filename or 'scratch folder'}); free some space."
     if isinstance(error, OSError):
         return f"{error.filename or 'a file'}: {error.strerror or error}; check the path."
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    words = " ".join(str(error).split())[:300]
-    return f"internal error {type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {words}; please report it."
+    return internal_error(error)
 
 
 def main() -> None:
@@ -101,13 +99,15 @@ def _leave_with_driver() -> None:
 
 
 def _do(work: str, order: Mapping[str, Any], out: Any) -> None:
-    told = time.monotonic()
+    last_share = time.monotonic()
 
-    def tell(share: float) -> None:
-        nonlocal told
-        if time.monotonic() - told > _NOT_OFTENER:
-            told = time.monotonic()
-            _say(out, {"word": "share", "task": order["task"], "share": min(max(float(share), 0.0), 1.0)})
+    def tell(message: float | Sequence[Any]) -> None:
+        nonlocal last_share
+        if isinstance(message, Sequence):
+            _say(out, {"word": "event", "task": order["task"], "event": message})
+        elif time.monotonic() - last_share > _NOT_OFTENER:
+            last_share = time.monotonic()
+            _say(out, {"word": "share", "task": order["task"], "share": min(max(float(message), 0.0), 1.0)})
 
     inputs = {name: Path(folder) for name, folder in order["inputs"].items()}
     started = time.monotonic()
