@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from encircle.reproduce.limits import unbent, why
+from encircle.reproduce.gates import room_of, unbent_models
 from encircle.reproduce.packed import RunRecord, pack
 from encircle.reproduce.page import page
 from encircle.reproduce.results import CellResult, read_cells
@@ -91,16 +91,16 @@ def test_models_that_no_attempt_bent_are_counted() -> None:
     bent = [(1, 0, "ceiling", 0.5, 0.1), (1, 1, "ceiling", 0.2, 0.2), (2, 0, "ceiling", 0.1, 0.9)]
     columns = ["target", "seed", "arm", "l1", "jaccard"]
     run = RunRecord("", {}, {})
-    assert unbent(CellResult("dogs-cam", run)) is None
+    assert unbent_models(CellResult("dogs-cam", run)) is None
     scores = pl.DataFrame(clean + bent, schema=columns, orient="row")
-    assert unbent(CellResult("dogs-cam", replace(run, tables={"scores": scores}))) == (1, 3)
+    assert unbent_models(CellResult("dogs-cam", replace(run, tables={"scores": scores}))) == (1, 3)
 
 
 def test_a_ceiling_that_most_models_did_not_reach_says_little() -> None:
-    assert "says little" in why(0.1, 0.1, (6, 10))
-    assert "says little" not in why(0.1, 0.1, (5, 10))
-    assert "leaves room" in why(0.5, 0.1, (5, 10))
-    assert "hardly goes further" in why(0.15, 0.1, None)
+    assert room_of(0.1, 0.1, (6, 10)) == "says little"
+    assert room_of(0.1, 0.1, (5, 10)) == "no further"
+    assert room_of(0.5, 0.1, (5, 10)) == "leaves room"
+    assert room_of(0.15, 0.1, None) == "no further"
 
 
 @pytest.mark.parametrize(

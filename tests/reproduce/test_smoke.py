@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 from encircle.cli import app
 from encircle.core import InputError
 from encircle.reproduce.figures import figure5
+from encircle.reproduce.gates import gates_of
 from encircle.reproduce.gather import gather
 from encircle.reproduce.page import page, write_page
 from encircle.reproduce.paper import PUBLISHED
-from encircle.reproduce.results import Convergence, claims, convergence, read_cells, read_figure4, runs_of
+from encircle.reproduce.results import Convergence, convergence, read_cells, read_figure4, runs_of
 from encircle.reproduce.tables import TABLES, rows_of
 from tests.test_documents import tool
 
@@ -127,10 +128,10 @@ def test_damaged_results_are_named(smoke: Path, tmp_path: Path) -> None:
         page(tmp_path / "results")
 
 
-def test_claims_are_judged_by_their_numbers(smoke: Path) -> None:
+def test_gates_are_judged_by_their_numbers(smoke: Path) -> None:
     cell = read_cells(smoke / "results" / "table1")["dogs-cam"]
     attack, rival = cell.attack, cell.arm("watermark")
-    few = claims(cell)
+    few = gates_of(cell)
     assert few[0].holds is None  # two targets have no interval
     assert few[4].holds is None
     cell.verdict["held_out"] = 600  # type: ignore[index]
@@ -139,13 +140,13 @@ def test_claims_are_judged_by_their_numbers(smoke: Path) -> None:
     attack["accuracy_change"] = {"mean": 0.0, "low": -0.009, "high": 0.01}  # type: ignore[index]
     attack["label_kept"] = {"mean": 0.9, "low": None, "high": None}  # type: ignore[index]
     rival["l1"] = {"mean": 0.5, "low": None, "high": None}  # type: ignore[index]
-    assert [claim.holds for claim in claims(cell)] == [True] * 5
+    assert [gate.holds for gate in gates_of(cell)] == [True] * 5
     attack["accuracy_change"]["low"] = -0.011
     attack["label_kept"]["mean"] = 0.89
     attack["jaccard"] = {"mean": PUBLISHED["dogs-cam"].jaccard[1] - 0.01, "low": None, "high": None}  # type: ignore[index]
     attack["l1"]["mean"] = 0.41
     attack["jaccard_change"] = {"mean": 0.1, "low": -0.01, "high": 0.2}  # type: ignore[index]
-    assert [claim.holds for claim in claims(cell)] == [False] * 5
+    assert [gate.holds for gate in gates_of(cell)] == [False] * 5
 
 
 def test_stability_is_the_first_epoch_after_the_last_one_outside() -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import polars as pl
-
-from ..report.formats import decimal, plain_estimate
-from ..scoring.thresholds import ROOM_FACTOR, SHORTEST_CEILING_EFFECT
+from ..report.formats import UNDEFINED, decimal, plain_estimate
+from ..scoring import facts_of
 from .beside import accuracy_by_class, note
+from .gates import Ceiling, Room, ceiling_of, unbent_models
 from .kdd21 import CEILING, LIMITS, Part
-from .results import CellResult, claims, read_cells
+from .results import CellResult, read_cells
 from .tables import OTHERS, accuracy_change, changes_of, l1_of, title_of
 
 
@@ -62,63 +61,49 @@ def what_holds_back(results: Path, tables: Mapping[Part, Mapping[str, CellResult
 def _ceilings(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]) -> str:
     rows = []
     for name, cell in bent.items():
-        clean, ceiling = cell.arm("clean"), cell.arm("ceiling")
-        way = ceiling["jaccard_change"]["mean"]
-        share = _share(attacked[name], cell, way) if name in attacked else "–"
-        entries = [" → ".join(decimal(arm[metric]["mean"]) for arm in (clean, ceiling)) for metric in ("jaccard", "l1")]
-        entries = [title_of(name), *entries, plain_estimate(ceiling["jaccard_change"]), _of(unbent(cell)), share]
-        rows.append(f"| {' | '.join(entries)} |")
+        arms = cell.arm("clean"), cell.arm("ceiling")
+        fraction = _fraction(ceiling_of(attacked[name], cell)) if name in attacked else "–"
+        entries = [" → ".join(decimal(arm[metric]["mean"]) for arm in arms) for metric in ("jaccard", "l1")]
+        effect = plain_estimate(arms[1]["jaccard_change"])
+        rows.append(f"| {' | '.join([title_of(name), *entries, effect, _count(unbent_models(cell)), fraction])} |")
     head = "| cell | Jaccard, clean → ceiling | L1, clean → ceiling | change of Jaccard | not bent | IMF's share of the way |\n|---|---|---|---|---|---|\n"
     return head + "\n".join(rows)
 
 
-def unbent(cell: CellResult) -> tuple[int, int] | None:
-    """How many models stayed the clean victims that they began as, because no attempt kept label and accuracy and came nearer; and of how many."""
-    if "scores" not in cell.run.tables:
-        return None
-    scores = cell.table("scores").select("target", "seed", "arm", "l1", "jaccard")
-    bent, clean = (scores.filter(pl.col("arm") == arm).drop("arm") for arm in ("ceiling", "clean"))
-    return len(bent.join(clean, on=["target", "seed", "l1", "jaccard"])), len(bent)
+def _fraction(ceiling: Ceiling) -> str:
+    if not ceiling.same_targets:
+        return "other targets"
+    return UNDEFINED if ceiling.fraction is None else f"{ceiling.fraction:.0%}"
 
 
-def _of(count: tuple[int, int] | None) -> str:
-    return "–" if count is None else f"{count[0]} of {count[1]}"
+def _count(models: tuple[int, int] | None) -> str:
+    return "–" if models is None else f"{models[0]} of {models[1]}"
 
 
 def _room(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]) -> list[str]:
     """For cells whose maps did not move as they should: whether the network leaves room that the poison does not use."""
     lines = []
-    for name, cell in bent.items():
-        if name not in attacked or all(c.holds is not False for c in claims(attacked[name]) if "Jaccard" in c.asked):
+    for name in bent:
+        if name not in attacked:
             continue
-        most, ours = cell.arm("ceiling")["jaccard_change"], attacked[name].attack["jaccard_change"]
-        if most["mean"] is None or ours["mean"] is None:
+        ceiling = ceiling_of(attacked[name], bent[name])
+        if ceiling.room is None:
             continue
-        others = "" if cell.targets == attacked[name].targets else " (of other targets)"
+        others = "" if ceiling.same_targets else " (of other targets)"
         lines.append(
-            f"- {title_of(name)} falls short in Jaccard: bent directly, models change by {plain_estimate(most)}{others}, "
-            f"with IMF's poison by {plain_estimate(ours)}. {why(most['mean'], ours['mean'], unbent(cell))}"
+            f"- {title_of(name)} falls short in Jaccard: bent directly, models change by {plain_estimate(facts_of(ceiling.ceiling))}{others}, "
+            f"with IMF's poison by {plain_estimate(facts_of(ceiling.attack))}. {_ROOM[ceiling.room].format(unbent=_count(ceiling.unbent))}"
         )
     return ["\n".join(lines)] if lines else []
 
 
-def why(most: float, ours: float, stayed: tuple[int, int] | None) -> str:
-    """What the ceiling says about a cell that falls short; `stayed` is `unbent`'s count."""
-    if stayed is not None and 2 * stayed[0] > stayed[1]:
-        return (
-            f"With {_of(stayed)} models no attempt kept the label and all but a point of accuracy and came nearer, so that this ceiling says little about "
-            "what the network could show."
-        )
-    if most >= max(SHORTEST_CEILING_EFFECT, ROOM_FACTOR * ours):
-        return "The network leaves room that so much poison does not use."
-    return "Bent directly it hardly goes further with label and accuracy kept."
-
-
-def _share(attacked: CellResult, bent: CellResult, way: float | None) -> str:
-    if attacked.targets != bent.targets:
-        return "other targets"
-    mine = attacked.attack["jaccard_change"]["mean"]
-    return "undefined" if mine is None or way is None or way < SHORTEST_CEILING_EFFECT else f"{mine / way:.0%}"
+_ROOM: dict[Room, str] = {
+    "says little": "With {unbent} models no attempt kept the label and all but a point of accuracy and came nearer, so that this ceiling says little about "
+    "what the network could show.",
+    "leaves room": "The network leaves room that so much poison does not use.",
+    "no further": "Bent directly it hardly goes further with label and accuracy kept.",
+}
+"""What a ceiling says about a cell that falls short, in a sentence."""
 
 
 def _accuracy(cells: Mapping[str, CellResult]) -> str:

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..report.formats import decimal, plain_estimate
 from ..run_folder import SavedRun
-from ..scoring import score
 from ..storage import write_text
 from .beside import measures, note, settings_of_cells
-from .figures import figure4, figure5
-from .kdd21 import CHOICE_SEED, CHOICES, PARTS, READINGS, Part
+from .cost_sections import classifiers_section, full_size_section
+from .figure_sections import NAME, draw_figures, figure4_section, figure5_section
+from .kdd21 import PARTS, Part
 from .limits import what_holds_back
-from .paper import STABLE_EPOCHS
-from .results import CellResult, Claim, Convergence, claims, convergence, read_cells, read_figure4
-from .tables import OTHERS, TABLES, accuracy_change, changes_of, l1_of, rows_of, sizes, title_of
-
-NAME = "kdd21"
-"""Of the page and of its pictures."""
+from .results import CellResult, read_cells
+from .tables import TABLES, rows_of, sizes
+from .trial_sections import choices_section, full_section, readings_section
+from .verdicts import answer, gates_table
 
 
 def write_page(results: Path, folder: Path, run: SavedRun | None = None) -> Path:
@@ -36,11 +30,7 @@ def write_page(results: Path, folder: Path, run: SavedRun | None = None) -> Path
     Returns:
         The page.
     """
-    pictures = folder / "pictures"
-    if (maps := read_figure4(results)) is not None:
-        figure4(maps, pictures / f"{NAME}-figure4.png", run)
-    if (levels := _convergence(results)) is not None:
-        figure5(levels, pictures / f"{NAME}-figure5.png")
+    draw_figures(results, folder / "pictures", run)
     write_text(folder / f"{NAME}.md", page(results))
     return folder / f"{NAME}.md"
 
@@ -55,7 +45,7 @@ def page(results: Path) -> str:
         "Figure 5 and the classifiers' accuracies are not of poisoned victims). A change of Jaccard is from clean victims of the same seeds, less what clean "
         "victims of other seeds differ by (*beyond the seed drift*), so that it need not be the difference of the scores beside it. Intervals are of 95 % "
         "(hierarchical bootstrap over targets and seeds).",
-        _answer(tables),
+        answer({name: cell for cells in tables.values() for name, cell in cells.items()}),
     ]
     for name in TABLES:
         if tables[name]:
@@ -64,42 +54,20 @@ def page(results: Path) -> str:
                 _data_note(name, tables[name], _preset(results)),
                 *note(results / name),
                 _table(results, name),
-                _claims(tables[name]),
+                gates_table(tables[name]),
                 measures(tables[name]),
             ]
     parts += [
-        *_figure4(results),
-        *_figure5(results),
-        *_full(results),
+        *figure4_section(results),
+        *figure5_section(results),
+        *full_section(results),
         *what_holds_back(results, tables),
-        *_readings(results),
-        *_choices(results),
-        *_recipe(results),
-        *_paper(results),
+        *readings_section(results),
+        *choices_section(results),
+        *classifiers_section(results),
+        *full_size_section(results),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _answer(tables: Mapping[Part, Mapping[str, CellResult]]) -> str:
-    lines = [f"- **{title_of(name)}: {_verdict_of(claims(cells[name]))}" for cells in tables.values() for name in cells]
-    return "\n".join(lines) if lines else "Nothing is finished yet."
-
-
-def _verdict_of(conditions: Sequence[Claim]) -> str:
-    """Whether a cell is reproduced, and if not what is missing or cannot be told."""
-    moved = conditions[0]
-    failed = "; ".join(claim.asked for claim in conditions[1:] if claim.holds is False)
-    unknown = "; ".join(claim.asked for claim in conditions[1:] if claim.holds is None)
-    more = f" It cannot be told: {unknown}." if unknown else ""
-    if moved.holds is None:
-        return f"cannot be told.** No interval is claimed ({moved.measured})."
-    if not moved.holds:
-        nor = f" Nor: {failed}." if failed else ""
-        return f"not reproduced.** The explanation did not move beyond the seed drift ({moved.measured}).{nor}{more}"
-    if failed or unknown:
-        but = f", but not: {failed}" if failed else ""
-        return f"in part.** The explanation moved ({moved.measured}){but}.{more}"
-    return f"reproduced.** All {len(conditions)} conditions hold."
 
 
 def _preset(results: Path) -> str:
@@ -136,170 +104,3 @@ def _data_note(name: Part, cells: Mapping[str, CellResult], preset: str) -> str:
 def _table(results: Path, name: Part) -> str:
     rows = [f"| {' | '.join(row.entries)} |" for row in rows_of(results, name)]
     return "| | L1 GRAD | L1 CAM | Jaccard GRAD | Jaccard CAM |\n|---|---|---|---|---|\n" + "\n".join(rows)
-
-
-def _claims(cells: Mapping[str, CellResult]) -> str:
-    rows = []
-    for name, cell in cells.items():
-        for claim in claims(cell):
-            mark = {True: "yes", False: "**no**", None: "cannot be told"}[claim.holds]
-            rows.append(f"| {title_of(name)} | {claim.asked} | {claim.measured} | {mark} |")
-    return "| cell | condition | found | holds |\n|---|---|---|---|\n" + "\n".join(rows)
-
-
-def _figure4(results: Path) -> list[str]:
-    if (maps := read_figure4(results)) is None:
-        return []
-    return [
-        f"## {PARTS['figure4']}",
-        f"![Maps of one dog before and after the attack, the mid-left outlined](pictures/{NAME}-figure4.png)",
-        "The first target whose desired region, drawn by the seeded rule, is the mid-left (outlined): the map of a clean victim and of one trained "
-        "on the poison, each on its own scale; GRAD at full resolution, CAM on its grid. The photographs of Stanford Dogs may not be passed on: "
-        "the command draws the dog and one poison sample into the picture in its own folder. One dog is an example and no evidence: "
-        f"{_figure4_scores(maps)}",
-    ]
-
-
-def _figure4_scores(maps: Mapping[str, NDArray[np.float32]]) -> str:
-    """What the scores say about the maps in the picture."""
-    sentences = []
-    for explainer in ("grad", "cam"):
-        before, after = (
-            score(maps[f"{explainer}/{kind}/scored"], maps[f"{explainer}/goal"]) for kind in ("normal", "manipulated")
-        )
-        nearer = (
-            "nearer to" if (after["jaccard"], -after["l1"]) > (before["jaccard"], -before["l1"]) else "no nearer to"
-        )
-        sentences.append(
-            f"with {explainer.upper()} these maps came {nearer} the desired region (Jaccard {before['jaccard']:.2f} → {after['jaccard']:.2f}, "
-            f"L1 {before['l1']:.2f} → {after['l1']:.2f})"
-        )
-    return f"{', '.join(sentences)}."
-
-
-def _convergence(results: Path) -> Convergence | None:
-    for cell in read_cells(results / "figure5").values():
-        return convergence(cell.table("history"))
-    return None
-
-
-def _figure5(results: Path) -> list[str]:
-    levels = _convergence(results)
-    if levels is None:
-        return []
-    upper, lower = (levels.stable_from(level) for level in ("upper", "lower"))
-    return [
-        f"## {PARTS['figure5']}",
-        f"![Both levels of the objective against epochs](pictures/{NAME}-figure5.png)",
-        f"One dog of five breeds, CAM, one model pre-trained to the end and learning on at a constant rate, {levels.epochs[-1]} epochs of crafting. "
-        "A level counts as stable from the first epoch on after which it stays within a tenth of its whole range of its mean in the last five. "
-        f"By that the upper level is stable from epoch {upper} (the paper: about "
-        f"{STABLE_EPOCHS['upper']}), {_course(levels.epochs, levels.upper)}; the lower from epoch {lower} (the paper: about "
-        f"{STABLE_EPOCHS['lower']}), {_course(levels.epochs, levels.lower)}. A level that turns up stable only within the last five epochs has no plateau that "
-        "these epochs show.",
-    ]
-
-
-def _course(epochs: Sequence[int], values: Sequence[float]) -> str:
-    """Where a level began, was lowest and ended."""
-    lowest = min(values)
-    return f"from {values[0]:.3f} over {lowest:.3f} (epoch {epochs[values.index(lowest)]}) to {values[-1]:.3f}"
-
-
-def _full(results: Path) -> list[str]:
-    cells = read_cells(results / "full")
-    if not cells:
-        return []
-    first = next(iter(cells.values()))
-    text = (
-        f"{sizes(first)}; {settings_of_cells(cells)} Too few for intervals, and of other breeds "
-        "and surrogates than the table: it shows whether the attack can get through without frozen stages, not what freezing changes."
-    )
-    return [f"## Checked with {PARTS['full'].removeprefix('the check with ')}", text, _plain(cells)]
-
-
-def _readings(results: Path) -> list[str]:
-    cells = read_cells(results / "readings")
-    if not cells:
-        return []
-    return [
-        "## What the readings change",
-        "One reading that the paper leaves open changed at a time, on the embedded data, where runs are cheap: change of Jaccard towards the desired map "
-        f"beyond the seed drift. {sizes(next(iter(cells.values()))).partition(',')[0]}; on the digits two "
-        "surrogates and six epochs. WM rows are of WM itself. As the paper has it, bases are of the target's class and T itself; here a tenth of them are T. "
-        f"Victims from scratch learn for longer at another rate. {OTHERS}",
-        changes_of(cells, "reading", READINGS),
-    ]
-
-
-def _choices(results: Path) -> list[str]:
-    cells = read_cells(results / "choices")
-    if not cells:
-        return []
-    return [
-        "## How the settings for the table were chosen",
-        f"On the split of seed {CHOICE_SEED}, other targets and other victims than those reported: change of Jaccard towards the desired map beyond the "
-        "seed drift, then L1, then the change of accuracy in points. The order of settings whose intervals overlap means nothing. "
-        f"{OTHERS}",
-        changes_of(cells, "setting", CHOICES),
-        changes_of(cells, "setting", CHOICES, l1_of),
-        changes_of(cells, "setting", CHOICES, accuracy_change),
-    ]
-
-
-def _plain(cells: Mapping[str, CellResult]) -> str:
-    rows = []
-    for name, cell in cells.items():
-        attack = cell.attack
-        entries = [
-            " → ".join(decimal(arm[metric]["mean"]) for arm in (cell.arm("clean"), attack))
-            for metric in ("jaccard", "l1")
-        ]
-        rows.append(
-            f"| {title_of(name)} | {' | '.join(entries)} | {plain_estimate(attack['jaccard_change'])} | {attack['label_kept']['mean']:.0%} |"
-        )
-    head = "| cell | Jaccard, clean → IMF | L1, clean → IMF | change of Jaccard | label kept |\n|---|---|---|---|---|\n"
-    return head + "\n".join(rows)
-
-
-def _recipe(results: Path) -> list[str]:
-    path = results / "recipe.json"
-    if not path.is_file():
-        return []
-    rows = []
-    for data, recipes in json.loads(path.read_text("utf-8")).items():
-        for name, facts in recipes.items():
-            entries = [_spread(facts[key]) if key in facts else "" for key in ("accuracy", "balanced accuracy")]
-            rows.append(f"| {data} | {name} | {' | '.join(entries)} | {facts.get('seconds a victim', '')} |")
-    return [
-        "## The classifiers",
-        "On the whole test split of the ten breeds (799 photographs) and of the fractures (451 records), by `python tools/recipes.py`: mean, least and "
-        f"most of the seeds, and the seconds of the machine that this was run on. Rates and lengths of the dogs' training were tried on a fifth of the "
-        f"training part. Settings of attacks were tried with seed {CHOICE_SEED}: other targets and victims than those reported, and on the "
-        "table another split.",
-        "| data | recipe | accuracy | balanced accuracy | seconds a victim |\n|---|---|---|---|---|\n"
-        + "\n".join(rows),
-    ]
-
-
-def _paper(results: Path) -> list[str]:
-    path = results / "paper.json"
-    if not path.is_file():
-        return []
-    facts = json.loads(path.read_text("utf-8"))
-    rows = [f"| {name} | {count} | {each:.3g} | {count * each / 3600:.3g} |" for name, count, each in facts["work"]]
-    hours = sum(count * each for _, count, each in facts["work"]) / 3600
-    return [
-        "## What the full size would take",
-        "The preset `paper` (120 breeds at 224 px, everything fine-tuned, 10 targets x 5 victims) has not been run: there was no accelerator. "
-        "`python tools/paper_cost.py` counts the floating-point operations of a training pass at that size; on a machine that sustains "
-        f"{facts['teraflops']:g} TFLOP/s they take about **{hours:.0f} hours**, if a second derivative costs two passes (supposed, not counted). "
-        "So that crafting stays possible, δ covers the poison of each mini-batch "
-        "there, as Algorithm 1 has it, and not all of it.",
-        "| work | how often | seconds each | hours |\n|---|---|---|---|\n" + "\n".join(rows),
-    ]
-
-
-def _spread(scores: Sequence[float]) -> str:
-    mean = f"{sum(scores) / len(scores):.3f}"
-    return f"{mean} ({min(scores):.3f} to {max(scores):.3f})" if len(scores) > 1 else mean

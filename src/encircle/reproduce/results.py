@@ -15,20 +15,11 @@ from safetensors.numpy import load_file, save
 
 from ..core import InputError
 from ..goals import REGIONS
-from ..report.formats import decimal, plain_estimate
 from ..run_folder import SavedRun, load_run
-from ..scoring.thresholds import (
-    ACCURACY_LOSS,
-    L1_BELOW_WATERMARK,
-    LABEL_KEPT,
-    RESOLVABLE_ROWS,
-    STABLE_LAST_EPOCHS,
-    STABLE_RANGE,
-)
+from ..scoring.thresholds import STABLE_LAST_EPOCHS, STABLE_RANGE
 from ..storage import write_bytes
 from ..study.folder import noted_runs, reopen
 from .packed import RunRecord, pack, read_run, unpack
-from .paper import PUBLISHED
 
 FIGURE4 = "figure4.safetensors"
 
@@ -116,51 +107,6 @@ def read_cells(folder: Path) -> dict[str, CellResult]:
         InputError: a file is missing or damaged.
     """
     return {name: CellResult(name, run) for name, run in unpack(folder).items()}
-
-
-@final
-@dataclass(frozen=True)
-class Claim:
-    """One of the conditions of a cell: what is asked for, what was measured, and whether it holds (None: cannot be told)."""
-
-    asked: str
-    measured: str
-    holds: bool | None
-
-
-def claims(cell: CellResult) -> list[Claim]:
-    """The paper's claims for a cell, judged on fresh-seed victims."""
-    published, attack, rival = PUBLISHED[cell.name], cell.attack, cell.arm("watermark")
-    l1 = attack["l1"]["mean"]
-    below = None if l1 is None or not rival["l1"]["mean"] else 1 - l1 / rival["l1"]["mean"]
-    change, loss = attack["jaccard_change"], attack["accuracy_change"]
-    worst = None if loss["low"] is None else -loss["low"]
-    held_out, label_kept, jaccard = cell.verdict["held_out"], attack["label_kept"]["mean"], attack["jaccard"]["mean"]
-    return [
-        Claim(
-            "the paired change of Jaccard is positive beyond the seed drift",
-            plain_estimate(change),
-            None if change["low"] is None else change["low"] > 0,
-        ),
-        Claim(
-            f"L1 at least {L1_BELOW_WATERMARK:.0%} below WM's",
-            "undefined" if below is None else f"{below:.1%} below",
-            None if below is None else below >= L1_BELOW_WATERMARK - 1e-9,
-        ),
-        Claim(
-            f"Jaccard at least {published.jaccard[1]:.2f}",
-            decimal(jaccard),
-            None if jaccard is None else jaccard >= published.jaccard[1],
-        ),
-        Claim(
-            f"at least {LABEL_KEPT:.0%} of victims keep the label", f"{label_kept:.0%}", label_kept >= LABEL_KEPT - 1e-9
-        ),
-        Claim(
-            f"accuracy falls by at most {100 * ACCURACY_LOSS:g} point (upper end, on at least {RESOLVABLE_ROWS} rows)",
-            "no interval" if worst is None else f"at most {100 * worst:.1f} points, on {held_out} rows",
-            None if worst is None or held_out < RESOLVABLE_ROWS else worst <= ACCURACY_LOSS,
-        ),
-    ]
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
