@@ -41,8 +41,8 @@ def tasks_of(counter: Path, layers: int, seconds: float) -> list[Task]:
     for layer in range(layers):
         first = 15 * layer
         common = {"count": str(counter), "seconds": seconds, "size": 40_000}
-        tasks += [task(first + number, kept=False, **common) for number in range(3)]
-        tasks += [task(first + 3 + n, (first + n % 3,), kept=False, **common) for n in range(8)]
+        tasks += [task(first + number, is_result=False, **common) for number in range(3)]
+        tasks += [task(first + 3 + n, (first + n % 3,), is_result=False, **common) for n in range(8)]
         tasks += [task(first + 11 + n, (first + 3 + 2 * n, first + 4 + 2 * n), **common) for n in range(4)]
     return tasks
 

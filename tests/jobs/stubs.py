@@ -94,10 +94,10 @@ def identity(number: int) -> str:
     return hashlib.sha256(f"stub {number}".encode()).hexdigest()
 
 
-def task(number: int, needs: tuple[int, ...] = (), kind: str = "add", *, kept: bool = True, **spec: Any) -> Task:
+def task(number: int, needs: tuple[int, ...] = (), kind: str = "add", *, is_result: bool = True, **spec: Any) -> Task:
     """A stub task."""
     more = {name: spec.pop(name) for name in ("cpus", "limit", "here", "gpus") if name in spec}
-    folder = f"{'runs' if kept else 'pieces'}/{number}"
+    folder = f"{'runs' if is_result else 'pieces'}/{number}"
     return Task(
         identity(number),
         kind,
@@ -105,7 +105,7 @@ def task(number: int, needs: tuple[int, ...] = (), kind: str = "add", *, kept: b
         {"number": number, **spec},
         folder,
         tuple(identity(need) for need in needs),
-        kept=kept,
+        is_result=is_result,
         **more,
     )
 
@@ -113,7 +113,9 @@ def task(number: int, needs: tuple[int, ...] = (), kind: str = "add", *, kept: b
 def scores_of(root: Path, tasks: list[Task]) -> dict[str, str]:
     """The scores of all results, read from their products."""
     return {
-        task.label: json.loads((root / task.folder / "score.json").read_text())["score"] for task in tasks if task.kept
+        task.label: json.loads((root / task.folder / "score.json").read_text())["score"]
+        for task in tasks
+        if task.is_result
     }
 
 
@@ -123,4 +125,4 @@ def reference(tasks: list[Task]) -> dict[str, str]:
     for one in tasks:
         before = sorted(found[need] for need in one.needs)
         found[one.id] = hashlib.sha256(json.dumps([one.spec["number"], before]).encode()).hexdigest()
-    return {one.label: found[one.id] for one in tasks if one.kept}
+    return {one.label: found[one.id] for one in tasks if one.is_result}

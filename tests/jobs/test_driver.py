@@ -70,8 +70,8 @@ def run(root: Path, tasks: list[Task], *, cpus: int = 2, **settings: Any) -> Tal
 def chain(counter: Path | None = None) -> list[Task]:
     """Two shared tasks, four pieces that need both, two results that need two pieces each."""
     more = {} if counter is None else {"count": str(counter)}
-    shared = [task(number, kept=False, **more) for number in (0, 1)]
-    pieces = [task(number, (0, 1), kept=False, **more) for number in (2, 3, 4, 5)]
+    shared = [task(number, is_result=False, **more) for number in (0, 1)]
+    pieces = [task(number, (0, 1), is_result=False, **more) for number in (2, 3, 4, 5)]
     return [*shared, *pieces, task(6, (2, 3), **more), task(7, (4, 5), **more)]
 
 
@@ -86,10 +86,10 @@ def test_any_graph_is_done_in_order_and_each_task_once(tmp_path_factory: pytest.
     tasks = []
     for number in range(count):
         needs = data.draw(st.sets(st.integers(0, number - 1), max_size=3)) if number else set()
-        tasks.append(task(number, tuple(sorted(needs)), kept=data.draw(st.booleans())))
+        tasks.append(task(number, tuple(sorted(needs)), is_result=data.draw(st.booleans())))
     executor = InProcess()
     tally = Driver(root, tasks, executor).run()
-    wanted = {one.id for one in tasks if one.kept}
+    wanted = {one.id for one in tasks if one.is_result}
     for one in reversed(tasks):
         if one.id in wanted:
             wanted |= set(one.needs)
@@ -155,7 +155,7 @@ def test_a_failure_stays_where_it_is(misdeed: str, tmp_path: Path) -> None:
     spec = {**spec, "times_file": str(tmp_path / "times"), "count": str(tmp_path / "count")}
     kind = spec.pop("kind")
     tasks = chain(tmp_path / "count")
-    tasks[2] = task(2, (0, 1), kind, kept=False, **spec)
+    tasks[2] = task(2, (0, 1), kind, is_result=False, **spec)
     tally = run(tmp_path, tasks)
     assert tally.counts == {
         "add": {"done": 6, "blocked": 1},
@@ -241,7 +241,7 @@ def test_what_was_not_recorded_is_found_on_the_disk(tmp_path: Path) -> None:
 def test_what_is_gone_or_damaged_is_done_again(tmp_path: Path) -> None:
     counter = tmp_path / "count"
     tasks = chain(counter)
-    tasks[2] = task(2, (0, 1), "raise", kept=False, how="bug", count=str(counter))
+    tasks[2] = task(2, (0, 1), "raise", is_result=False, how="bug", count=str(counter))
     run(tmp_path, tasks)  # leaves the products 0, 1 and 3, which task 2 and 6 need
     (tmp_path / "pieces/3/inner/more.bin").write_text("damaged")
     (tmp_path / "pieces/0/product.json").unlink()
@@ -267,7 +267,7 @@ DAMAGES: dict[str, Any] = {
 def test_a_damaged_database_is_made_anew(damage: str, tmp_path: Path) -> None:
     counter = tmp_path / "count"
     tasks = chain(counter)
-    tasks[2] = task(2, (0, 1), "raise", kept=False, how="bug", count=str(counter))
+    tasks[2] = task(2, (0, 1), "raise", is_result=False, how="bug", count=str(counter))
     run(tmp_path, tasks)
     before = executions(counter)
     DAMAGES[damage](tmp_path / DATABASE)

@@ -161,12 +161,12 @@ class Driver:
         states = store.states()
         whole: dict[str, bool] = {}
         todo: list[str] = []
-        look = [task.id for task in reversed(self._tasks.values()) if task.kept]
+        look = [task.id for task in reversed(self._tasks.values()) if task.is_result]
         while look:
             task = self._tasks[look.pop()]
             if task.id in whole:
                 continue
-            whole[task.id] = is_whole(self._folder / task.folder, task.id, thorough=not task.kept)
+            whole[task.id] = is_whole(self._folder / task.folder, task.id, thorough=not task.is_result)
             if not whole[task.id]:
                 todo.append(task.id)
                 look += task.needs
@@ -189,7 +189,7 @@ class Driver:
     def _drop_unread(self) -> None:
         """Delete products that nothing reads any more; a driver that was killed may have left some."""
         for task in self._tasks.values():
-            if not task.kept and not self._readers.get(task.id) and (self._folder / task.folder).exists():
+            if not task.is_result and not self._readers.get(task.id) and (self._folder / task.folder).exists():
                 remove(self._folder / task.folder)
 
     # -- at work -------------------------------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ class Driver:
                 self._make_ready(dependent)
         for need in task.needs:
             self._readers[need] -= 1
-            if not self._readers[need] and not self._tasks[need].kept:
+            if not self._readers[need] and not self._tasks[need].is_result:
                 remove(self._folder / self._tasks[need].folder)
 
     def _fail(self, store: Store, outcome: Outcome, attempt: int) -> None:

@@ -129,7 +129,7 @@ class Store:
             write.executemany(
                 "INSERT INTO tasks (id, kind, label, folder, kept) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
                 "kind = excluded.kind, label = excluded.label, folder = excluded.folder, kept = excluded.kept",
-                [(task.id, task.kind, task.label, task.folder, task.kept) for task in tasks],
+                [(task.id, task.kind, task.label, task.folder, task.is_result) for task in tasks],
             )
             write.executemany(
                 "INSERT OR IGNORE INTO needs (task, need) VALUES (?, ?)",

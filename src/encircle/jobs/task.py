@@ -36,7 +36,7 @@ class Task:
         cpus: threads it computes with.
         gpus: share of an accelerator it needs.
         limit: seconds after which it counts as hung and is ended.
-        kept: whether the product is a result; others are deleted once every task that needs them is done.
+        is_result: whether the product is a result; others are deleted once every task that needs them is done.
         here: whether it only makes sense on the driver's machine (it puts together what others made).
     """
 
@@ -49,7 +49,7 @@ class Task:
     cpus: int = 1
     gpus: float = 0.0
     limit: float = 7200.0
-    kept: bool = True
+    is_result: bool = True
     here: bool = False
 
 

@@ -148,7 +148,7 @@ class _Planner:
         if identity not in self.tasks:
             folder = more.pop("folder", f"{'shared' if kind in SHARED else 'pieces'}/{identity[:24]}")
             self.tasks[identity] = Task(
-                identity, kind, label, spec, folder, limit=self.limit, kept=kind == "run", **more
+                identity, kind, label, spec, folder, limit=self.limit, is_result=kind == "run", **more
             )
         return identity
 
