@@ -22,7 +22,7 @@ from pathlib import Path
 
 from encircle.jobs.driver import Driver
 from encircle.jobs.local import LocalExecutor
-from encircle.jobs.products import is_whole
+from encircle.jobs.products import is_complete
 from encircle.jobs.store import DATABASE
 from encircle.jobs.task import Executor, Task
 
@@ -126,7 +126,7 @@ def main() -> None:
                 killed += 1
                 phases["scratch"] += (root / "scratch").is_dir()
                 phases["half a product"] += bool([*root.glob("*/.partial-*"), *root.glob("scratch/*/product.json")])
-                whole = {one.label.removeprefix("task ") for one in tasks if is_whole(root / one.folder, one.id)}
+                whole = {one.label.removeprefix("task ") for one in tasks if is_complete(root / one.folder, one.id)}
                 phases["unrecorded"] += bool(whole - recorded(root)) if root.is_dir() else False
             deadline = time.monotonic() + 60.0  # until whatever has ended is gone
             while (left := outliving(mark)) and time.monotonic() < deadline:

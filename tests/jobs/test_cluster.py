@@ -194,7 +194,7 @@ def test_without_ray_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def executor_with(nodes: dict[str, tuple[float, float]], address: str | None = None) -> ClusterExecutor:
     executor = ClusterExecutor("tests.jobs.cluster_work:work", address=address)
-    executor._nodes, executor._ever, executor._heard = nodes, dict(nodes), time.monotonic()
+    executor._nodes, executor._nodes_ever, executor._last_message = nodes, dict(nodes), time.monotonic()
     return executor
 
 
@@ -209,16 +209,16 @@ def order_of(task: Task, folder: Path) -> Order:
 def test_room_is_what_the_nodes_have_at_once(tmp_path: Path) -> None:
     executor = executor_with({"a": (4.0, 0.0), "b": (4.0, 1.0)})
     assert executor.has_room(task_of(4))
-    executor._away[1] = order_of(task_of(3), tmp_path)
+    executor._remote[1] = order_of(task_of(3), tmp_path)
     assert executor.has_room(task_of(4))
-    executor._away[2] = order_of(task_of(2), tmp_path)
-    executor._room.clear()
+    executor._remote[2] = order_of(task_of(2), tmp_path)
+    executor._room_known.clear()
     assert not executor.has_room(task_of(4))  # six are free, but no four of them on one node
     assert executor.has_room(task_of(1, 1.0))
     for serial in (3, 4):
         assert executor.has_room(task_of(1, 0.4))
-        executor._away[serial] = order_of(task_of(1, 0.4), tmp_path)
-        executor._room.clear()
+        executor._remote[serial] = order_of(task_of(1, 0.4), tmp_path)
+        executor._room_known.clear()
     assert not executor.has_room(task_of(1, 0.4))  # a third would not fit beside two
 
 
@@ -226,13 +226,13 @@ def test_a_task_for_no_node_is_refused_after_a_time_that_depends_on_hope(monkeyp
     with pytest.raises(InputError, match="no node of the Ray on this machine has; start a node"):
         executor_with({"a": (4.0, 0.0)}).has_room(task_of(5))
     executor = executor_with({"a": (4.0, 0.0)}, "head:6379")
-    executor._ever["b"] = (4.0, 1.0)  # it was there once
+    executor._nodes_ever["b"] = (4.0, 1.0)  # it was there once
     never, gone = task_of(8), task_of(1, 1.0)
     now = time.monotonic()
     monkeypatch.setattr(cluster.time, "monotonic", lambda: now)
     for seconds, refused in ((0.0, ()), (59.0, ()), (61.0, (never,)), (599.0, (never,)), (601.0, (never, gone))):
         monkeypatch.setattr(cluster.time, "monotonic", lambda seconds=seconds: now + seconds)
-        executor._heard = now + seconds
+        executor._last_message = now + seconds
         for task in (never, gone):
             expected = pytest.raises(InputError) if task in refused else contextlib.nullcontext()
             with expected:

@@ -103,6 +103,18 @@ def test_events_come_in_order_and_all_of_them(tmp_path: Path) -> None:
         assert events == [[count, {"text": "x" * 1000}] for count in range(500)]
 
 
+@pytest.mark.parametrize("single_thread", [True, False])
+def test_workers_begin_with_the_threads_of_the_environment_where_that_is_asked(
+    single_thread: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    executor = LocalExecutor("tests.jobs.test_local:write_threads", cpus=1, single_thread=single_thread)
+    executor.submit(order(tmp_path, task(0)))
+    assert outcome(executor).status == "done"
+    executor.close()
+    assert (tmp_path / "out" / "task 0" / "threads").read_text() == ("1" if single_thread else "3")
+
+
 def test_events_that_nobody_listens_to_are_passed_over(tmp_path: Path) -> None:
     executor = LocalExecutor("tests.jobs.test_local:tell_much", cpus=1)
     executor.submit(order(tmp_path, task(0)))
@@ -185,6 +197,11 @@ def tell_much(kind: str, spec: Any, inputs: Any, out: Path, tell: Any) -> None:
     """More events than a pipe holds."""
     for count in range(500):
         tell([count, {"text": "x" * 1000}])
+
+
+def write_threads(kind: str, spec: Any, inputs: Any, out: Path, tell: Any) -> None:
+    """What the environment says about threads."""
+    (out / "threads").write_text(os.environ["OMP_NUM_THREADS"])
 
 
 def test_nothing_listens(executor: LocalExecutor, tmp_path: Path) -> None:

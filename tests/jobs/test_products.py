@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encircle.core import StorageError
-from encircle.jobs.products import MANIFEST, commit, is_whole, pack, remove, seal, unpack
+from encircle.jobs.products import MANIFEST, commit, is_complete, pack, remove, seal, unpack
 
 from .stubs import task
 
@@ -32,7 +32,7 @@ def test_what_is_packed_is_what_is_unpacked(tmp_path_factory: pytest.TempPathFac
     here = product(root / "here", {"always": b"", **files})
     unpack(pack(here), root / "there")
     assert pack(root / "there") == pack(here)
-    assert is_whole(root / "there", task(0).id, thorough=True)
+    assert is_complete(root / "there", task(0).id, thorough=True)
 
 
 @pytest.mark.parametrize("name", ["../out", "/etc/passwd", "a/../../out", "..", "a\\..\\b", ""])
@@ -44,7 +44,7 @@ def test_names_that_lead_outside_are_refused(name: str, tmp_path: Path) -> None:
     manifest = json.loads((here / MANIFEST).read_text())
     manifest["files"][name] = [1, "0"]
     (here / MANIFEST).write_text(json.dumps(manifest))
-    assert not is_whole(here, task(0).id)
+    assert not is_complete(here, task(0).id)
 
 
 def test_a_link_is_no_product(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_commit_replaces_what_stood_there(tmp_path: Path) -> None:
     product(tmp_path / "place" / "it", {"a": b"old", "c": b"old"})
     commit(out, tmp_path / "place" / "it")
     assert set(pack(tmp_path / "place" / "it")) == {"a", "d/b", MANIFEST}
-    assert is_whole(tmp_path / "place" / "it", task(0).id, thorough=True)
+    assert is_complete(tmp_path / "place" / "it", task(0).id, thorough=True)
     assert [path.name for path in (tmp_path / "place").iterdir()] == ["it"]
     assert not out.exists()
 
@@ -84,18 +84,18 @@ DAMAGES: dict[str, Any] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_seen(damage: str, tmp_path: Path) -> None:
     here = product(tmp_path / "here", {"a": b"1"})
-    assert is_whole(here, task(0).id)
-    assert not is_whole(here, task(1).id)
+    assert is_complete(here, task(0).id)
+    assert not is_complete(here, task(1).id)
     DAMAGES[damage](here)
-    assert not is_whole(here, task(0).id)
-    assert not is_whole(here, task(0).id, thorough=True)
+    assert not is_complete(here, task(0).id)
+    assert not is_complete(here, task(0).id, thorough=True)
 
 
 def test_changed_bytes_are_seen_by_a_thorough_look_only(tmp_path: Path) -> None:
     here = product(tmp_path / "here", {"a": b"1"})
     (here / "a").write_bytes(b"2")
-    assert is_whole(here, task(0).id)
-    assert not is_whole(here, task(0).id, thorough=True)
+    assert is_complete(here, task(0).id)
+    assert not is_complete(here, task(0).id, thorough=True)
 
 
 def test_removing_what_is_not_there_is_nothing(tmp_path: Path) -> None:

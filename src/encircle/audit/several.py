@@ -30,7 +30,7 @@ _ERRORS = {error.__name__: error for error in (EncircleError, InputError, Storag
 _PAUSE = 1.0
 """Seconds to wait for news at a time; an interrupt does not wait for them."""
 
-_NOT_OFTENER = 0.2
+_ADVANCE_INTERVAL = 0.2
 """Seconds between two events about how far a piece of work is."""
 
 
@@ -63,7 +63,7 @@ def run_cases(
         getattr(reporters[int(task)], name)(*arguments, **keywords)
 
     # Workers begin with the threads that this process began with: scores are those of one process, bit for bit.
-    executor = LocalExecutor(WORK, cpus=jobs, one_thread=False, listener=report)
+    executor = LocalExecutor(WORK, cpus=jobs, single_thread=False, listener=report)
     with tempfile.TemporaryDirectory(prefix="encircle-audits-") as scratch:
         return _work_off(tasks, executor, Path(scratch))
 
@@ -153,7 +153,7 @@ class _Forwarding:
 
     def advance(self, done: int, planned: int) -> None:
         """Forwarded, a few times a second at most."""
-        if time.monotonic() - self._last_advance > _NOT_OFTENER:
+        if time.monotonic() - self._last_advance > _ADVANCE_INTERVAL:
             self._last_advance = time.monotonic()
             self._tell(["advance", [done, planned], {}])
 

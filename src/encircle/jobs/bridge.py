@@ -55,10 +55,10 @@ LOST = (  # the first that fits; a name that this version of Ray does not have i
 def end_session(session: int) -> None:
     """Kill what still runs of a session, and wait until nothing does."""
     end = time.monotonic() + 5.0
-    while (left := _members(session)) and time.monotonic() < end:
-        for process in left:
+    while (pids := _members(session)) and time.monotonic() < end:
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
 
 
@@ -68,36 +68,51 @@ def _members(session: int) -> list[int]:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(session, signal.SIGKILL)
         return []
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, IndexError):
             if entry.name.isdecimal():
-                state, _, _, its = (entry / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[:4]
-                if int(its) == session and state not in "ZX" and int(entry.name) != os.getpid():
-                    found.append(int(entry.name))
-    return found
+                state, _, _, sid = (entry / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[:4]
+                if int(sid) == session and state not in "ZX" and int(entry.name) != os.getpid():
+                    pids.append(int(entry.name))
+    return pids
 
 
 @final
 @dataclass
 class Bridge:
-    """Ray's side of the socket; everything here runs in the bridge process."""
+    """Ray's side of the socket; everything here runs in the bridge process.
 
-    line: Connection
+    Args:
+        driver: the socket to the driver.
+        work: the work function, `"module:function"`.
+        scratch: a folder that Ray may write into; it is deleted at the end.
+
+    Attributes:
+        ray: the library, loaded late.
+        queue: what the driver said.
+        send_lock: held while something is sent.
+        running: the serial number of every task at work, by Ray's reference to it.
+        inputs: the ids of the products that each of them reads, by serial number.
+        stored_products: products in Ray's memory and their bytes, by id, the most recently used last.
+        remote_functions: what does a task, by the threads and accelerators that it needs.
+    """
+
+    driver: Connection
     work: str
     scratch: str
     ray: Any = None
     queue: queue.SimpleQueue[tuple[Any, ...]] = field(default_factory=queue.SimpleQueue)
-    speak: threading.Lock = field(default_factory=threading.Lock)
+    send_lock: threading.Lock = field(default_factory=threading.Lock)
     running: dict[Any, int] = field(default_factory=dict)
     inputs: dict[int, list[str]] = field(default_factory=dict)
-    store: OrderedDict[str, tuple[Any, int]] = field(default_factory=OrderedDict)
-    remote: dict[tuple[float, float], Any] = field(default_factory=dict)
+    stored_products: OrderedDict[str, tuple[Any, int]] = field(default_factory=OrderedDict)
+    remote_functions: dict[tuple[float, float], Any] = field(default_factory=dict)
 
     def say(self, *words: Any) -> None:
         """Tell the driver; two threads do."""
-        with self.speak:
-            self.line.send(words)
+        with self.send_lock:
+            self.driver.send(words)
 
     def nodes(self) -> Nodes:
         """The nodes that live."""
@@ -105,7 +120,16 @@ class Bridge:
         return {n["NodeID"]: (n["Resources"].get("CPU", 0.0), n["Resources"].get("GPU", 0.0)) for n in alive}
 
     def begin(self, address: str | None, cpus: int | None, paths: list[str]) -> None:
-        """Load Ray and start it, or connect to the given one."""
+        """Load Ray and start it, or connect to the given one.
+
+        Args:
+            address: host:port of a cluster's head; None starts a Ray on this machine.
+            cpus: threads that it may use then; None leaves the count to Ray.
+            paths: where the driver looks for modules.
+
+        Raises:
+            RuntimeError: a Ray of our own listens to other machines.
+        """
         self.ray = importlib.import_module("ray")
         config = self.ray.job_config.JobConfig()
         # Nodes on this machine find what the driver finds. Ray puts each before the last; installed ones are the node's.
@@ -126,12 +150,12 @@ class Bridge:
         """Queue what the driver says; once it is gone, end every process that this one started, and itself."""
         with contextlib.suppress(Exception):  # a driver that ended in the middle of a word, too
             while True:
-                self.queue.put(self.line.recv())
+                self.queue.put(self.driver.recv())
         self.vanish()
 
     def watch(self) -> None:
         """Once a second tell which nodes there are, or that this machine's own is gone: Ray itself would wait for ever."""
-        mine = self.ray.get_runtime_context().get_node_id()
+        own_node = self.ray.get_runtime_context().get_node_id()
         parent = os.getppid()
         with contextlib.suppress(OSError):
             while os.getppid() == parent:
@@ -139,7 +163,7 @@ class Bridge:
                 with contextlib.suppress(self.ray.exceptions.RayError):  # the head may be back in a moment
                     nodes = self.nodes()
                 if nodes is not None:
-                    self.say("nodes", nodes) if mine in nodes else self.say("gone")
+                    self.say("nodes", nodes) if own_node in nodes else self.say("gone")
                 time.sleep(1.0)
         self.vanish()
 
@@ -171,18 +195,26 @@ class Bridge:
     def submit(
         self, serial: int, kind: str, spec: dict[str, Any], inputs: dict[str, str], need: tuple[float, float]
     ) -> None:
-        """Hand a task to Ray."""
+        """Hand a task to Ray.
+
+        Args:
+            serial: the attempt's number, by which its outcome is told.
+            kind: as for `Work`.
+            spec: as for `Work`.
+            inputs: as for `Work`.
+            need: threads and accelerators.
+        """
         cpus, gpus = need
         try:
             products = [self.put(name, Path(folder)) for name, folder in inputs.items()]
-            if need not in self.remote:
+            if need not in self.remote_functions:
                 # An accelerator is bound to a process when it is first looked for, and Ray uses its processes again, though
                 # only for tasks that begin with the same environment; where they have accelerators, not at all.
                 begin = ENVIRONMENT | ({"ENCIRCLE_ACCELERATOR": "1"} if gpus else {"CUDA_VISIBLE_DEVICES": ""})
-                self.remote[need] = self.ray.remote(
+                self.remote_functions[need] = self.ray.remote(
                     num_cpus=cpus, num_gpus=gpus, max_retries=0, runtime_env={"env_vars": begin}
                 )(_perform)
-            ref = self.remote[need].remote(RESULTS_VERSION, self.work, kind, spec, list(inputs), *products)
+            ref = self.remote_functions[need].remote(RESULTS_VERSION, self.work, kind, spec, list(inputs), *products)
         except Exception as problem:
             self.say("outcome", serial, *self.verdict(problem))
         else:
@@ -191,13 +223,13 @@ class Bridge:
 
     def put(self, name: str, folder: Path) -> Any:
         """A product in Ray's memory; the least recently used ones make room."""
-        if name not in self.store:
+        if name not in self.stored_products:
             files = pack(folder)
-            self.store[name] = self.ray.put(files), sum(map(len, files.values()))
-        self.store.move_to_end(name)
-        while len(self.store) > 1 and sum(size for _, size in self.store.values()) > CACHE:
-            self.store.popitem(last=False)
-        return self.store[name][0]
+            self.stored_products[name] = self.ray.put(files), sum(map(len, files.values()))
+        self.stored_products.move_to_end(name)
+        while len(self.stored_products) > 1 and sum(size for _, size in self.stored_products.values()) > CACHE:
+            self.stored_products.popitem(last=False)
+        return self.stored_products[name][0]
 
     def outcome(self, ref: Any, inputs: list[str]) -> tuple[Any, ...]:
         """What a task that has ended came to: status, sentence, log, seconds, worker, files."""
@@ -205,27 +237,27 @@ class Bridge:
             result: tuple[Any, ...] = self.ray.get(ref, timeout=FETCH)
         except Exception as problem:
             for name in inputs:  # should one of them be what is lost, the next attempt puts it anew
-                self.store.pop(name, None)
+                self.stored_products.pop(name, None)
             return self.verdict(problem)
         return result
 
     def verdict(self, problem: Exception) -> tuple[Any, ...]:
         """What an error of Ray means for the task."""
-        known = self.ray.exceptions
+        errors = self.ray.exceptions
         cause = getattr(problem, "cause", None)
-        if isinstance(problem, known.RayTaskError) and not isinstance(cause, known.RayError):
+        if isinstance(problem, errors.RayTaskError) and not isinstance(cause, errors.RayError):
             last = _line(str(problem).strip().splitlines()[-1])
             why = f"a node could not begin it ({last}); install the same encircle on every node."
             return "failed", why, str(problem)[-LOG:], 0.0, "", {}
         for name, why in LOST:
-            if isinstance(problem, getattr(known, name, ())) or isinstance(cause, getattr(known, name, ())):
+            if isinstance(problem, getattr(errors, name, ())) or isinstance(cause, getattr(errors, name, ())):
                 return "lost", why, str(problem)[-LOG:], 0.0, "", {}
         why = f"Ray did not do it ({type(problem).__name__}: {_line(problem)}); see the logs of Ray."
         return "lost", why, str(problem)[-LOG:], 0.0, "", {}
 
     def cancel(self, serial: int) -> None:
         """End a task, by force."""
-        for ref in [ref for ref, its in self.running.items() if its == serial]:
+        for ref in [ref for ref, number in self.running.items() if number == serial]:
             with contextlib.suppress(Exception):
                 self.ray.cancel(ref, force=True)
             del self.running[ref], self.inputs[serial]
@@ -233,23 +265,23 @@ class Bridge:
 
 def bridge() -> None:
     """The bridge process: `python -c ... paths descriptor`, started by `ClusterExecutor`."""
-    line = Connection(int(sys.argv[2]))
-    os.set_inheritable(line.fileno(), False)  # else the driver would not see this process end while Ray's live
-    work, address, cpus, scratch, paths = line.recv()
-    held = Bridge(line, work, scratch)
-    threading.Thread(target=held.listen, daemon=True).start()
+    driver = Connection(int(sys.argv[2]))
+    os.set_inheritable(driver.fileno(), False)  # else the driver would not see this process end while Ray's live
+    work, address, cpus, scratch, paths = driver.recv()
+    ray_side = Bridge(driver, work, scratch)
+    threading.Thread(target=ray_side.listen, daemon=True).start()
     try:
-        held.begin(address, cpus, paths)
-        held.say("ready", held.nodes())
+        ray_side.begin(address, cpus, paths)
+        ray_side.say("ready", ray_side.nodes())
     except Exception as problem:
-        held.say("refused", _line(problem))
-        held.vanish()
-    threading.Thread(target=held.watch, daemon=True).start()
-    held.serve()
-    for serial in list(held.running.values()):
-        held.cancel(serial)
-    held.ray.shutdown()
-    held.vanish()
+        ray_side.say("refused", _line(problem))
+        ray_side.vanish()
+    threading.Thread(target=ray_side.watch, daemon=True).start()
+    ray_side.serve()
+    for serial in list(ray_side.running.values()):
+        ray_side.cancel(serial)
+    ray_side.ray.shutdown()
+    ray_side.vanish()
 
 
 def _line(problem: object) -> str:
@@ -312,10 +344,10 @@ class _Tail(io.TextIOBase):
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
     """A folder that is deleted afterwards; those of processes that were killed are deleted by the next."""
-    for left in Path(tempfile.gettempdir()).glob("encircle-task-*/lock"):
-        with contextlib.suppress(OSError), left.open("rb") as lock:
+    for lock_file in Path(tempfile.gettempdir()).glob("encircle-task-*/lock"):
+        with contextlib.suppress(OSError), lock_file.open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left.parent, ignore_errors=True)
+            shutil.rmtree(lock_file.parent, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix="encircle-task-"))
     try:
         with (folder / "locking").open("wb") as lock:

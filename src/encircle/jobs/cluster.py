@@ -69,25 +69,25 @@ class ClusterExecutor:
     def __init__(self, work: str, *, address: str | None = None, cpus: int | None = None) -> None:
         self._work, self._address, self._cpus = work, address, cpus
         self._local = LocalExecutor(work, cpus=1)
-        self._line: Connection | None = None
+        self._connection: Connection | None = None
         self._bridge: subprocess.Popen[bytes] | None = None
         self._scratch: Path | None = None
         self._nodes: Nodes = {}
-        self._ever: Nodes = {}
-        self._heard = -math.inf
+        self._nodes_ever: Nodes = {}
+        self._last_message = -math.inf
         self._serial = 0
-        self._away: dict[int, Order] = {}  # by serial number: an outcome of a cancelled attempt is no longer known
-        self._here: set[str] = set()
-        self._come: list[Outcome] = []
-        self._unfit: dict[tuple[float, float], float] = {}
-        self._room: dict[tuple[float, float], bool] = {}  # what has_room said, until something changes
+        self._remote: dict[int, Order] = {}  # by serial number: an outcome of a cancelled attempt is no longer known
+        self._local_tasks: set[str] = set()
+        self._outcomes: list[Outcome] = []
+        self._unfit_since: dict[tuple[float, float], float] = {}
+        self._room_known: dict[tuple[float, float], bool] = {}  # what has_room said, until something changes
 
     def start(self) -> None:
         """Begin; raises `InputError` where Ray is missing or the address does not answer."""
         if importlib.util.find_spec("ray") is None:
             raise InputError("the Ray executor needs the library ray; install it with `pip install 'encircle[ray]'`.")
         if self._address is not None:
-            _knock(self._address)
+            _check_answers(self._address)
         try:
             self._local.start()
             self._start_bridge()
@@ -102,42 +102,42 @@ class ClusterExecutor:
         self._receive()
         need = _need(task)
         if not _fit([need], self._nodes.values()):
-            self._be_patient(task, need)
+            self._check_could_fit(task, need)
             return False
-        self._unfit.pop(need, None)
-        if need not in self._room:
-            away = [_need(order.task) for order in self._away.values()]
-            self._room[need] = _fit([need, *away], self._nodes.values())
-        return self._room[need]
+        self._unfit_since.pop(need, None)
+        if need not in self._room_known:
+            away = [_need(order.task) for order in self._remote.values()]
+            self._room_known[need] = _fit([need, *away], self._nodes.values())
+        return self._room_known[need]
 
     def submit(self, order: Order) -> None:
         """Begin an attempt; returns at once."""
         if order.task.here:
             self._local.submit(order)
-            self._here.add(order.task.id)
+            self._local_tasks.add(order.task.id)
             return
         self._serial += 1
-        self._away[self._serial] = order
-        self._room.clear()
+        self._remote[self._serial] = order
+        self._room_known.clear()
         inputs = {name: str(folder) for name, folder in order.inputs.items()}
-        self._say("submit", self._serial, order.task.kind, dict(order.task.spec), inputs, _need(order.task))
+        self._send("submit", self._serial, order.task.kind, dict(order.task.spec), inputs, _need(order.task))
 
     def wait(self, seconds: float) -> list[Outcome]:
         """Outcomes that came in, waiting at most this long for the first."""
         end = time.monotonic() + seconds
         while True:
             self._receive()
-            left = end - time.monotonic()
-            if self._here:
-                pause = 0.0 if self._come else max(0.0, min(left, TICK if self._away else 1.0))
+            remaining = end - time.monotonic()
+            if self._local_tasks:
+                pause = 0.0 if self._outcomes else max(0.0, min(remaining, TICK if self._remote else 1.0))
                 done = self._local.wait(pause)
-                self._here.difference_update(outcome.task for outcome in done)
-                self._come += done
-            elif not self._come and left > 0 and self._line is not None:
-                self._line.poll(min(left, 1.0))
-            if self._come or left <= 0:
-                come, self._come = self._come, []
-                return come
+                self._local_tasks.difference_update(outcome.task for outcome in done)
+                self._outcomes += done
+            elif not self._outcomes and remaining > 0 and self._connection is not None:
+                self._connection.poll(min(remaining, 1.0))
+            if self._outcomes or remaining <= 0:
+                outcomes, self._outcomes = self._outcomes, []
+                return outcomes
 
     def shares(self) -> Mapping[str, float]:
         """How far the tasks of this machine are; Ray's do not say."""
@@ -145,36 +145,37 @@ class ClusterExecutor:
 
     def cancel(self, task: str) -> None:
         """End a running attempt, by force; no outcome of it comes in any more."""
-        if task in self._here:
-            self._here.discard(task)
+        if task in self._local_tasks:
+            self._local_tasks.discard(task)
             self._local.cancel(task)
-        for serial in [serial for serial, order in self._away.items() if order.task.id == task]:
-            del self._away[serial]
-            self._room.clear()
+        for serial in [serial for serial, order in self._remote.items() if order.task.id == task]:
+            del self._remote[serial]
+            self._room_known.clear()
             with contextlib.suppress(EncircleError):
-                self._say("cancel", serial)
-        self._come = [outcome for outcome in self._come if outcome.task != task]
+                self._send("cancel", serial)
+        self._outcomes = [outcome for outcome in self._outcomes if outcome.task != task]
 
     def close(self) -> None:
         """End everything, running attempts too, and leave no process behind."""
-        self._away.clear()
-        self._here.clear()
+        self._remote.clear()
+        self._local_tasks.clear()
         self._local.close()
         if self._bridge is not None:
-            end = time.monotonic() + (END if self._heard > 0 else 0.0)  # one that never was in, or has gone, cannot end
+            # One that never was in, or has gone, cannot end by itself.
+            end = time.monotonic() + (END if self._last_message > 0 else 0.0)
             with contextlib.suppress(EncircleError):
-                self._say("close")
+                self._send("close")
             while self._bridge.poll() is None and time.monotonic() < end:
                 with contextlib.suppress(OSError):  # it cannot end while it has something to tell that nobody takes
-                    if self._line is not None and self._line.poll(TICK):
-                        os.read(self._line.fileno(), 1 << 20)
+                    if self._connection is not None and self._connection.poll(TICK):
+                        os.read(self._connection.fileno(), 1 << 20)
                 time.sleep(0.01)
             end_session(self._bridge.pid)
             self._bridge.wait()
             self._bridge = None
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
@@ -188,33 +189,33 @@ class ClusterExecutor:
             for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH", "RAY_JOB_CONFIG_JSON_ENV_VAR"):
                 environment.pop(name, None)
         paths = [str(Path(path or ".").resolve()) for path in sys.path]
-        mine, theirs = socket.socketpair()
-        words = self._scratch / "words"
-        with theirs, words.open("wb") as errors:
+        driver_end, bridge_end = socket.socketpair()
+        error_log = self._scratch / "words"
+        with bridge_end, error_log.open("wb") as errors:
             self._bridge = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-c", BRIDGE, json.dumps(paths), str(theirs.fileno())],
+                [sys.executable, "-c", BRIDGE, json.dumps(paths), str(bridge_end.fileno())],
                 env=environment,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[bridge_end.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
                 start_new_session=True,  # Ctrl+C is for the driver; and what it starts is found by its session
             )
-        self._line = Connection(mine.detach())
+        self._connection = Connection(driver_end.detach())
         seconds = START if self._address is None else CONNECT
         why = f"no answer in {seconds:.0f} s"
         try:
-            self._line.send((self._work, self._address, self._cpus, str(self._scratch), paths))
-            if self._line.poll(seconds):
-                word, told = self._line.recv()
+            self._connection.send((self._work, self._address, self._cpus, str(self._scratch), paths))
+            if self._connection.poll(seconds):
+                word, facts = self._connection.recv()
                 if word == "ready":
-                    self._nodes, self._ever = told, dict(told)
-                    self._heard = time.monotonic()
+                    self._nodes, self._nodes_ever = facts, dict(facts)
+                    self._last_message = time.monotonic()
                     return
-                why = told
+                why = facts
         except (EOFError, OSError):
-            said = words.read_text("utf-8", "replace").strip().splitlines() or ["it ended without a word"]
-            why = re.sub(r"^\[[^]]*\] (\S+:\d+: )?", "", said[-1]).split(". ")[0].rstrip(".")
+            lines = error_log.read_text("utf-8", "replace").strip().splitlines() or ["it ended without a word"]
+            why = re.sub(r"^\[[^]]*\] (\S+:\d+: )?", "", lines[-1]).split(". ")[0].rstrip(".")
         if self._address is None:
             raise InputError(f"Ray could not be started on this machine ({why}); use worker processes instead.")
         raise InputError(
@@ -222,48 +223,49 @@ class ClusterExecutor:
             f"nodes, with the same versions: `ray start --address={self._address}`."
         )
 
-    def _say(self, *words: Any) -> None:
+    def _send(self, *words: Any) -> None:
         """Tell the bridge."""
         try:
-            if self._line is None:
+            if self._connection is None:
                 raise BrokenPipeError
-            self._line.send(words)
+            self._connection.send(words)
         except OSError:
-            raise self._gone() from None
+            raise self._ended_error() from None
 
     def _receive(self) -> None:
         """Take in what the bridge has to tell, without waiting."""
         try:
-            while self._line is not None and self._line.poll():
-                word, *rest = self._line.recv()
-                self._heard = time.monotonic()
+            while self._connection is not None and self._connection.poll():
+                word, *rest = self._connection.recv()
+                self._last_message = time.monotonic()
                 if word != "nodes" or rest[0] != self._nodes:
-                    self._room.clear()
+                    self._room_known.clear()
                 if word == "nodes":
                     (self._nodes,) = rest
-                    self._ever.update(self._nodes)
+                    self._nodes_ever.update(self._nodes)
                 elif word == "gone":
-                    self._heard = -math.inf
+                    self._last_message = -math.inf
                     break
-                elif (order := self._away.pop(rest[0], None)) is not None:
-                    self._come.append(_deliver(order, *rest[1:]))
+                elif (order := self._remote.pop(rest[0], None)) is not None:
+                    self._outcomes.append(_deliver(order, *rest[1:]))
         except (EOFError, OSError):
-            self._heard = -math.inf
-        if not self._come and time.monotonic() - self._heard > SILENCE:  # what came in before is told first
-            raise self._gone()
+            self._last_message = -math.inf
+        # What came in before is handed out first.
+        if not self._outcomes and time.monotonic() - self._last_message > SILENCE:
+            raise self._ended_error()
 
-    def _gone(self) -> EncircleError:
+    def _ended_error(self) -> EncircleError:
         if self._address is None:
             return EncircleError("the Ray that this study started has ended; run `encircle study resume`.")
         return EncircleError(
             f"the Ray cluster at {self._address} no longer answers; start it and run `encircle study resume`."
         )
 
-    def _be_patient(self, task: Task, need: tuple[float, float]) -> None:
+    def _check_could_fit(self, task: Task, need: tuple[float, float]) -> None:
         """Raise for a task that no node can run, unless nodes may still come: clusters grow, machines start again."""
         now = time.monotonic()
-        since = self._unfit.setdefault(need, now)
-        patience = GONE if _fit([need], self._ever.values()) else 0.0 if self._address is None else NEVER
+        since = self._unfit_since.setdefault(need, now)
+        patience = GONE if _fit([need], self._nodes_ever.values()) else 0.0 if self._address is None else NEVER
         if now - since >= patience:
             where = "the Ray on this machine" if self._address is None else f"the Ray cluster at {self._address}"
             raise InputError(
@@ -281,11 +283,11 @@ def _fit(needs: Iterable[tuple[float, float]], nodes: Iterable[tuple[float, floa
     free = [list(node) for node in sorted(nodes, key=lambda node: node[1])]
     for cpus, gpus in sorted(needs, key=lambda need: (-need[1], -need[0])):
         share = 1.0 / int(1.0 / gpus + 1e-9) if 0.0 < gpus < 1.0 else gpus  # of 0.4 only two go on one accelerator
-        place = next((node for node in free if node[0] >= cpus and node[1] >= share - 1e-6), None)
-        if place is None:
+        node = next((node for node in free if node[0] >= cpus and node[1] >= share - 1e-6), None)
+        if node is None:
             return False
-        place[0] -= cpus
-        place[1] -= share
+        node[0] -= cpus
+        node[1] -= share
     return True
 
 
@@ -314,7 +316,7 @@ def _deliver(
     return Outcome(order.task.id, status, seconds, worker, error)
 
 
-def _knock(address: str) -> None:
+def _check_answers(address: str) -> None:
     """Raise unless something answers at host:port."""
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal():

@@ -13,7 +13,7 @@ from typing import Any, final
 
 from ..core import InputError, StorageError, digest
 from ..storage import exclusive_lock, sweep
-from .products import commit, is_whole, remove, seal
+from .products import commit, is_complete, remove, seal
 from .store import Store
 from .task import Executor, Order, Outcome, Tally, Task
 
@@ -69,12 +69,12 @@ class Driver:
         self._folder = folder
         self._tasks = {task.id: task for task in tasks}
         self._order = list(tasks)
-        self._place = {task.id: place for place, task in enumerate(tasks)}
+        self._index = {task.id: index for index, task in enumerate(tasks)}
         self._executor = executor
-        self._tell: Listener = listener or (lambda name, facts: None)
+        self._listener: Listener = listener or (lambda name, facts: None)
         self._attempts = attempts
         self._again = again
-        self._asked = None if only is None else self._with_needs(only)
+        self._wanted = None if only is None else self._with_needs(only)
         self._running: dict[str, _Running] = {}
         self._lost: dict[str, int] = {}
         self._numbers: dict[str, int] = {}
@@ -102,17 +102,17 @@ class Driver:
             store = Store(self._folder)
             try:
                 if store.rebuilt:
-                    self._tell("rebuilt", {"message": store.rebuilt})
+                    self._listener("rebuilt", {"message": store.rebuilt})
                 store.register(list(self._tasks.values()))
                 if self._again:
                     store.set_states("waiting", [task for task, state in store.states().items() if state == "failed"])
-                self._agree(store)
+                self._reconcile(store)
                 self._numbers = store.attempts()
-                self._tell("begin", {"counts": self._counts(store)})
+                self._listener("begin", {"counts": self._counts(store)})
                 if self._ready:
                     self._work(store, None if seconds is None else time.monotonic() + seconds)
                 tally = store.tally()
-                self._tell("end", {"counts": tally.counts})
+                self._listener("end", {"counts": tally.counts})
                 return tally
             finally:
                 store.close()
@@ -120,28 +120,28 @@ class Driver:
     # -- what is left --------------------------------------------------------------------------------------------------
 
     def _with_needs(self, results: Collection[str]) -> set[str]:
-        found, look = set[str](), list(results)
+        needed, look = set[str](), list(results)
         while look:
             name = look.pop()
-            if name not in found:
-                found.add(name)
+            if name not in needed:
+                needed.add(name)
                 look += self._tasks[name].needs
-        return found
+        return needed
 
     def _counts(self, store: Store) -> dict[str, dict[str, int]]:
         """Tasks by kind and state, of those that are asked for."""
-        if self._asked is None:
+        if self._wanted is None:
             return store.tally().counts
         counts: dict[str, dict[str, int]] = {}
         for name, state in store.states().items():
-            if name in self._asked:
+            if name in self._wanted:
                 kind = counts.setdefault(self._tasks[name].kind, {})
                 kind[state] = kind.get(state, 0) + 1
         return counts
 
     def _make_ready(self, name: str) -> None:
-        if self._asked is None or name in self._asked:
-            heapq.heappush(self._ready, self._place[name])
+        if self._wanted is None or name in self._wanted:
+            heapq.heappush(self._ready, self._index[name])
 
     def _sweep(self) -> None:
         shutil.rmtree(self._folder / "scratch", ignore_errors=True)
@@ -156,27 +156,27 @@ class Driver:
                 if log.stat().st_size == 0:  # of an attempt that was cut off
                     log.unlink()
 
-    def _agree(self, store: Store) -> None:
+    def _reconcile(self, store: Store) -> None:
         """Make the database and the disk agree, and find what is left: what unfinished results need, and is not there."""
         states = store.states()
-        whole: dict[str, bool] = {}
+        complete: dict[str, bool] = {}
         todo: list[str] = []
         look = [task.id for task in reversed(self._tasks.values()) if task.is_result]
         while look:
             task = self._tasks[look.pop()]
-            if task.id in whole:
+            if task.id in complete:
                 continue
-            whole[task.id] = is_whole(self._folder / task.folder, task.id, thorough=not task.is_result)
-            if not whole[task.id]:
+            complete[task.id] = is_complete(self._folder / task.folder, task.id, thorough=not task.is_result)
+            if not complete[task.id]:
                 todo.append(task.id)
                 look += task.needs
-        left = set(todo)
-        store.set_states("done", [task for task in self._tasks if task not in left and states[task] != "done"])
+        unfinished = set(todo)
+        store.set_states("done", [task for task in self._tasks if task not in unfinished and states[task] != "done"])
         store.set_states("waiting", [task for task in todo if states[task] == "done"])
         failed = {task for task in todo if states[task] == "failed"}
         for name in todo:
             needs = self._tasks[name].needs
-            missing = [need for need in needs if not whole[need]]
+            missing = [need for need in needs if not complete[need]]
             self._missing[name] = len(missing)
             for need in missing:
                 self._dependents.setdefault(need, []).append(name)
@@ -208,7 +208,7 @@ class Driver:
                 began = time.monotonic()
                 outcomes = self._executor.wait(pause)
                 for outcome in outcomes:
-                    self._take(store, outcome)
+                    self._settle(store, outcome)
                 self._look_after_running(store)
                 if not outcomes and not self._running and time.monotonic() - began < pause:
                     time.sleep(pause)  # nothing to wait for: a cluster without a machine, say
@@ -222,21 +222,21 @@ class Driver:
         """Begin every ready task that there is room for, in order; one without room lets a smaller one pass."""
         passed: list[int] = []
         while self._ready and len(passed) < _LOOK:
-            place = heapq.heappop(self._ready)
-            task = self._order[place]
+            index = heapq.heappop(self._ready)
+            task = self._order[index]
             try:
                 room = self._executor.has_room(task)
             except InputError as error:
                 self._fail(store, Outcome(task.id, "failed", 0.0, "", str(error)), self._begin(store, task).attempt)
                 continue
             if not room:
-                passed.append(place)
+                passed.append(index)
                 if not self._running:
                     break
                 continue
             self._executor.submit(self._begin(store, task))
-        for place in passed:
-            heapq.heappush(self._ready, place)
+        for index in passed:
+            heapq.heappush(self._ready, index)
 
     def _begin(self, store: Store, task: Task) -> Order:
         number = self._numbers[task.id] = self._numbers.get(task.id, 0) + 1
@@ -254,10 +254,10 @@ class Driver:
             ) from error
         store.begin(task.id, number)
         self._running[task.id] = _Running(order, time.monotonic())
-        self._tell("start", self._facts(order))
+        self._listener("start", self._facts(order))
         return order
 
-    def _take(self, store: Store, outcome: Outcome) -> None:
+    def _settle(self, store: Store, outcome: Outcome) -> None:
         running = self._running.get(outcome.task)
         if running is None:
             return
@@ -266,10 +266,10 @@ class Driver:
             self._commit(store, order, outcome)
         elif outcome.status == "lost" and self._lost.get(outcome.task, 0) + 1 < self._attempts:
             self._lost[outcome.task] = self._lost.get(outcome.task, 0) + 1
-            store.end(outcome, order.attempt, "waiting", self._kept_log(order))
+            store.end(outcome, order.attempt, "waiting", self._log_name(order))
             self._clear(order)
-            self._tell("lost", {**self._facts(order), "error": outcome.error})
-            heapq.heappush(self._ready, self._place[outcome.task])
+            self._listener("lost", {**self._facts(order), "error": outcome.error})
+            heapq.heappush(self._ready, self._index[outcome.task])
         else:
             self._fail(store, outcome, order.attempt)
 
@@ -285,7 +285,7 @@ class Driver:
         with contextlib.suppress(OSError):
             order.log.unlink()
         self._clear(order)
-        self._tell("done", {**self._facts(order), "seconds": outcome.seconds})
+        self._listener("done", {**self._facts(order), "seconds": outcome.seconds})
         for dependent in self._dependents.pop(task.id, []):
             self._missing[dependent] -= 1
             if self._missing[dependent] == 0:
@@ -297,10 +297,10 @@ class Driver:
 
     def _fail(self, store: Store, outcome: Outcome, attempt: int) -> None:
         order = self._running[outcome.task].order
-        log = self._kept_log(order)
+        log = self._log_name(order)
         store.end(outcome, attempt, "failed", log)
         self._clear(order)
-        self._tell("failed", {**self._facts(order), "error": outcome.error, "log": log})
+        self._listener("failed", {**self._facts(order), "error": outcome.error, "log": log})
 
     def _look_after_running(self, store: Store) -> None:
         shares = self._executor.shares()
@@ -311,14 +311,14 @@ class Driver:
                 sentence = f"it took longer than its limit of {task.limit / 60:g} minutes and was ended; raise the study's limit, or look into its log."
                 self._fail(store, Outcome(task.id, "failed", spent, "", sentence), running.order.attempt)
             elif task.id in shares:
-                self._tell("progress", {**self._facts(running.order), "share": shares[task.id]})
+                self._listener("progress", {**self._facts(running.order), "share": shares[task.id]})
 
     def _clear(self, order: Order) -> None:
         """Forget an attempt that is over."""
         del self._running[order.task.id]
         shutil.rmtree(order.out, ignore_errors=True)
 
-    def _kept_log(self, order: Order) -> str | None:
+    def _log_name(self, order: Order) -> str | None:
         """The log of a failed attempt, by its name in the study's folder; an empty one is deleted."""
         with contextlib.suppress(OSError):
             if order.log.stat().st_size:

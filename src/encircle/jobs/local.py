@@ -54,14 +54,14 @@ class LocalExecutor:
         work: the work function, `"module:function"`, which workers import.
         cpus: threads that tasks share; default: all that this process may use. A task that wants more than all of
             them has them to itself.
-        one_thread: whether numeric libraries begin with one thread in a worker, whatever the environment says; the work
+        single_thread: whether numeric libraries begin with one thread in a worker, whatever the environment says; the work
             itself asks for more. Sums of more than 10,000 numbers by numpy's BLAS depend on it in their last bit.
         listener: told the events of tasks, in their order, while `wait` waits; what it raises, `wait` raises.
     """
 
     work: str
     cpus: int | None = None
-    one_thread: bool = True
+    single_thread: bool = True
     listener: EventListener | None = None
     _workers: list[_Worker] = field(default_factory=list, init=False)
     _shares: dict[str, float] = field(default_factory=dict, init=False)
@@ -84,7 +84,7 @@ class LocalExecutor:
 
     def submit(self, order: Order) -> None:
         """Begin an attempt in an idle worker, or a new one."""
-        worker = next((worker for worker in self._workers if worker.order is None), None) or self._hire()
+        worker = next((worker for worker in self._workers if worker.order is None), None) or self._start_worker()
         worker.order, worker.started = order, time.monotonic()
         line = {
             "task": order.task.id,
@@ -104,11 +104,11 @@ class LocalExecutor:
         outcomes: list[Outcome] = []
         deadline = time.monotonic() + seconds
         while not outcomes:
-            left = deadline - time.monotonic()
-            events = self._selector.select(max(left, 0.0))
+            remaining = deadline - time.monotonic()
+            events = self._selector.select(max(remaining, 0.0))
             for worker in {id(key.data): key.data for key, _ in events}.values():
-                outcomes += self._hear(worker)
-            if left <= 0 or not self._workers:
+                outcomes += self._read(worker)
+            if remaining <= 0 or not self._workers:
                 break
         return outcomes
 
@@ -120,20 +120,23 @@ class LocalExecutor:
         """End the process that does this task."""
         for worker in list(self._workers):
             if worker.order is not None and worker.order.task.id == task:
-                self._dismiss(worker)
+                self._end_worker(worker)
 
     def close(self) -> None:
         """End all workers."""
         for worker in list(self._workers):
-            self._dismiss(worker)
+            self._end_worker(worker)
         self._selector.close()
         self._selector = selectors.DefaultSelector()
 
-    def _hire(self) -> _Worker:
-        """Start a worker. One that an interrupt keeps from being noted ends by itself: nobody holds its standard input."""
+    def _start_worker(self) -> _Worker:
+        """Start a worker.
+
+        One that an interrupt keeps from being noted ends by itself: nobody holds its standard input.
+        """
         paths = [path or str(Path.cwd()) for path in sys.path]  # and no others: -P leaves the working directory out
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        if self.one_thread:
+        if self.single_thread:
             environment |= dict.fromkeys(_ONE_THREAD, "1")
         reading, writing = os.pipe()
         try:
@@ -159,7 +162,7 @@ class LocalExecutor:
             self._selector.register(descriptor, selectors.EVENT_READ, worker)
         return worker
 
-    def _dismiss(self, worker: _Worker) -> None:
+    def _end_worker(self, worker: _Worker) -> None:
         """End a worker with everything it has started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(worker.process.pid, signal.SIGKILL)
@@ -176,46 +179,46 @@ class LocalExecutor:
         if worker.order is not None:
             self._shares.pop(worker.order.task.id, None)
 
-    def _hear(self, worker: _Worker) -> list[Outcome]:
+    def _read(self, worker: _Worker) -> list[Outcome]:
         try:
-            words = os.read(worker.messages, 1 << 16)
+            content = os.read(worker.messages, 1 << 16)
         except BlockingIOError:  # it has not spoken: it may have ended, and a child of its work still hold the pipe
-            return [] if worker.process.poll() is None else self._gone(worker)
-        if not words:
-            return self._gone(worker)
-        *lines, worker.unfinished_line = (worker.unfinished_line + words).split(b"\n")
-        return [outcome for line in lines if (outcome := self._understand(worker, json.loads(line))) is not None]
+            return [] if worker.process.poll() is None else self._lost_outcome(worker)
+        if not content:
+            return self._lost_outcome(worker)
+        *lines, worker.unfinished_line = (worker.unfinished_line + content).split(b"\n")
+        return [outcome for line in lines if (outcome := self._outcome_of(worker, json.loads(line))) is not None]
 
-    def _understand(self, worker: _Worker, said: Mapping[str, Any]) -> Outcome | None:
+    def _outcome_of(self, worker: _Worker, message: Mapping[str, Any]) -> Outcome | None:
         order = worker.order
-        if order is None or said.get("task") != order.task.id:
+        if order is None or message.get("task") != order.task.id:
             return None
-        if said["word"] == "share":
-            self._shares[order.task.id] = said["share"]
+        if message["word"] == "share":
+            self._shares[order.task.id] = message["share"]
             return None
-        if said["word"] == "event":
+        if message["word"] == "event":
             if self.listener is not None:
-                self.listener(order.task.id, said["event"])
+                self.listener(order.task.id, message["event"])
             return None
         worker.order = None
         self._shares.pop(order.task.id, None)
-        status = "failed" if said["error"] else "done"
-        return Outcome(order.task.id, status, said["seconds"], self._name(worker), said["error"])  # type: ignore[arg-type]
+        status = "failed" if message["error"] else "done"
+        return Outcome(order.task.id, status, message["seconds"], self._name_of(worker), message["error"])  # type: ignore[arg-type]
 
-    def _gone(self, worker: _Worker) -> list[Outcome]:
+    def _lost_outcome(self, worker: _Worker) -> list[Outcome]:
         """A worker has ended by itself: what it was doing is lost."""
         code = worker.process.wait()
         order, seconds = worker.order, time.monotonic() - worker.started
-        self._dismiss(worker)
+        self._end_worker(worker)
         if order is None:
             return []
-        return [Outcome(order.task.id, "lost", seconds, self._name(worker), _why(code))]
+        return [Outcome(order.task.id, "lost", seconds, self._name_of(worker), _cause_of_end(code))]
 
-    def _name(self, worker: _Worker) -> str:
+    def _name_of(self, worker: _Worker) -> str:
         return f"process {worker.process.pid}"
 
 
-def _why(code: int) -> str:
+def _cause_of_end(code: int) -> str:
     if code == -signal.SIGKILL:
         return "its process was killed, most likely for want of memory; run fewer tasks at a time (--cpus)."
     if code < 0:

@@ -51,7 +51,7 @@ def commit(out: Path, destination: Path) -> None:
         out.replace(temporary)
 
 
-def is_whole(folder: Path, task: str, *, thorough: bool = False) -> bool:
+def is_complete(folder: Path, task: str, *, thorough: bool = False) -> bool:
     """Whether a folder holds the whole product of a task.
 
     Args:

@@ -82,9 +82,9 @@ class Store:
             raise
         return connection
 
-    def _check(self, version: int, found: list[tuple[str]]) -> None:
-        if found != [("ok",)]:
-            raise sqlite3.DatabaseError(found[0][0])
+    def _check(self, version: int, problems: list[tuple[str]]) -> None:
+        if problems != [("ok",)]:
+            raise sqlite3.DatabaseError(problems[0][0])
         if version not in {0, _VERSION}:
             raise InputError(
                 f"{self._path} was written by another version of encircle (format {version}, not {_VERSION}); use that version."
@@ -173,7 +173,17 @@ class Store:
             write.execute("UPDATE tasks SET state = 'running' WHERE id = ?", (task,))
 
     def end(self, outcome: Outcome, number: int, state: str, log: str | None) -> None:
-        """An attempt is over, and its task in this state."""
+        """An attempt is over, and its task in this state.
+
+        Args:
+            outcome: what became of it.
+            number: the attempt's number.
+            state: its task's, `"done"`, `"waiting"` or `"failed"`.
+            log: its log's name in the study's folder; None where there is none.
+
+        Raises:
+            StorageError: the database cannot be written.
+        """
         with self._transaction() as write:
             write.execute(
                 "UPDATE attempts SET ended = ?, outcome = ?, seconds = ?, worker = ?, error = ?, log = ? WHERE task = ? AND number = ?",
@@ -240,14 +250,14 @@ def _tally(connection: sqlite3.Connection, *, cut_off: bool = False) -> Tally:
     facts: Mapping[str, tuple[Any, ...]] = {
         row[0]: row[1:] for row in connection.execute("SELECT id, kind, label, kept, state, error, log FROM tasks")
     }
-    for task, (kind, label, kept, state, error, log) in facts.items():
+    for task, (kind, label, is_result, state, error, log) in facts.items():
         state = "waiting" if cut_off and state == "running" else state  # noqa: PLW2901
         shown = "blocked" if state == "waiting" and task in stuck else state
         by_state = tally.counts.setdefault(kind, {})
         by_state[shown] = by_state.get(shown, 0) + 1
         if state == "failed":
             tally.failures.append((label, error, log))
-        if kept and task in stuck:
+        if is_result and task in stuck:
             cause = facts[stuck[task]]
             where = "" if stuck[task] == task else f"{cause[1]}: "
             tally.reasons[task] = (f"{where}{cause[4]}", cause[5])

@@ -25,7 +25,7 @@ from ..core import EncircleError, internal_error
 from ..storage import is_full
 from .task import Tell, Work
 
-_NOT_OFTENER = 0.25
+_SHARE_INTERVAL = 0.25
 """Seconds between two words about how far a task is; events are sent at once."""
 
 _DEATH_SIGNAL = 1
@@ -74,7 +74,7 @@ def main() -> None:
     _leave_with_driver()
     orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
-    _say(out, {"word": "ready"})
+    _send(out, {"word": "ready"})
     while True:
         _do(work, orders.get(), out)
 
@@ -104,22 +104,22 @@ def _do(work: str, order: Mapping[str, Any], out: Any) -> None:
     def tell(message: float | Sequence[Any]) -> None:
         nonlocal last_share
         if isinstance(message, Sequence):
-            _say(out, {"word": "event", "task": order["task"], "event": message})
-        elif time.monotonic() - last_share > _NOT_OFTENER:
+            _send(out, {"word": "event", "task": order["task"], "event": message})
+        elif time.monotonic() - last_share > _SHARE_INTERVAL:
             last_share = time.monotonic()
-            _say(out, {"word": "share", "task": order["task"], "share": min(max(float(message), 0.0), 1.0)})
+            _send(out, {"word": "share", "task": order["task"], "share": min(max(float(message), 0.0), 1.0)})
 
     inputs = {name: Path(folder) for name, folder in order["inputs"].items()}
     started = time.monotonic()
     with _printing_into(Path(order["log"])):
         error = attempt(work, order["kind"], order["spec"], inputs, Path(order["out"]), tell)
-    _say(out, {"word": "end", "task": order["task"], "error": error, "seconds": time.monotonic() - started})
+    _send(out, {"word": "end", "task": order["task"], "error": error, "seconds": time.monotonic() - started})
 
 
 @contextlib.contextmanager
 def _printing_into(log: Path) -> Any:
     """Send whatever is printed, by Python or by libraries below it, into a file."""
-    kept = [os.dup(1), os.dup(2)]
+    originals = [os.dup(1), os.dup(2)]
     try:
         with contextlib.suppress(OSError):  # where no log can be written, the work may still be done
             handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -132,12 +132,12 @@ def _printing_into(log: Path) -> Any:
             sys.stdout.flush()
         with contextlib.suppress(OSError):
             sys.stderr.flush()
-        for descriptor, saved in enumerate(kept, start=1):
-            os.dup2(saved, descriptor)
-            os.close(saved)
+        for descriptor, original in enumerate(originals, start=1):
+            os.dup2(original, descriptor)
+            os.close(original)
 
 
-def _say(out: Any, what: Mapping[str, Any]) -> None:
+def _send(out: Any, what: Mapping[str, Any]) -> None:
     out.write(json.dumps(what) + "\n")
     out.flush()
 
