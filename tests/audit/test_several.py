@@ -18,6 +18,7 @@ from encircle.audit import Audit, Case, Judgement
 from encircle.audit.progress import Silent
 from encircle.audit.run import run_folder
 from encircle.audit.several import run_cases
+from encircle.audit.time_limit import TimeLimit
 from encircle.core import EncircleError, InputError, StorageError
 
 from ..programs import children_of, program, wait_for_end_of
@@ -201,3 +202,14 @@ def test_a_full_disk_is_an_error_and_not_the_input_s(tmp_path: Path, monkeypatch
     [error] = run_cases([case_of(TINY)], tmp_path, 1, lambda _: Silent())
     assert type(error) is StorageError
     assert str(error).startswith("cannot write some/file: No space left on device; free some space")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_audits_that_are_out_of_time_begin_nothing_and_go_on_later(jobs: int, tmp_path: Path) -> None:
+    cases = pair(targets=1, victims=1)
+    results = run_cases(cases, tmp_path, jobs, lambda _: Silent(), limit=TimeLimit.starting_now(0))
+    assert [str(result) for result in results] == [TimeLimit(0).sentence] * 2
+    assert {type(result).exit_code for result in results if isinstance(result, EncircleError)} == {3}
+    assert not list(tmp_path.rglob("verdict.json"))
+    [result] = run_cases(cases[:1], tmp_path, 1, lambda _: Silent(), limit=TimeLimit.starting_now(60))
+    assert isinstance(result, Judgement)

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
 
@@ -18,6 +19,7 @@ from .case import Case
 from .case_file import case_of
 from .progress import Reporter
 from .run import Judgement, judgement_of, run_audit
+from .time_limit import UNLIMITED, LimitedReporter, TimeLimit
 
 WORK = "encircle.audit.several:work"
 """What a worker does with a case."""
@@ -35,7 +37,13 @@ _ADVANCE_INTERVAL = 0.2
 
 
 def run_cases(
-    cases: Sequence[Case], runs: Path, jobs: int, reporter_of: Callable[[int], Reporter], *, device: str = "cpu"
+    cases: Sequence[Case],
+    runs: Path,
+    jobs: int,
+    reporter_of: Callable[[int], Reporter],
+    *,
+    device: str = "cpu",
+    limit: TimeLimit = UNLIMITED,
 ) -> list[Judgement | EncircleError]:
     """Run audits, `jobs` at a time; one that fails does not stop the others.
 
@@ -47,15 +55,17 @@ def run_cases(
         jobs: worker processes; 1 works in this process.
         reporter_of: the reporter of the audit with this index in `cases`; called in this process.
         device: where models are trained.
+        limit: when no piece of work may begin any more; audits that are not finished then end with an error.
 
     Returns:
         For each case its judgement, or the error that ended it. An error of a worker is an `InputError`, a
         `StorageError` or an `EncircleError`, as it was there.
     """
     if jobs == 1 or len(cases) == 1:
-        return [_audited(case, runs, reporter_of(index), device) for index, case in enumerate(cases)]
+        return [_audited(case, runs, reporter_of(index), device, limit) for index, case in enumerate(cases)]
     reporters = [reporter_of(index) for index in range(len(cases))]
-    specs = [{"case": case.model_dump(mode="json"), "runs": str(runs), "device": device} for case in cases]
+    shared = {"runs": str(runs), "device": device, "limit": asdict(limit)}
+    specs = [{"case": case.model_dump(mode="json"), **shared} for case in cases]
     tasks = [Task(str(index), "audit", cases[index].title, spec, str(index)) for index, spec in enumerate(specs)]
 
     def report(task: str, event: Sequence[Any]) -> None:
@@ -106,14 +116,14 @@ def work(kind: str, spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Pa
 
     Args:
         kind: ignored, there is one kind.
-        spec: `case` (keys and values), `runs` (folder of run folders), `device`.
+        spec: `case` (keys and values), `runs` (folder of run folders), `device`, `limit` (`TimeLimit`).
         inputs: none.
         out: where the file goes that says how the audit ended.
         tell: told every call of the audit's reporter, as `[name, arguments, keyword arguments]`.
     """
     try:
         case = case_of(spec["case"], spec["case"]["title"])
-        result = _audited(case, Path(spec["runs"]), _Forwarding(tell), spec["device"])
+        result = _audited(case, Path(spec["runs"]), _Forwarding(tell), spec["device"], TimeLimit(**spec["limit"]))
     except InputError as error:  # a kind that is known only to the process that started this one
         result = error
     if isinstance(result, EncircleError):
@@ -123,10 +133,10 @@ def work(kind: str, spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Pa
         write_json(out / _RESULT, {"folder": str(result.folder)})
 
 
-def _audited(case: Case, runs: Path, reporter: Reporter, device: str) -> Judgement | EncircleError:
+def _audited(case: Case, runs: Path, reporter: Reporter, device: str, limit: TimeLimit) -> Judgement | EncircleError:
     """The judgement of a case, or the error that ended its audit."""
     try:
-        return run_audit(Audit.from_case(case, device), runs, reporter)
+        return run_audit(Audit.from_case(case, device), runs, LimitedReporter(reporter, limit))
     except EncircleError as error:
         return error
     except OSError as error:

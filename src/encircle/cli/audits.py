@@ -16,6 +16,7 @@ from ..audit import Case, Judgement, embedded_cases, read_case
 from ..audit.cache import clear
 from ..audit.kinds import KINDS, Kinds, summary_of
 from ..audit.several import run_cases
+from ..audit.time_limit import TimeLimit
 from ..core import EncircleError, InputError, unknown_name
 from ..data.poison import find_marked
 from ..report import render
@@ -24,7 +25,7 @@ from ..storage import check_length, write_text
 from ..study.dry_run import outlook_of_case
 from ..study.study_file import embedded_studies, parse_study_file
 from .board import Board
-from .options import Device, DryRun, Jobs, Json, Zero
+from .options import Device, DryRun, Jobs, Json, Minutes, Zero
 from .outlooks import say_timing, show_audits
 from .tables import show
 from .terminal import answers, app, messages, read_file
@@ -42,6 +43,7 @@ def audit(
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
     jobs: Jobs = 1,
+    minutes: Minutes = None,
     device: Device = "cpu",
     report_to: Annotated[Path | None, typer.Option("--report", help="Also write one report of all runs here.")] = None,
     title: Annotated[str | None, typer.Option(help="Title of that report.")] = None,
@@ -65,7 +67,7 @@ def audit(
         return
     board = Board([case.title for case in loaded], min(jobs, len(loaded)))
     with Live(board, console=messages, refresh_per_second=4, transient=True, auto_refresh=messages.is_terminal):
-        results = run_cases(loaded, runs, jobs, board.reporter, device=device)
+        results = run_cases(loaded, runs, jobs, board.reporter, device=device, limit=TimeLimit.starting_now(minutes))
     judged = [result for result in results if isinstance(result, Judgement)]
     errors = [result for result in results if isinstance(result, EncircleError)]
     for judgement in judged:
@@ -84,8 +86,8 @@ def audit(
         answers.json_line(_facts(loaded, results, shown))
     else:
         _show_verdicts(loaded, results)
-    for error in errors:
-        messages.print(f"error: {error}", style="red", markup=False)
+    for error in dict.fromkeys(map(str, errors)):
+        messages.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
     if shown is not None and not as_json:
         answers.print(f"Report: {shown}", markup=False, soft_wrap=True)
     codes = [error.exit_code for error in errors]

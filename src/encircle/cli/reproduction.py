@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from ..audit.time_limit import TimeLimit
 from ..core import InputError, unknown_name
 from ..data.source import DATA_FOLDER
 from ..reproduce.gather import gather
@@ -21,7 +22,6 @@ from ..storage import check_length
 from ..study.dry_run import outlook_of_study
 from ..study.folder import begin
 from ..study.run import executor_of
-from ..study.time_limit import TimeLimit
 from .interrupts import RESUME
 from .options import Address, Cpus, Device, DryRun, Gpus, Json, Kind, Minutes
 from .outlooks import say_timing, show_studies
@@ -84,7 +84,7 @@ def reproduce(
             return
     for name, file in asked.items():
         begin(file, root / name)
-    limit = TimeLimit(minutes)
+    limit = TimeLimit.starting_now(minutes)
     for name in asked:
         chosen = executor_of(executor, address, cpus)
         watched(root / name, chosen, limit.remaining, device, gpus, as_json=as_json, stopped=RESUME)

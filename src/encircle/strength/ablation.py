@@ -13,6 +13,7 @@ from ..attacks.imf import PAPER_SETTINGS
 from ..audit import Audit, Case
 from ..audit.identity import settings_of
 from ..audit.kinds import KINDS
+from ..audit.time_limit import TimeLimit
 from ..core import InputError
 from ..jobs.driver import Listener
 from ..jobs.task import Executor
@@ -20,7 +21,6 @@ from ..scoring import Interval
 from ..scoring.thresholds import WORTHWHILE_EFFECT
 from ..storage import write_json
 from ..study.study_file import StudyFile
-from ..study.time_limit import TimeLimit
 from .side_by_side import Settings, SideBySide, kept_of, variants_study
 
 Phase = Literal["choice", "together", "report"]
@@ -162,7 +162,7 @@ def ablate(
         EncircleError: a run did not finish.
     """
     given, tried = dict(case["attack"]), choices_of(case, factors)
-    work = _Phases(case, root, SideBySide(executor, listener, device, gpus, TimeLimit(minutes)))
+    work = _Phases(case, root, SideBySide(executor, listener, device, gpus, TimeLimit.starting_now(minutes)))
     rows = work.run("choice", tried)
     helped = {row.name: row for row in rows if row.name != GIVEN and _helps(row.gain) and not row.cell["label_lost"]}
     best = _best(rows)

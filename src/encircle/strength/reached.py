@@ -11,13 +11,13 @@ from ..attacks import Ceiling
 from ..audit import Audit, Case
 from ..audit.case_file import case_of
 from ..audit.identity import settings_of
+from ..audit.time_limit import TimeLimit
 from ..core import InputError
 from ..jobs.driver import Listener
 from ..jobs.task import Executor
 from ..scoring import Interval
 from ..storage import write_json
 from ..study.study_file import StudyFile
-from ..study.time_limit import TimeLimit
 from .ablation import MADE_FOR, as_published, varied
 from .side_by_side import VARIANT, Settings, SideBySide, kept_of, variants_study
 
@@ -134,7 +134,7 @@ def reach(
     study = reach_study(case, selection, supposed)
     variants = cast(dict[str, Settings], study.grid[VARIANT])
     title = str(case.get("title", "Audit"))
-    found = SideBySide(executor, listener, device, gpus, TimeLimit(minutes))(study, root)
+    found = SideBySide(executor, listener, device, gpus, TimeLimit.starting_now(minutes))(study, root)
     rows = []
     for name, one in found.items():
         arms = {arm["arm"]: arm for arm in one.verdict["arms"]}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import polars as pl
 
+from ..audit.time_limit import UNLIMITED, TimeLimit
 from ..core import EncircleError
 from ..jobs.driver import Listener
 from ..jobs.task import Executor
@@ -19,7 +20,6 @@ from ..storage import read_arrays, read_json
 from ..study.folder import begin
 from ..study.run import go_on
 from ..study.study_file import StudyFile
-from ..study.time_limit import TimeLimit
 
 Settings = dict[str, Any]
 """Keys of a case, or of its attack."""
@@ -91,7 +91,7 @@ class SideBySide:
     listener: Listener | None = None
     device: str = "cpu"
     gpus: float = 0.0
-    limit: TimeLimit = field(default_factory=lambda: TimeLimit(None))
+    limit: TimeLimit = UNLIMITED
 
     def __call__(self, study: StudyFile, root: Path) -> dict[str, Finished]:
         """Run what is left of a study of variants, and read what was found.
@@ -118,7 +118,7 @@ class SideBySide:
         variants = {}
         for cell in conclusion.summary["cells"]:
             if cell["verdict"] == "ERROR":
-                self.limit.check(conclusion.summary)
+                check_time(self.limit, conclusion.summary)
                 why = cell["missing"][0]["why"] if cell["missing"] else "it did not finish."
                 raise EncircleError(f"the run {cell['title']!r} is needed: {why}")
             folder = root / "runs" / cell["runs"][0]["folder"]
@@ -130,6 +130,23 @@ class SideBySide:
             device = str(read_json(folder / "environment.json")["device"])
             variants[cell["title"]] = Finished(cell, verdict, attacked, device, goals)
         return {name: variants[name] for name in study.grid[VARIANT]}
+
+
+def check_time(limit: TimeLimit, summary: Mapping[str, Any]) -> None:
+    """End the work where time is all that a study lacks.
+
+    Args:
+        limit: when nothing new may begin any more.
+        summary: of the study, as in `study.json`.
+
+    Raises:
+        OutOfTimeError: the time is over, tasks wait, and none failed.
+    """
+    if not limit.is_over:
+        return
+    states = [state for tasks in summary["counts"]["tasks"].values() for state, count in tasks.items() if count]
+    if "waiting" in states and "failed" not in states:
+        limit.check()
 
 
 def gained(mine: pl.DataFrame, theirs: pl.DataFrame) -> Interval:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ..audit import Audit, Case
+from ..audit.time_limit import TimeLimit
 from ..core import EncircleError, InputError
 from ..jobs.driver import Listener
 from ..jobs.task import Executor
@@ -16,9 +17,8 @@ from ..storage import write_json
 from ..study.folder import Conclusion, begin
 from ..study.run import go_on
 from ..study.study_file import StudyFile
-from ..study.time_limit import TimeLimit
 from ..threat import Budget
-from .side_by_side import KEPT
+from .side_by_side import KEPT, check_time
 
 LADDER = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
 """Shares of the training set that are tried unless others are asked for."""
@@ -106,7 +106,7 @@ def smallest_budget(
     study = shares_study(case, shares)
     steps, content = [float(share) for share in study.grid[FRACTION]], Case.model_validate(study.case)
     begin(study, root)
-    limit = TimeLimit(minutes)
+    limit = TimeLimit.starting_now(minutes)
     last: dict[str, Conclusion] = {}
     tried: set[int] = set()
 
@@ -124,7 +124,7 @@ def smallest_budget(
         )
         [cell] = [cell for cell in last["one"].summary["cells"] if cell["at"] == [step]]
         if cell["verdict"] == "ERROR":
-            limit.check(last["one"].summary)
+            check_time(limit, last["one"].summary)
             why = cell["missing"][0]["why"] if cell["missing"] else "it did not finish."
             raise EncircleError(f"the search needs a run of {100 * steps[step]:g} % poison: {why}")
         # Poison that costs the prediction bends too much, not too little: less of it may do.
