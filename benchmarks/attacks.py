@@ -30,9 +30,9 @@ def costs(name: str, explainer: str) -> dict[str, Any]:
 
     settings = {"models": MODELS, "epochs": 1, "restart": False, "staggered": False, "target_share": 0.0}
     spent = in_turn([crafting(kind(**settings, other_share=0.25)) for kind in ATTACKS], REPEATS)
-    found = {kind.title: ratios(own, spent[0]) for kind, own in zip(ATTACKS[1:], spent[1:], strict=True)}
-    say(f"{size.title}, {explainer}: {found}")
-    return {"network": name, "title": size.title, "explainer": explainer, "K": MODELS, "over IMF": found}
+    over_imf = {kind.title: ratios(own, spent[0]) for kind, own in zip(ATTACKS[1:], spent[1:], strict=True)}
+    say(f"{size.title}, {explainer}: {over_imf}")
+    return {"network": name, "title": size.title, "explainer": explainer, "K": MODELS, "over IMF": over_imf}
 
 
 def main() -> None:

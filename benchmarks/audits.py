@@ -85,14 +85,14 @@ def cases_of(name: str) -> list[Case]:
 def with_the_library(cases: list[Case], folder: Path) -> tuple[float, list[dict[Any, Any]]]:
     """Seconds and scores, from nothing but the starting weights, which are learnt before."""
     audits = [Audit.from_case(case) for case in cases]
-    for audit in audits:  # the starting weights are given to both ways
+    for audit in audits:  # both ways have the starting weights
         _ = Workshop(audit, audit.data.check(), Silent(), cache=folder / "cache").source
-    found = []
+    scores = []
     started = time.perf_counter()
     for audit in audits:
         frame = pl.read_parquet(run_audit(audit, folder).folder / "scores.parquet")
-        found.append({(r["target"], r["arm"], r["seed"]): r for r in frame.iter_rows(named=True)})
-    return time.perf_counter() - started, found
+        scores.append({(r["target"], r["arm"], r["seed"]): r for r in frame.iter_rows(named=True)})
+    return time.perf_counter() - started, scores
 
 
 def straightforwardly(cases: list[Case], rows: list[list[int]]) -> tuple[float, list[Scores]]:
@@ -102,26 +102,26 @@ def straightforwardly(cases: list[Case], rows: list[list[int]]) -> tuple[float, 
     for audit in audits:
         source = Workshop(audit, audit.data.check(), Silent()).source
         starts.append(source.checkpoint)
-    found = []
+    scores = []
     started = time.perf_counter()
     for audit, targets, start in zip(audits, rows, starts, strict=True):
         with computing(audit.threads):
-            found.append(audit_plainly(audit, targets, start))
-    return time.perf_counter() - started, found
+            scores.append(audit_plainly(audit, targets, start))
+    return time.perf_counter() - started, scores
 
 
-def apart(first: list[dict[Any, Any]], second: list[Scores]) -> dict[str, float]:
+def largest_differences(first: list[dict[Any, Any]], second: list[Scores]) -> dict[str, float]:
     """The largest difference of each score, and the largest of its mean over an arm."""
     worst: dict[str, float] = {}
     for name in SCORES:
-        each, means = [0.0], [0.0]
-        for one, other in zip(first, second, strict=True):
-            values = {key: (float(one[key][name]), float(other[key][name])) for key in other}
-            each += [abs(a - b) for a, b in values.values() if np.isfinite(a) and np.isfinite(b)]
-            for arm in {key[1] for key in other}:
+        differences, means = [0.0], [0.0]
+        for ours, plain in zip(first, second, strict=True):
+            values = {key: (float(ours[key][name]), float(plain[key][name])) for key in plain}
+            differences += [abs(a - b) for a, b in values.values() if np.isfinite(a) and np.isfinite(b)]
+            for arm in {key[1] for key in plain}:
                 pairs = np.array([pair for key, pair in values.items() if key[1] == arm])
                 means.append(float(abs(np.diff(np.nanmean(pairs, axis=0))[0])))
-        worst[name] = round(max(each), 6)
+        worst[name] = round(max(differences), 6)
         worst[f"{name}, mean of an arm"] = round(max(means), 6)
     return worst
 
@@ -133,19 +133,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     wanted = parser.parse_args()
     torch.set_num_threads(1)
-    kept = RESULTS / "audits.json"
-    rows = json.loads(kept.read_text(encoding="utf-8"))["figures"] if kept.is_file() else []
+    saved = RESULTS / "audits.json"
+    rows = json.loads(saved.read_text(encoding="utf-8"))["figures"] if saved.is_file() else []
     rows = [row for row in rows if row["case"] in CASES and row["case"] not in wanted.cases]
     for name in wanted.cases:
         cases, ours, plain, difference = cases_of(name), [], [], {}
         for repeat in range(wanted.repeats):
             with tempfile.TemporaryDirectory() as folder:
-                spent, found = with_the_library(cases, Path(folder))
-            targets = [sorted({key[0] for key in one}) for one in found]
+                spent, actual = with_the_library(cases, Path(folder))
+            targets = [sorted({key[0] for key in scores}) for scores in actual]
             slow, expected = straightforwardly(cases, targets)
             ours.append(spent)
             plain.append(slow)
-            difference = apart(found, expected)
+            difference = largest_differences(actual, expected)
             say(
                 f"{name}, repeat {repeat + 1}: {spent:.1f} s, straightforward {slow:.1f} s: {slow / spent:.2f} times; apart {difference}"
             )

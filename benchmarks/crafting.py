@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.measure import save, say, seconds, summary
+from benchmarks.measure import ratios, save, say, seconds
 from benchmarks.networks import SIZES, Size, path_of, problem_of, recipe_of
 from encircle.attacks import IMF, Problem, Watch
 from encircle.models import CamClassifier
@@ -62,13 +62,13 @@ class Floor:
         self.direction = [torch.randn_like(parameter) for parameter in self.learnt]
         self.form, self.forward = form, forward
 
-    def of_each_model(self) -> list[Callable[[], Any]]:
-        """Once for every model."""
+    def model_passes(self) -> list[Callable[[], Any]]:
+        """Passes that are needed once for every model."""
         poison = self.by_differences if self.form == "finite-difference" else self.by_product
         return [self.attack_gradient, poison, self.training_step]
 
-    def of_all_models(self) -> list[Callable[[], Any]]:
-        """Once whatever K is."""
+    def shared_passes(self) -> list[Callable[[], Any]]:
+        """Passes that are needed once, whatever K is."""
         return [self.trunk_there_and_back, self.trunk_of_the_batch] if self.frozen else []
 
     def attack_gradient(self) -> Any:
@@ -103,7 +103,7 @@ class Floor:
         leaf = self.frozen_features.requires_grad_()
         if not self.forward:
             slopes = torch.autograd.grad(self._loss(leaf), self.learnt, create_graph=True)
-            inner = sum((one * other).sum() for one, other in zip(slopes, self.direction, strict=True))
+            inner = sum((slope * part).sum() for slope, part in zip(slopes, self.direction, strict=True))
             return torch.autograd.grad(inner, leaf)
         late = _Late(self.model, self.frozen)
         names = [name for name, value in late.named_parameters() if value.requires_grad]
@@ -145,14 +145,28 @@ class _Late(nn.Module):
         return self.model.late(frozen_features, self.frozen)
 
 
-def one_case(name: str, explainer: str, members: int, form: str, path: CodePath, *, limit: float, device: str) -> Any:
-    """Iterations and floors in turn, for about `limit` seconds and at least three times."""
+class _Enough(Exception):  # noqa: N818 - not an error
+    pass
+
+
+def over_floor(name: str, explainer: str, members: int, form: str, path: CodePath, *, limit: float, device: str) -> Any:
+    """Iterations and floors in turn, for about `limit` seconds and at least three times.
+
+    Args:
+        name: of a network in `SIZES`.
+        explainer: `"CAM"` or `"GRAD"`.
+        members: number of surrogates.
+        form: of δ.
+        path: how models are computed.
+        limit: in seconds.
+        device: of the models.
+    """
     size = SIZES[name]
     problem = problem_of(size, explainer, path=path, device=device)
     model = cast(CamClassifier, problem.ensemble(1, False).learners[0].model)
     floor = Floor(problem, model, form, path.product == "forward", size)
-    each, once = floor.of_each_model(), floor.of_all_models()
-    for work in [*each, *once]:
+    model_passes, shared_passes = floor.model_passes(), floor.shared_passes()
+    for work in [*model_passes, *shared_passes]:
         work()
     spent: list[float] = []
     floors: list[float] = []
@@ -160,24 +174,21 @@ def one_case(name: str, explainer: str, members: int, form: str, path: CodePath,
     begun = time.perf_counter()
     last = [0.0]
 
-    class Enough(Exception):  # noqa: N818 - not an error
-        pass
-
     def between(done: int, planned: int) -> None:
         now = time.perf_counter()
         if done > 1:  # the first warms up
             spent.append(now - last[0])
-            times = [seconds(work) for work in each]
-            floors.append(members * sum(times) + sum(seconds(work) for work in once))
+            times = [seconds(work) for work in model_passes]
+            floors.append(members * sum(times) + sum(seconds(work) for work in shared_passes))
             parts.append(times)
             if len(spent) >= 3 and time.perf_counter() - begun > limit:
-                raise Enough
+                raise _Enough
         if device != "cpu":
             torch.cuda.synchronize()
         last[0] = time.perf_counter()
 
     imf = IMF(models=members, epochs=200, form=form, restart=False, staggered=False)  # type: ignore[arg-type]
-    with contextlib.suppress(Enough):
+    with contextlib.suppress(_Enough):
         imf(problem, Budget(count=size.poisons), torch.Generator().manual_seed(0), Watch(progress=between))
     return {
         "network": name,
@@ -186,7 +197,7 @@ def one_case(name: str, explainer: str, members: int, form: str, path: CodePath,
         "K": members,
         "form": form,
         "path": {"members": path.members, "product": path.product},
-        "over floor": summary([one / other for one, other in zip(spent, floors, strict=True)]),
+        "over floor": ratios(spent, floors),
         "milliseconds": round(1000 * statistics.median(spent), 2),
         "floor milliseconds": round(1000 * statistics.median(floors), 2),
         "passes of one model, milliseconds": [
@@ -213,7 +224,7 @@ def main() -> None:
             path = path_of(SIZES[name], members, wanted.device)
             for explainer in ("CAM", "GRAD"):
                 for form in FORMS:
-                    row = one_case(name, explainer, members, form, path, limit=wanted.limit, device=wanted.device)
+                    row = over_floor(name, explainer, members, form, path, limit=wanted.limit, device=wanted.device)
                     rows.append(row)
                     say(
                         f"{row['title']}, {explainer}, K = {members}, {form}: {row['over floor']['median']} of its floor "

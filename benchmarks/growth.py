@@ -28,7 +28,17 @@ class _Enough(Exception):  # noqa: N818 - not an error
 
 
 def iterations(size: Size, members: int, clean: int, count: int) -> Callable[[], None]:
-    """So many iterations of a crafting that is set up before."""
+    """Iterations of a crafting that is set up before.
+
+    Args:
+        size: of the network and its data.
+        members: number of surrogates.
+        clean: number of clean samples.
+        count: number of iterations.
+
+    Returns:
+        A function that runs them.
+    """
     problem = problem_of(size, "CAM", clean=clean, path=path_of(size, members))
     imf = IMF(models=members, epochs=1000, restart=False, staggered=False, target_share=0.0)
     # A few are warm-up, and the first of an epoch compares the forms: an epoch is longer than what is measured.
@@ -54,12 +64,12 @@ def slope(values: Sequence[int], make: Callable[[int], tuple[Size, int, int]]) -
     The time of three iterations is taken from that of six: setting up costs the same for both.
     """
     works = [iterations(*make(value), count) for value in values for count in (3, 6)]
-    spent = [statistics.median(each) for each in in_turn(works, REPEATS)]
-    each = [(long - short) / 3 for short, long in zip(spent[::2], spent[1::2], strict=True)]
-    fitted = np.polyfit(np.log(values), np.log(each), 1)[0]
+    medians = [statistics.median(times) for times in in_turn(works, REPEATS)]
+    times = [(six - three) / 3 for three, six in zip(medians[::2], medians[1::2], strict=True)]
+    fitted = np.polyfit(np.log(values), np.log(times), 1)[0]
     return {
         "at": list(values),
-        "milliseconds an iteration": [round(1000 * one, 2) for one in each],
+        "milliseconds an iteration": [round(1000 * time, 2) for time in times],
         "slope": round(float(fitted), 2),
     }
 

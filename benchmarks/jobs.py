@@ -39,7 +39,15 @@ WORK = "benchmarks.jobs:work"
 
 
 def work(kind: str, spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, tell: Tell) -> None:
-    """Multiply matrices so many times."""
+    """Multiply matrices.
+
+    Args:
+        kind: not used; there is one kind of task.
+        spec: `products`, the number of multiplications.
+        inputs: not used.
+        out: where the result goes.
+        tell: not used.
+    """
     matrix = np.random.default_rng(0).standard_normal((256, 256)) / 16
     value = matrix
     for _ in range(spec["products"]):
@@ -114,20 +122,20 @@ def main() -> None:
     executors: dict[str, Callable[[int], Executor]] = {"local": lambda cpus: LocalExecutor(WORK, cpus=cpus)}
     if wanted.cluster:
         executors["ray"] = lambda cpus: ClusterExecutor(WORK, cpus=cpus)
-    found: dict[str, list[float]] = {}
+    times_of: dict[str, list[float]] = {}
     for repeat in range(wanted.repeats):
         for workers in sorted({1, cores}):
             plain = plainly(tasks, workers)
             for name, make in executors.items():
                 spent = driven(tasks, make(workers))
-                found.setdefault(f"{name}: throughput with {workers} of plain processes", []).append(plain / spent)
+                times_of.setdefault(f"{name}: throughput with {workers} of plain processes", []).append(plain / spent)
         for name, make in executors.items():
             started = driven(nothing[:1], make(cores))
-            found.setdefault(f"{name}: seconds to start, do one task and end", []).append(started)
+            times_of.setdefault(f"{name}: seconds to start, do one task and end", []).append(started)
             cost = 1000 * (driven(nothing, make(cores)) - started) / (len(nothing) - 1)
-            found.setdefault(f"{name}: milliseconds a task that does nothing", []).append(cost)
+            times_of.setdefault(f"{name}: milliseconds a task that does nothing", []).append(cost)
         sys.stderr.write(f"repeat {repeat + 1} of {wanted.repeats} done\n")
-    table = {name: summary(values) for name, values in found.items()}
+    table = {name: summary(values) for name, values in times_of.items()}
     for name, values in table.items():
         sys.stdout.write(f"{name}: {values['median']} ({values['least']} to {values['most']})\n")
     facts = {

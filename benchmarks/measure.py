@@ -40,19 +40,25 @@ def _synchronise() -> None:
 
 
 def in_turn(works: Sequence[Callable[[], Any]], repeats: int, *, warm: int = 1) -> list[list[float]]:
-    """Seconds of each work, repeated in turn so that a slow minute slows all of them alike."""
+    """Seconds of each work, repeated in turn so that a slow minute slows all of them alike.
+
+    Args:
+        works: functions of no arguments.
+        repeats: of each work that are timed.
+        warm: of each work before these.
+    """
     spent: list[list[float]] = [[] for _ in works]
     for repeat in range(warm + repeats):
-        for work, found in zip(works, spent, strict=True):
+        for work, times in zip(works, spent, strict=True):
             took = seconds(work)
             if repeat >= warm:
-                found.append(took)
+                times.append(took)
     return spent
 
 
 def ratios(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
     """Of each repeat of the first to the same repeat of the second."""
-    return summary([one / other for one, other in zip(first, second, strict=True)])
+    return summary([numerator / denominator for numerator, denominator in zip(first, second, strict=True)])
 
 
 def say(line: str) -> None:
@@ -77,7 +83,14 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
 
 def save(name: str, command: str, figures: Any, device: str = "cpu") -> None:
-    """Write a table of figures to results/bench, under the device's name where it is not the CPU."""
+    """Write a table of figures to results/bench, under the device's name where it is not the CPU.
+
+    Args:
+        name: of the file.
+        command: that measures them.
+        figures: as JSON holds them.
+        device: that they were measured on.
+    """
     path = RESULTS / (f"{name}.json" if device == "cpu" else f"{name}-{device}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"command": command, "machine": machine(device), "figures": figures}

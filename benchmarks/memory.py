@@ -43,17 +43,23 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident() -> int:
-    """Bytes this process holds now."""
+    """Bytes in this process's memory now."""
     return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * PAGE
 
 
 def peak() -> int:
-    """The most it ever held."""
+    """The most bytes that were ever in it."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def measure(size: Size, case: dict[str, Any], device: str) -> dict[str, float]:
-    """Peak bytes above the start, in this process."""
+    """Peak bytes above the start, in this process.
+
+    Args:
+        size: of the network and its data.
+        case: one of `CASES`.
+        device: of the models.
+    """
     torch.set_num_threads(1)
     path = CodePath(*case.get("path", ("loop", "reverse")))
     if "models" not in case:
@@ -92,25 +98,29 @@ def _most(device: str) -> int:
 
 
 def over_time(size: Size, iterations: int) -> dict[str, float]:
-    """Bytes held along a long crafting, after a tenth of it, half of it and all of it."""
+    """Bytes in memory along a long crafting, after a tenth of it, half of it and all of it."""
     torch.set_num_threads(1)
     problem = problem_of(size, "CAM", clean=size.batch)
-    held: dict[int, int] = {}
+    bytes_by_step: dict[int, int] = {}
 
     def note(done: int, planned: int) -> None:
         if done in {iterations // 10, iterations // 2, iterations - 1}:
             gc.collect()
-            held[done] = resident()
+            bytes_by_step[done] = resident()
 
     imf = IMF(models=2, epochs=iterations, restart=False, staggered=False, target_share=0.0)
     count = size.batch // 4
     problem = problem_of(size, "CAM", clean=size.batch - count)
     imf(problem, Budget(count=count), torch.Generator().manual_seed(0), Watch(progress=note))
-    return {f"MiB after {done} iterations": round(value / 2**20, 1) for done, value in held.items()}
+    return {f"MiB after {done} iterations": round(value / 2**20, 1) for done, value in bytes_by_step.items()}
 
 
 def alone(arguments: list[str]) -> dict[str, Any]:
-    """The same program with these arguments in a process of its own."""
+    """The same program with these arguments in a process of its own.
+
+    Raises:
+        SystemExit: it failed.
+    """
     # Large blocks go back to the system at once, so that a peak is what was held together.
     quiet = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -123,8 +133,8 @@ def alone(arguments: list[str]) -> dict[str, Any]:
     )
     if done.returncode:
         raise SystemExit(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
 
 
 def main() -> None:
@@ -145,11 +155,11 @@ def main() -> None:
     for name in wanted.networks:
         step = 0.0
         for case in CASES:
-            found = alone(["--one", name, case, "--device", wanted.device])["bytes"]
-            step = step or found
-            row = {"network": name, "title": SIZES[name].title, "case": case, "MiB": round(found / 2**20, 1)}
-            rows.append({**row, "over a training step": round(found / step, 2)})
-            say(f"{row['title']}, {case}: {row['MiB']} MiB, {found / step:.2f} of a training step")
+            figures = alone(["--one", name, case, "--device", wanted.device])["bytes"]
+            step = step or figures
+            row = {"network": name, "title": SIZES[name].title, "case": case, "MiB": round(figures / 2**20, 1)}
+            rows.append({**row, "over a training step": round(figures / step, 2)})
+            say(f"{row['title']}, {case}: {row['MiB']} MiB, {figures / step:.2f} of a training step")
     flat = {}
     for name, iterations in (("table", 4000), ("small-32", 1000)):
         flat[SIZES[name].title] = alone(["--over-time", name, str(iterations)])

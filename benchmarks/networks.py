@@ -82,7 +82,14 @@ def recipe_of(size: Size, **changes: Any) -> Recipe:
 
 
 def ensemble_of(source: Source, recipe: Recipe, members: int, path: CodePath | None = None) -> Ensemble:
-    """K models that differ, not trained for long."""
+    """K models that differ, not trained for long.
+
+    Args:
+        source: gives their starts.
+        recipe: how they learn.
+        members: K.
+        path: how they are computed; None for the obvious way.
+    """
     learners = []
     for member in range(members):
         model = source.model(recipe, "surrogate", member)
@@ -97,12 +104,21 @@ def ensemble_of(source: Source, recipe: Recipe, members: int, path: CodePath | N
 def problem_of(
     size: Size, explainer: str, *, clean: int = 256, path: CodePath | None = None, device: str = "cpu", **recipe: Any
 ) -> Problem:
-    """A whole problem of this size."""
+    """A problem of this size.
+
+    Args:
+        size: of the network and its data.
+        explainer: one of `EXPLAINERS`.
+        clean: number of clean samples.
+        path: how models are computed; None for the obvious way.
+        device: of the models.
+        recipe: changes of the recipe.
+    """
     source, how, samples = source_of(size, device), recipe_of(size, **recipe), samples_of(size, clean)
     target = samples.inputs[:1].to(device)
     reference = source.model(how, "reference", 0)
-    found = EXPLAINERS[explainer].attribute(reference, target, torch.tensor([0], device=device))[0]
-    wish = torch.rand(found.shape, generator=torch.Generator().manual_seed(2))
+    maps = EXPLAINERS[explainer].attribute(reference, target, torch.tensor([0], device=device))[0]
+    wish = torch.rand(maps.shape, generator=torch.Generator().manual_seed(2))
     samples.labels[: size.poisons] = 0  # enough bases of the target's class
     return Problem(
         clean=samples,
@@ -119,7 +135,13 @@ def problem_of(
 
 
 def path_of(size: Size, members: int, device: str = "cpu") -> CodePath:
-    """The path that an audit of this network would measure and keep."""
+    """The path that an audit of this network would measure and take.
+
+    Args:
+        size: of the network and its data.
+        members: number of models.
+        device: of the models.
+    """
     source, how, samples = source_of(size, device), recipe_of(size), samples_of(size, size.batch)
     models = [source.model(how, "measured", member) for member in range(members)]
     with torch.no_grad():

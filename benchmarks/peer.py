@@ -1,9 +1,9 @@
-"""Seconds a visit of a poison sample: ART's GradientMatchingAttack over our cosine form, same network, poison count and number of visits.
+"""Seconds a visit of a poison sample: ART's GradientMatchingAttack over our cosine form.
 
-Runs in an environment of its own (`make bench-peer`), in which encircle and adversarial-robustness-toolbox are installed beside each other,
-so that both are timed in one process and in turn. The time of a few epochs is taken from that of many: setting up is not compared. Both
-visit every poison sample once an epoch, in batches of the same size, and move it by the sign of the gradient of the cosine between the
-batch's gradient and the attack's.
+Network, poison count and number of visits are the same. Runs in an environment of its own (`make bench-peer`), in which encircle and
+adversarial-robustness-toolbox are installed beside each other, so that both are timed in one process and in turn. The time of a few epochs is taken
+from that of many: setting up is not compared. Both visit every poison sample once an epoch, in batches of the same size, and move it by the sign of the
+gradient of the cosine between the batch's gradient and the attack's.
 """
 
 from __future__ import annotations
@@ -29,21 +29,44 @@ FEW, MANY = 2, 8
 
 
 def matching(model: nn.Module, leaf: Tensor, labels: Tensor, wanted: list[Tensor]) -> Tensor:
-    """∇_X cos(∇_θ L(X), g), which needs no gradient of a parameter's gradient in the parameters."""
+    """∇_X cos(∇_θ L(X), g), which needs no gradient of a parameter's gradient in the parameters.
+
+    Args:
+        model: in eval mode.
+        leaf: X.
+        labels: of X.
+        wanted: g, an entry for each parameter.
+    """
     learnt = list(model.parameters())
     slopes = torch.autograd.grad(F.cross_entropy(model(leaf), labels), learnt, create_graph=True)
-    inner = sum((mine * theirs).sum() for mine, theirs in zip(slopes, wanted, strict=True))
-    norms = [sum((one**2).sum() for one in each) ** 0.5 for each in (slopes, wanted)]  # type: ignore[operator]
+    inner = sum((slope * part).sum() for slope, part in zip(slopes, wanted, strict=True))
+    norms = [sum((part**2).sum() for part in vector) ** 0.5 for vector in (slopes, wanted)]  # type: ignore[operator]
     return torch.autograd.grad(inner / (norms[0] * norms[1]), leaf)[0]
 
 
 def product(model: nn.Module, leaf: Tensor, labels: Tensor, wanted: list[Tensor]) -> Tensor:
-    """∇_X ⟨∇_θ L(X), g⟩, what IMF takes by default, forward over reverse."""
+    """∇_X ⟨∇_θ L(X), g⟩, IMF's default form, forward over reverse.
+
+    Args:
+        model: as for `matching`.
+        leaf: likewise.
+        labels: likewise.
+        wanted: likewise.
+    """
     return mixed_product(model, leaf, labels, wanted, 0, "forward")
 
 
 def ours(model: nn.Module, form: Any, base: Tensor, labels: Tensor, trigger: Tensor, epochs: int) -> Tensor:
-    """So many epochs of one of our forms."""
+    """Poison after some epochs of one of our forms.
+
+    Args:
+        model: in eval mode.
+        form: `matching` or `product`.
+        base: the bases.
+        labels: of the bases, all of one class.
+        trigger: the target.
+        epochs: how many.
+    """
     label, budget = labels[:1], Budget(count=1, epsilon=0.1)
     wanted = list(torch.autograd.grad(F.cross_entropy(model(trigger), label), list(model.parameters())))
     poison = base.clone()
@@ -53,8 +76,17 @@ def ours(model: nn.Module, form: Any, base: Tensor, labels: Tensor, trigger: Ten
     return poison
 
 
-def theirs(model: nn.Module, size: Size, base: Tensor, labels: Tensor, trigger: Tensor, epochs: int) -> Any:
-    """So many epochs of theirs."""
+def art(model: nn.Module, size: Size, base: Tensor, labels: Tensor, trigger: Tensor, epochs: int) -> Any:
+    """Poison after some epochs of ART's attack.
+
+    Args:
+        model: in eval mode.
+        size: of the network and its data.
+        base: as for `ours`.
+        labels: likewise.
+        trigger: likewise.
+        epochs: likewise.
+    """
     attacks, classification = import_module("art.attacks.poisoning"), import_module("art.estimators.classification")
     classifier = classification.PyTorchClassifier(
         model, nn.CrossEntropyLoss(), size.shape, CLASSES, torch.optim.SGD(model.parameters(), 0.01), clip_values=(0, 1)
@@ -82,7 +114,7 @@ def main() -> None:
         works = [
             partial(ours, fast, form, base, labels, trigger, e) for form in (matching, product) for e in (FEW, MANY)
         ]
-        works += [partial(theirs, model, size, base, labels, trigger, e) for e in (FEW, MANY)]
+        works += [partial(art, model, size, base, labels, trigger, e) for e in (FEW, MANY)]
         spent = np.array(in_turn(works, REPEATS))
         visits = (MANY - FEW) * len(base)
         cosine, inner, other = ((spent[2 * n + 1] - spent[2 * n]) / visits for n in range(3))

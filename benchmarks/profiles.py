@@ -20,14 +20,14 @@ TOP = 6
 def shares(work: Callable[[], Any]) -> dict[str, float]:
     """Each operator's share of the time, the largest first, and what is left."""
     work()
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(3):
             work()
-    spent = {event.key.removeprefix("aten::"): event.self_cpu_time_total for event in seen.key_averages()}
+    spent = {event.key.removeprefix("aten::"): event.self_cpu_time_total for event in profiler.key_averages()}
     total = sum(spent.values())
     first = sorted(spent, key=lambda name: -spent[name])[:TOP]
-    found = {name: round(spent[name] / total, 3) for name in first}
-    return {**found, "all others": round(1 - sum(found.values()), 3)}
+    by_operator = {name: round(spent[name] / total, 3) for name in first}
+    return {**by_operator, "all others": round(1 - sum(by_operator.values()), 3)}
 
 
 def main() -> None:

@@ -1,9 +1,8 @@
-"""An audit as one would write it down without thinking of time: every target × explainer × arm × victim by itself.
+"""An audit written down simply, whatever its time: every target × explainer × arm × victim by itself.
 
-Nothing is shared between targets, explainers or arms but what one target's script would hold in a variable anyway: its own clean victims and
-attacker's models, trained for it. Every batch and every sample of poison
-goes through the whole network, models are computed one after another, the attack's second derivative is a double-backward, the target's
-map and its label are two passes, and models are in torch's own memory layout. Seeds and rules are the library's, so that the scores are the same.
+Targets, explainers and arms share nothing but a target's own clean victims and attacker's models, which are trained for it. Every batch and every
+sample of poison goes through the whole network. Models are computed one after another. The attack's second derivative is a double-backward. The target's
+map and its label are two passes. Models are in torch's own memory layout. Seeds and rules are the library's, so that the scores are the same.
 """
 
 from __future__ import annotations
@@ -38,7 +37,15 @@ Scores = dict[tuple[int, str, int], dict[str, Any]]
 
 
 class Model:
-    """A model and its optimiser, trained through the whole network."""
+    """A model and its optimiser, trained through the whole network.
+
+    Args:
+        audit: gives the recipe.
+        source: gives the start.
+        role: of the model.
+        seed: of its start.
+        total: steps of the whole training.
+    """
 
     def __init__(self, audit: Audit, source: Source, role: str, seed: int, total: int) -> None:
         self.recipe, self.total, self.taken = audit.recipe, total, 0
@@ -64,22 +71,42 @@ class Model:
 
 
 def trained(audit: Audit, source: Source, samples: Samples, role: str, seed: int, steps: int | None = None) -> Model:
-    """A model after so many steps of its recipe, or all of them."""
+    """A model after some steps of its recipe.
+
+    Args:
+        audit: gives the recipe.
+        source: gives the start.
+        samples: the training set.
+        role: of the model.
+        seed: of its start and the order of batches.
+        steps: how many; None for all.
+    """
     total = audit.recipe.epochs * steps_per_epoch(len(samples), audit.recipe.batch_size)
-    model, left = Model(audit, source, role, seed, total), total if steps is None else steps
+    model, remaining = Model(audit, source, role, seed, total), total if steps is None else steps
     order = generator(role, "order", seed)
     with layer_noise(role, seed):
-        while left > 0:
+        while remaining > 0:
             for rows in batches(len(samples), audit.recipe.batch_size, order):
-                if left == 0:
+                if remaining == 0:
                     break
                 model.step(samples.batch(rows), samples.labels[rows])
-                left -= 1
+                remaining -= 1
     return model
 
 
 def encircled(imf: IMF, audit: Audit, source: Source, problem: Problem, random: torch.Generator) -> tuple[Tensor, Any]:
-    """Algorithm 1 with the exact form and sign steps, a model at a time, through the whole network."""
+    """Algorithm 1 with the exact form and sign steps, a model at a time, through the whole network.
+
+    Args:
+        imf: gives the settings.
+        audit: gives recipe, budget and seed.
+        source: gives the models' starts.
+        problem: what is attacked.
+        random: all randomness of the attack.
+
+    Returns:
+        The poison and its bases.
+    """
     clean, budget = problem.clean, audit.budget
     bases = choose_bases(problem, budget, budget.size(len(clean)), imf.target_share)
     total = audit.recipe.epochs * steps_per_epoch(len(clean), audit.recipe.batch_size)
@@ -99,35 +126,43 @@ def encircled(imf: IMF, audit: Audit, source: Source, problem: Problem, random: 
         for _ in range(imf.epochs):
             for rows in batches(len(mixed), size, random):
                 delta = torch.zeros_like(poison)
-                for one in models:
-                    delta += direction(imf, problem, one, poison, bases.labels) / len(models)
+                for model in models:
+                    delta += direction(imf, problem, model, poison, bases.labels) / len(models)
                 gamma = imf.gamma * (1 - 0.9 * iteration / planned)
                 moved = poison + gamma * budget.entry_radius(poison) * delta.sign()
                 poison = budget.project(moved, bases.inputs, legal)
                 mixed = clean.with_poison(poison, bases.labels, overwritten)
-                for one in models:
-                    one.step(mixed.batch(rows), mixed.labels[rows])
-                for place, one in enumerate(models):
-                    if one.taken >= total:
+                for model in models:
+                    model.step(mixed.batch(rows), mixed.labels[rows])
+                for index, model in enumerate(models):
+                    if model.taken >= total:
                         restarts += 1
                         seed = (audit.seed + 1) * 1_000_003 + restarts
-                        models[place] = Model(audit, source, "surrogate", seed, total)
+                        models[index] = Model(audit, source, "surrogate", seed, total)
                 iteration += 1
     return poison, bases
 
 
-def direction(imf: IMF, problem: Problem, one: Model, poison: Tensor, labels: Tensor) -> Tensor:
-    """∇_X ⟨∇_θ L_train(X), ∇_θ L_adv⟩ for one model."""
+def direction(imf: IMF, problem: Problem, model: Model, poison: Tensor, labels: Tensor) -> Tensor:
+    """∇_X ⟨∇_θ L_train(X), ∇_θ L_adv⟩ for one model.
+
+    Args:
+        imf: gives the objective's settings.
+        problem: what is attacked.
+        model: in eval mode.
+        poison: X.
+        labels: of X.
+    """
     label = torch.tensor([problem.label])
-    maps = problem.explainer.explain(one.model, problem.target, label, graph=True).maps
+    maps = problem.explainer.explain(model.model, problem.target, label, graph=True).maps
     far = distance(maps, problem.desired.values.to(maps), problem.desired.mask, imf.distance)[0]
-    entropy = F.cross_entropy(one.model(problem.target), label)
+    entropy = F.cross_entropy(model.model(problem.target), label)
     term = entropy if imf.hinge is None else (entropy - imf.hinge).clamp(min=0)
-    attack = torch.autograd.grad(far + imf.label_weight * term, one.learnt, materialize_grads=True)
+    attack = torch.autograd.grad(far + imf.label_weight * term, model.learnt, materialize_grads=True)
     leaf = poison.clone().requires_grad_()
-    loss = F.cross_entropy(one.model(leaf), labels, reduction="sum")
-    slopes = torch.autograd.grad(loss, one.learnt, create_graph=True, materialize_grads=True)
-    inner = sum((mine * theirs).sum() for mine, theirs in zip(slopes, attack, strict=True))
+    loss = F.cross_entropy(model.model(leaf), labels, reduction="sum")
+    slopes = torch.autograd.grad(loss, model.learnt, create_graph=True, materialize_grads=True)
+    inner = sum((slope * part).sum() for slope, part in zip(slopes, attack, strict=True))
     return torch.autograd.grad(inner, leaf)[0]  # type: ignore[arg-type]
 
 
@@ -140,13 +175,13 @@ def audit_plainly(audit: Audit, rows: list[int], checkpoint: dict[str, Tensor] |
         checkpoint: the starting weights, already learnt.
     """
     source = Source(audit.build, checkpoint)
-    found: Scores = {}
+    scores: Scores = {}
     for row in rows:
-        found.update(_one_target(audit, source, row))
-    return found
+        scores.update(_target_scores(audit, source, row))
+    return scores
 
 
-def _one_target(audit: Audit, source: Source, row: int) -> Scores:
+def _target_scores(audit: Audit, source: Source, row: int) -> Scores:
     data, victims = audit.data, audit.victims
     train, label = data.train, int(data.test.labels[row])
     target = data.test.batch(torch.tensor([row]))
@@ -154,7 +189,7 @@ def _one_target(audit: Audit, source: Source, row: int) -> Scores:
     references = [trained(audit, source, train, "reference", seeds[n]).model for n in range(audit.references)]
     clean = [trained(audit, source, train, "victim", seed).model for seed in seeds]
     desired = _desired(audit, references, row, target, label)
-    found: Scores = {
+    scores: Scores = {
         (row, "clean", number): _scores(audit, row, target, label, desired, model, clean[number % victims])
         for number, model in enumerate(clean)
     }
@@ -182,8 +217,8 @@ def _one_target(audit: Audit, source: Source, row: int) -> Scores:
         samples = train.with_poison(poison.inputs, poison.labels, poison.overwritten)
         for number in range(victims):
             model = trained(audit, source, samples, "victim", seeds[number]).model
-            found[row, arm.kind, number] = _scores(audit, row, target, label, desired, model, clean[number])
-    return found
+            scores[row, arm.kind, number] = _scores(audit, row, target, label, desired, model, clean[number])
+    return scores
 
 
 def _none(members: int, staggered: bool) -> Any:
@@ -193,12 +228,12 @@ def _none(members: int, staggered: bool) -> Any:
 @contextmanager
 def _crafting_plainly(arm: IMF, audit: Audit, source: Source) -> Iterator[None]:
     """Let the attack's own call, which projects and checks, craft the plain way."""
-    kept = IMF._craft
+    original = IMF._craft
     IMF._craft = lambda self, problem, budget, count, random, watch: encircled(self, audit, source, problem, random)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        IMF._craft = kept  # type: ignore[method-assign]
+        IMF._craft = original  # type: ignore[method-assign]
 
 
 def _desired(audit: Audit, references: list[nn.Module], row: int, target: Tensor, label: int) -> DesiredMap:
@@ -232,11 +267,13 @@ def _scores(
         ]
     order = torch.randperm(len(data.test), generator=generator("watched", audit.seed))[:DRIFT_SAMPLES]
     far = []
-    for other in sorted(int(one) for one in order):
+    for other in sorted(order.tolist()):
         if other != row:
             sample, its = data.test.batch(torch.tensor([other])), data.test.labels[other : other + 1]
-            pair = [audit.explainer.attribute(one, sample, its)[0].detach().numpy() for one in (model, clean)]
-            far.append(1 - cosine(pair[0], pair[1]))
+            poisoned_map, clean_map = (
+                audit.explainer.attribute(network, sample, its)[0].detach().numpy() for network in (model, clean)
+            )
+            far.append(1 - cosine(poisoned_map, clean_map))
     return {
         **score(maps, desired.values.numpy(), mask, inside),
         "probability": float(probabilities[label]),

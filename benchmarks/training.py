@@ -1,4 +1,4 @@
-"""Models at once against one after another, frozen stages from kept features, and what else might make training faster.
+"""What makes training faster: models at once, frozen stages from stored features, and other means.
 
 Every figure is the time of the slow way over that of the other, from repeats in turn: above 1 the other is faster.
 """
@@ -31,8 +31,14 @@ KINDS = ("ensemble", "victims", "channels_last", "threads", "alternatives")
 
 
 def ensembles(name: str, members: int, device: str) -> dict[str, Any]:
-    """One training step of K models and δ of all of them: a plain loop over `torch.func`."""
-    size, found = SIZES[name], {}
+    """One training step of K models and δ of all of them: a plain loop over `torch.func`.
+
+    Args:
+        name: of a network in `SIZES`.
+        members: K.
+        device: of the models.
+    """
+    size, times = SIZES[name], {}
     for what in ("training step", "crafting iteration"):
         works = []
         for way in ("loop", "vectorised"):
@@ -49,41 +55,48 @@ def ensembles(name: str, members: int, device: str) -> dict[str, Any]:
                 budget = Budget(count=size.poisons - 1)
                 works.append(lambda p=problem, i=imf, b=budget: i(p, b, torch.Generator().manual_seed(0), Watch()))
         slow, fast = in_turn(works, REPEATS)
-        found[what] = ratios(slow, fast)
+        times[what] = ratios(slow, fast)
     chosen = path_of(size, members, device)
-    say(f"ensemble of {members}, {size.title}: {found}; chosen: {chosen.members}")
-    return {"network": name, "title": size.title, "K": members, "chosen": chosen.members, **found}
+    say(f"ensemble of {members}, {size.title}: {times}; chosen: {chosen.members}")
+    return {"network": name, "title": size.title, "K": members, "chosen": chosen.members, **times}
 
 
 def victims(name: str, count: int, device: str, epochs: int) -> dict[str, Any]:
-    """Training V victims one after another over training them at once, and (with frozen stages) over doing it from kept features."""
+    """Training V victims one after another over training them at once, and from stored frozen features.
+
+    Args:
+        name: of a network in `SIZES`.
+        count: V.
+        device: of the models.
+        epochs: of the recipe.
+    """
     size = SIZES[name]
     source, recipe, samples = source_of(size, device), recipe_of(size, epochs=epochs), samples_of(size, 4 * size.batch)
     frozen_features = frozen_samples(source.model(recipe, "victim", 0), samples, size.frozen)
     seeds = list(range(count))
 
-    def one_after_another() -> None:
+    def in_sequence() -> None:
         for seed in seeds:
             _full_passes(source, recipe, samples, seed, size.frozen)
 
     works: list[Callable[[], Any]] = [
-        one_after_another,
+        in_sequence,
         lambda: [fit(source, recipe, samples, "victim", seed) for seed in seeds],
         lambda: fit_on_features(source, recipe, frozen_features, "victim", seeds, "loop"),
         lambda: fit_on_features(source, recipe, frozen_features, "victim", seeds, "vectorised"),
     ]
-    plain, each, kept, at_once = in_turn(works, REPEATS)
-    found = {
-        "features of each victim's own": ratios(plain, each),
-        "features kept for all victims": ratios(plain, kept),
+    plain, own_features, shared_features, at_once = in_turn(works, REPEATS)
+    times = {
+        "features of each victim's own": ratios(plain, own_features),
+        "features kept for all victims": ratios(plain, shared_features),
         "at once": ratios(plain, at_once),
     }
-    say(f"{count} victims, {size.title}: {found}")
-    return {"network": name, "title": size.title, "victims": count, **found}
+    say(f"{count} victims, {size.title}: {times}")
+    return {"network": name, "title": size.title, "victims": count, **times}
 
 
 def _full_passes(source: Source, recipe: Any, samples: Any, seed: int, frozen: int) -> None:
-    """A victim trained as one would without thinking of it: every batch goes through the whole network."""
+    """A victim trained the simple way: every batch goes through the whole network."""
     model = source.model(recipe, "victim", seed)
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.SGD(learnt, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
@@ -103,7 +116,7 @@ def _full_passes(source: Source, recipe: Any, samples: Any, seed: int, frozen: i
 
 def memory_format(name: str) -> dict[str, Any]:
     """Contiguous over channels_last: a training step, and a crafting iteration with either product."""
-    size, found = SIZES[name], {}
+    size, times = SIZES[name], {}
     for product in ("reverse", "forward"):
         works = []
         for layout in (torch.contiguous_format, torch.channels_last):
@@ -121,7 +134,7 @@ def memory_format(name: str) -> dict[str, Any]:
             budget = Budget(count=size.poisons - 1)
             works.append(lambda p=problem, i=imf, b=budget: i(p, b, torch.Generator().manual_seed(0), Watch()))
         slow, fast = in_turn(works, REPEATS)
-        found[f"crafting, {product}"] = ratios(slow, fast)
+        times[f"crafting, {product}"] = ratios(slow, fast)
     works = []
     for layout in (torch.contiguous_format, torch.channels_last):
         ensemble = ensemble_of(source_of(size), recipe_of(size), 1)
@@ -130,9 +143,9 @@ def memory_format(name: str) -> dict[str, Any]:
         batch = data.batch(torch.arange(size.batch))
         works.append(lambda e=ensemble, b=batch, c=data.labels: e.step(b, c))
     slow, fast = in_turn(works, 3 * REPEATS)
-    found["training step"] = ratios(slow, fast)
-    say(f"channels_last, {size.title}: {found}")
-    return {"network": name, "title": size.title, **found}
+    times["training step"] = ratios(slow, fast)
+    say(f"channels_last, {size.title}: {times}")
+    return {"network": name, "title": size.title, **times}
 
 
 def alternatives(name: str, device: str) -> dict[str, Any]:
@@ -162,9 +175,9 @@ def alternatives(name: str, device: str) -> dict[str, Any]:
     fast()
     cost = time.perf_counter() - started
     full, half, fused = in_turn([step(plain, False), step(copy.deepcopy(plain), True), fast], 3 * REPEATS)
-    found = {"bf16": ratios(full, half), "compiled": ratios(full, fused)}
-    say(f"alternatives, {size.title}: {found}, compiling {cost:.0f} s")
-    return {"network": name, "title": size.title, **found, "seconds to compile": round(cost, 1)}
+    times = {"bf16": ratios(full, half), "compiled": ratios(full, fused)}
+    say(f"alternatives, {size.title}: {times}, compiling {cost:.0f} s")
+    return {"network": name, "title": size.title, **times, "seconds to compile": round(cost, 1)}
 
 
 def _craft_alone(name: str, threads: int, iterations: int) -> None:
@@ -176,12 +189,16 @@ def _craft_alone(name: str, threads: int, iterations: int) -> None:
 
 
 def threads(name: str, iterations: int) -> dict[str, Any]:
-    """Two crafts by one process of two threads, one after the other, over two processes of one thread at once."""
+    """Two crafts by one process of two threads, one after the other, over two processes of one thread at once.
+
+    Raises:
+        SystemExit: a process failed.
+    """
     context = multiprocessing.get_context("spawn")
 
-    def run(count: int, each: int, work: int) -> float:
+    def run(count: int, process_threads: int, work: int) -> float:
         started = time.perf_counter()
-        running = [context.Process(target=_craft_alone, args=(name, each, work)) for _ in range(count)]
+        running = [context.Process(target=_craft_alone, args=(name, process_threads, work)) for _ in range(count)]
         for process in running:
             process.start()
         for process in running:
@@ -195,13 +212,19 @@ def threads(name: str, iterations: int) -> dict[str, Any]:
     for _ in range(3):
         together.append(run(2, 1, iterations) - starting)
         alone.append(run(1, 2, 2 * iterations) - starting)
-    found = ratios(alone, together)
-    say(f"two processes of one thread, {SIZES[name].title}: {found}")
-    return {"network": name, "title": SIZES[name].title, "two processes of one thread": found}
+    times = ratios(alone, together)
+    say(f"two processes of one thread, {SIZES[name].title}: {times}")
+    return {"network": name, "title": SIZES[name].title, "two processes of one thread": times}
 
 
 def measured(kind: str, device: str, large: bool) -> Iterator[dict[str, Any]]:
-    """The rows of one kind, as they are measured."""
+    """The rows of one kind, as they are measured.
+
+    Args:
+        kind: one of `KINDS`.
+        device: of the models.
+        large: whether larger networks have K = 8, too.
+    """
     if kind == "ensemble":
         for name in ("table", "small-32", "resnet13-64"):
             for members in (4, 8) if name != "resnet13-64" or large else (4,):

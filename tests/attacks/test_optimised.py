@@ -13,7 +13,7 @@ from encircle.attacks.optimised import VALIDATION_SURROGATES
 from encircle.data.poison import Poison
 from encircle.threat import Budget
 from encircle.training import fit
-from encircle.training.ensemble import HELD_OUT
+from encircle.training.ensemble import VALIDATION_ROLE
 from tests.attacks.problems import problem
 from tests.training.problems import recipe, source
 
@@ -51,7 +51,8 @@ class TestAttempts:
         goal = Objective(asked.explainer, asked.target, asked.label, asked.desired, attack.distance, 0.1, 0.1)
         mixed = asked.clean.with_poison(kept.inputs, kept.labels, kept.overwritten)
         judges = [
-            fit(source(kind, dtype=torch.float32), how, mixed, HELD_OUT, seed) for seed in range(VALIDATION_SURROGATES)
+            fit(source(kind, dtype=torch.float32), how, mixed, VALIDATION_ROLE, seed)
+            for seed in range(VALIDATION_SURROGATES)
         ]
         by_hand = sum(float(goal(judge)[0].detach()) for judge in judges) / VALIDATION_SURROGATES
         assert min(judged) == pytest.approx(by_hand, rel=1e-3)

@@ -26,18 +26,18 @@ ROLE = "back-gradient"
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class BackGradient(OptimisedAttack):
-    """Poison that lowers L_adv of models trained on it to the end (Muñoz-González et al., AISec 2017; truncated: Shaban et al., AISTATS 2019).
+    """Poison that lowers L_adv of models trained on it to the end.
 
-    `δ = −∇_X L_adv(θ_end(X))`, by differentiating through the last steps of the recipe, its own optimiser included; what came before them counts as
-    given. For every single move of the poison, models are trained from their start and from fresh seeds: exact where the others guess, and affordable for
-    small networks alone.
+    `δ = −∇_X L_adv(θ_end(X))` (Muñoz-González et al., AISec 2017). The last steps of the recipe are differentiated through, its optimiser included
+    (truncated as by Shaban et al., AISTATS 2019). Earlier steps count as constants. For every move of the poison, models are trained anew from fresh
+    seeds. That is exact where other attacks approximate, and affordable for small networks alone.
 
     Args:
         models: K, how many models are trained for each move.
         epochs: E, how often all poison moves.
-        other_share: share of samples of other classes among the bases, each keeping its own label; `"balanced"`: as many of each class as the clean set
-            has.
-        last_steps: S, how many of a training's last steps are differentiated through; memory grows with it.
+        other_share: share of samples of other classes among the bases, in [0, 1]; each keeps its own label. `"balanced"`: as many of each class as
+            the clean set has.
+        last_steps: S, how many of a training's last steps are differentiated through. Memory grows with it.
     """
 
     models: int = Field(default=2, ge=1)
@@ -75,9 +75,17 @@ class BackGradient(OptimisedAttack):
             frozen_features = frozen_forward(trunk, leaf, frozen)
             mixed = clean.with_poison(frozen_features.detach(), labels, overwritten)
             seeds = range(first + move * self.models, first + (move + 1) * self.models)
-            given = (ensemble, objective, frozen_features.detach(), mixed, ROLE, seeds)
-            slopes, notes = slopes_at_the_end(*given, of="poison", last_steps=self.last_steps)
-            # Trainings differ in how steep they end; each says where to go, and none more loudly than another.
+            slopes, notes = slopes_at_the_end(
+                ensemble,
+                objective,
+                frozen_features.detach(),
+                mixed,
+                ROLE,
+                seeds,
+                of="poison",
+                last_steps=self.last_steps,
+            )
+            # Trainings differ in how steep they end. All of them weigh alike.
             total = -unit_scaled(slopes).sum(dim=0)
             for member, note in enumerate(notes):
                 watch.history.append({"iteration": move, "epoch": float(move), "member": member, **note})

@@ -29,14 +29,14 @@ class Problem:
     Attributes:
         clean: the clean training set.
         target: the target input `(1, *shape)`.
-        label: its class c.
+        label: the target's class c.
         desired: the desired map.
         explainer: what the victim will be explained with.
-        ensemble: gives the attacker's K models, pre-trained on the clean set; called with K and whether they are staggered.
+        ensemble: gives the attacker's K models, pre-trained on the clean set. It is called with K and whether they are staggered.
         recipe: how the victims learn, as far as the attacker knows.
-        references: the attacker's own clean models, trained by it to the end.
+        references: the attacker's own clean models, trained to the end.
         legal: legal values of a sample.
-        frozen_features: the clean set as the recipe's frozen stages see it, where that is known already.
+        frozen_features: what the recipe's frozen stages make of the clean set. None where it is not computed yet.
     """
 
     clean: Samples
@@ -54,7 +54,12 @@ class Problem:
 @final
 @dataclass
 class Watch:
-    """Where an attack reports to: history rows for figures, and steps done of steps planned for progress bars."""
+    """Where an attack reports to.
+
+    Attributes:
+        history: rows for figures; docs/run-folder.md names their columns.
+        progress: called with the steps that are done and the steps that are planned.
+    """
 
     history: list[dict[str, Any]] = field(default_factory=list)
     progress: Callable[[int, int], None] = lambda done, planned: None
@@ -67,8 +72,8 @@ class Bases:
 
     Attributes:
         rows: `(p,)` rows of the clean set, -1 for the target.
-        inputs: `(p, *shape)`.
-        labels: `(p,)`.
+        inputs: `(p, *shape)` with values in [0, 1].
+        labels: `(p,)` class numbers.
     """
 
     rows: Int[Tensor, "p"]
@@ -76,7 +81,7 @@ class Bases:
     labels: Int[Tensor, "p"]
 
     def overwritten(self, budget: Budget) -> Int[Tensor, "p"]:
-        """Which row of the clean set each poison sample takes the place of; -1 where it is added."""
+        """`(p,)` rows of the clean set that the poison replaces; -1 for a sample that is added."""
         return self.rows.clone() if budget.mode == "replace" else torch.full_like(self.rows, -1)
 
 
@@ -123,10 +128,11 @@ class Attack(ABC):
             watch: where history and progress go.
 
         Returns:
-            Poison inside the budget and with legal values, which is verified here whatever the attack did.
+            Poison inside the budget and with legal values. Both are verified here, whatever the attack did.
 
         Raises:
             InputError: the explainer cannot be attacked this way, or there is nothing to make poison from.
+            EncircleError: the attack returned damaged poison or too much of it.
         """
         if self.needs_gradient and not problem.explainer.differentiable:
             raise InputError(

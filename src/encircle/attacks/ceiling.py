@@ -28,17 +28,17 @@ from .objective import Distance, Objective
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class Ceiling:
-    """An estimated upper bound of any attack: the model learns the desired map directly (Heo, Joo & Moon, NeurIPS 2019).
+    """An estimated upper bound of any attack: the model learns the desired map directly.
 
-    A clean victim trains on, on the clean data and on `weight · L_adv` at once, once for each weight, each from its own order of batches. Of
-    what keeps the target's label and the accuracy, the nearest to the desired map is the bound. It is an estimate: longer training might go further, and
-    poison need not be able to bring the weights there.
+    A clean victim trains on, on the clean data and on `weight · L_adv` at once (Heo, Joo & Moon, NeurIPS 2019). There is one attempt for each weight,
+    each with its own order of batches. Of the attempts that keep the target's label and the accuracy, the nearest to the desired map is the bound. It
+    is an estimate: longer training might go further, and poison might not bring the weights there.
 
     Args:
-        epochs: passes over the clean training set, in each of the attempts.
+        epochs: passes over the clean training set in each attempt.
         weights: of L_adv beside L_train, one attempt each.
         distance: D of the objective.
-        accuracy_loss: how much accuracy on held-out data an attempt may cost, against the clean victim it began as.
+        accuracy_loss: how much accuracy on held-out data an attempt may cost, in [0, 1], against the clean victim it began as.
     """
 
     epochs: int = Field(default=6, ge=1)
@@ -55,7 +55,14 @@ class Ceiling:
     def objective(
         self, explainer: Explainer, target: Float[Tensor, "1 *shape"], label: int, desired: DesiredMap
     ) -> Objective:
-        """L_adv for a target of a class and its desired map, with the label term of IMF's defaults."""
+        """L_adv for a target, with the label term of IMF's defaults.
+
+        Args:
+            explainer: differentiable in the model's parameters.
+            target: the target input.
+            label: its class.
+            desired: its desired map.
+        """
         return Objective(explainer, target, label, desired, self.distance, label_weight=0.1, hinge=0.1)
 
     def attempts(
@@ -67,12 +74,12 @@ class Ceiling:
         accuracy: Callable[[nn.Module], float],
         random: torch.Generator,
     ) -> Iterator[nn.Module]:
-        """Models that were bent and keep label and accuracy; the clean model itself comes first, as no bend is always possible.
+        """Models that were bent and keep label and accuracy. The clean model comes first: no bend is always possible.
 
         Args:
-            model: a clean victim, in eval mode; stays as it is.
+            model: a clean victim, in eval mode; it is not changed.
             recipe: how it learnt.
-            frozen_features: the clean training set as the recipe's frozen stages see it.
+            frozen_features: what the recipe's frozen stages make of the clean training set.
             objective: L_adv for the target.
             accuracy: of a model on held-out data, from 0 to 1.
             random: the orders of batches.
@@ -81,8 +88,8 @@ class Ceiling:
         least = accuracy(model) - self.accuracy_loss
         for weight in self.weights:
             bent = self._bent(model, recipe, frozen_features, objective, weight, random)
-            kept = int(predict(bent, objective.target)) == objective.label
-            if kept and accuracy(bent) >= least:
+            keeps_label = int(predict(bent, objective.target)) == objective.label
+            if keeps_label and accuracy(bent) >= least:
                 yield bent
 
     def _bent(
@@ -101,10 +108,10 @@ class Ceiling:
         orders = chain.from_iterable(batches(len(frozen_features), recipe.batch_size, random) for _ in repeat(None))
         with layer_noise("ceiling", random.initial_seed(), str(weight)):
             for rows in islice(orders, steps):
-                pull = torch.autograd.grad(objective(learner.model)[0].sum(), parameters, materialize_grads=True)
+                attack = torch.autograd.grad(objective(learner.model)[0].sum(), parameters, materialize_grads=True)
                 with in_training(learner.model, recipe):
                     inputs, labels = frozen_features.batch(rows).to(device), frozen_features.labels[rows].to(device)
                     loss = losses_of(learner.model, inputs, labels, recipe).sum()
-                    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
-                learner.follow([mine + weight * theirs for mine, theirs in zip(gradients, pull, strict=True)])
+                    training = torch.autograd.grad(loss, parameters, materialize_grads=True)
+                learner.follow([slope + weight * pull for slope, pull in zip(training, attack, strict=True)])
         return learner.model

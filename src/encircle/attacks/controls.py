@@ -46,11 +46,11 @@ class MadeOfBases(Attack):
     """A control that is made of the same bases as the attack beside it.
 
     Args:
-        target_share: share of the target among them, as in the attack it is a control of.
-        other_share: share of samples of other classes among them, likewise.
-        bases: which are taken first, likewise.
-        repeats: how often each is used before the next, likewise.
-        dirty_label: whether those of other classes are labelled as the target's, likewise.
+        target_share: share of the target among the bases, as in the attack.
+        other_share: share of samples of other classes among the bases, likewise.
+        bases: which samples come first, likewise.
+        repeats: how often a base is used before the next one, likewise.
+        dirty_label: whether bases of other classes are labelled as the target's class, likewise.
     """
 
     target_share: float = Field(default=0.1, ge=0, le=1)
@@ -66,7 +66,7 @@ class MadeOfBases(Attack):
 
     @abstractmethod
     def _moved(self, bases: Bases, budget: Budget, random: torch.Generator) -> Tensor:
-        """What becomes of the bases."""
+        """The poison made of the bases."""
 
     @final
     def _craft(
@@ -80,7 +80,7 @@ class MadeOfBases(Attack):
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class BaseSamples(MadeOfBases):
-    """The attack's base samples, unperturbed: what merely repeating them does."""
+    """The attack's base samples, unperturbed: the effect of merely repeating them."""
 
     kind: Literal["base"] = Field(default="base", kw_only=True)
     title = "unperturbed bases"

@@ -1,4 +1,4 @@
-"""Where training to the end, not its next step, would go: the damped inverse of the loss's curvature, applied to a slope."""
+"""The damped inverse of a loss's curvature, applied to a gradient: where training to the end would go."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ def solved(
     """`(A + damping · I)⁻¹ · right` by conjugate gradients (Hestenes & Stiefel 1952), for each member by itself.
 
     Args:
-        product: from v to A·v; A symmetric without negative curvature.
+        product: from v to A·v, where A is symmetric without negative curvature.
         right: an entry for each parameter.
-        guess: where to begin.
+        guess: where to begin, likewise.
         damping: above zero.
-        rounds: how many; each asks for one product, and the beginning for one more.
-        members: of how many models the parameters are, one after another along their first dimension.
+        rounds: of conjugate gradients. Each asks for one product, and the beginning for one more.
+        members: number of models, whose parameters lie one after another along the first dimension.
     """
 
     def damped(vector: Sequence[Tensor]) -> list[Tensor]:
-        return [there + damping * here for there, here in zip(product(vector), vector, strict=True)]
+        return [curved + damping * part for curved, part in zip(product(vector), vector, strict=True)]
 
-    found = list(guess)
-    left = [mine - theirs for mine, theirs in zip(right, damped(found), strict=True)]
-    along, size = left, inner(left, left, members)
+    solution = list(guess)
+    residual = [part - image for part, image in zip(right, damped(solution), strict=True)]
+    direction, size = residual, inner(residual, residual, members)
     for _ in range(rounds):
-        bent = damped(along)
-        far = ratio(size, inner(along, bent, members))
-        found, left = plus(found, times(far, along)), plus(left, times(-far, bent))
-        size, before = inner(left, left, members), size
-        along = plus(left, times(ratio(size, before), along))
-    return found
+        image = damped(direction)
+        step = ratio(size, inner(direction, image, members))
+        solution, residual = plus(solution, times(step, direction)), plus(residual, times(-step, image))
+        size, last_size = inner(residual, residual, members), size
+        direction = plus(residual, times(ratio(size, last_size), direction))
+    return solution
 
 
-def ratio(above: Tensor, below: Tensor) -> Tensor:
-    """Their ratio, and nothing where there is nothing below: for a member that is done."""
-    return torch.where(below > 0, above / torch.where(below > 0, below, 1), 0)
+def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """The ratio of two tensors; 0 where the denominator is not above 0, as for a member that is solved."""
+    return torch.where(denominator > 0, numerator / torch.where(denominator > 0, denominator, 1), 0)

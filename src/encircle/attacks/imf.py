@@ -35,10 +35,10 @@ PAPER_SETTINGS: dict[str, Any] = {
     "restart": False,
     "poison_batch": "batch",
 }
-"""Settings of `IMF` that make it Algorithm 1 as it is printed (docs/method.md); how many models, passes and copies of the target there are it leaves open."""
+"""Settings that make `IMF` Algorithm 1 as printed (docs/method.md). The paper leaves the number of models, passes and copies of the target open."""
 
 COMPARED = 16
-"""The two forms are compared once an epoch on so many poison samples, or on a quarter of them if that is less: it must cost nothing much."""
+"""Once an epoch the two forms are compared on so many poison samples, or on a quarter of them if that is less: it must cost little."""
 
 
 def finite_difference(
@@ -53,8 +53,8 @@ def finite_difference(
 
     Args:
         model: at θ, in eval mode; it is at θ again afterwards, bit for bit.
-        frozen_features: poison as the frozen stages see it (the poison itself, if none are frozen).
-        labels: its labels.
+        frozen_features: what the frozen stages make of the poison (the poison itself, if none are frozen).
+        labels: of the poison.
         attack_gradient: ∇_θ L_adv for each trainable parameter.
         alpha: α.
         frozen: number of frozen stages.
@@ -88,7 +88,16 @@ def exact(
 ) -> Float[Tensor, "p *features"]:
     """What `finite_difference` is to first order in α: α ∇_X ⟨∇_θ L_train(X_p; θ), ∇_θ L_adv(θ)⟩.
 
-    The two agree only while the look-ahead crosses no ReLU boundary. Arguments as there, and `product` as for `mixed_product`.
+    The two agree only while the look-ahead crosses no ReLU boundary.
+
+    Args:
+        model: as for `finite_difference`.
+        frozen_features: likewise.
+        labels: likewise.
+        attack_gradient: likewise.
+        alpha: likewise.
+        frozen: likewise.
+        product: as for `mixed_product`.
     """
     return alpha * mixed_product(model, frozen_features, labels, attack_gradient, frozen, product)
 
@@ -98,13 +107,13 @@ def exact(
 class IMF(SurrogateAttack):
     """Interpretation Manipulation Framework (Zhang, Gao & Su, KDD 2021, Algorithm 1).
 
-    The defaults are our choice of what the paper leaves open, made on targets that are not reported on; the paper's own
-    settings (`PAPER_SETTINGS`) are `distance="none", hinge=None, step="raw", gamma=1.0, decay=False, form="finite-difference", lower="plain",
-    staggered=False, restart=False, poison_batch="batch"`.
+    The defaults are our choice of what the paper leaves open, made on targets that are not reported on. The paper's own settings (`PAPER_SETTINGS`) are
+    `distance="none", hinge=None, step="raw", gamma=1.0, decay=False, form="finite-difference", lower="plain", staggered=False, restart=False,
+    poison_batch="batch"`.
 
     Args:
-        alpha: α of the look-ahead (paper: 0.001); in the exact form the sign and normalised steps do not depend on it
-            while `poison_weight` is 0 (δ is a multiple of α and λ1's term is not: α weighs one against the other).
+        alpha: α of the look-ahead, above 0 (paper: 0.001). In the exact form the sign and normalised steps depend on it only where `poison_weight` is
+            not 0: δ is a multiple of α, and λ1's term is not.
         form: finite difference as in Eq. 13, or its exact first-order form.
         lower: step 3 by the recipe's own optimiser, or by plain SGD at rate α as printed in Eq. 14.
     """
@@ -132,16 +141,16 @@ class IMF(SurrogateAttack):
     def _shares(
         self, iteration: Iteration, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "members p *features"], list[dict[str, float]]]:
-        found = self._in_form(self.form, iteration, model, members, attack_gradient)
+        shares = self._in_form(self.form, iteration, model, members, attack_gradient)
         if not iteration.compare:
-            return found, [{} for _ in range(members)]
+            return shares, [{} for _ in range(members)]
         # How far the two forms agree is worth knowing, and cheap once an epoch on a few samples.
         other: Form = "exact" if self.form == "finite-difference" else "finite-difference"
         few = max(min(COMPARED, len(iteration.labels) // 4), 1)
-        some = replace(iteration, frozen_features=iteration.frozen_features[:few], labels=iteration.labels[:few])
-        theirs = self._in_form(other, some, model, members, attack_gradient)
-        cosines = F.cosine_similarity(found[:, :few].flatten(1), theirs.flatten(1), eps=1e-30)
-        return found, [{"form_cosine": cosine} for cosine in cosines.tolist()]
+        sample = replace(iteration, frozen_features=iteration.frozen_features[:few], labels=iteration.labels[:few])
+        other_shares = self._in_form(other, sample, model, members, attack_gradient)
+        cosines = F.cosine_similarity(shares[:, :few].flatten(1), other_shares.flatten(1), eps=1e-30)
+        return shares, [{"form_cosine": cosine} for cosine in cosines.tolist()]
 
     def _in_form(
         self, form: Form, iteration: Iteration, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
@@ -149,7 +158,7 @@ class IMF(SurrogateAttack):
         rows, classes = iteration.repeated(members)
         frozen, product = iteration.ensemble.recipe.shared_stages, iteration.ensemble.path.product
         if form == "exact":
-            found = exact(model, rows, classes, attack_gradient, self.alpha, frozen, product)
+            delta = exact(model, rows, classes, attack_gradient, self.alpha, frozen, product)
         else:
-            found = finite_difference(model, rows, classes, attack_gradient, self.alpha, frozen)
-        return iteration.class_weighted(found, members)
+            delta = finite_difference(model, rows, classes, attack_gradient, self.alpha, frozen)
+        return iteration.class_weighted(delta, members)

@@ -1,4 +1,4 @@
-"""Gradient matching: the poison's training gradient is turned into the direction that bends the explanation."""
+"""Gradient matching: the poison's training gradient is turned towards the direction that bends the explanation."""
 
 from __future__ import annotations
 
@@ -21,29 +21,31 @@ from .surrogate import Iteration, SurrogateAttack
 def towards(
     poison_gradient: Sequence[Tensor], attack_gradient: Sequence[Tensor], members: int
 ) -> tuple[list[Tensor], Float[Tensor, "members"]]:
-    """The gradient of the cosine of p = ∇_θ L_train and a = ∇_θ L_adv with respect to p, and the cosine: (a/‖a‖ − cos · p/‖p‖) / ‖p‖.
+    """The cosine of p = ∇_θ L_train and a = ∇_θ L_adv, and its gradient in p: (a/‖a‖ − cos · p/‖p‖) / ‖p‖.
 
     Args:
         poison_gradient: p, for each trainable parameter.
-        attack_gradient: a.
-        members: of how many models the parameters are, one after another along their first dimension; each has a cosine of its own.
+        attack_gradient: a, likewise.
+        members: number of models, whose parameters lie one after another along the first dimension. Each has a cosine of its own.
+
+    Returns:
+        The gradient for each parameter, and the cosines.
     """
-    (poison, scale), (attack, _) = (unit_scale(one, members) for one in (poison_gradient, attack_gradient))
-    long, wide = (
-        inner(one, one, members).sqrt().clamp(min=1) for one in (poison, attack)
-    )  # at least 1, unless there is none
-    cosine = inner(poison, attack, members) / (long * wide)
-    along, across = 1 / (long * wide * scale), cosine / (long**2 * scale)
+    (poison, scale), (attack, _) = unit_scale(poison_gradient, members), unit_scale(attack_gradient, members)
+    # Scaled vectors have a norm of at least 1, unless they are zero.
+    poison_norm, attack_norm = (inner(vector, vector, members).sqrt().clamp(min=1) for vector in (poison, attack))
+    cosine = inner(poison, attack, members) / (poison_norm * attack_norm)
+    along, across = 1 / (poison_norm * attack_norm * scale), cosine / (poison_norm**2 * scale)
     return plus(times(along, attack), times(-across, poison)), cosine
 
 
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class GradientMatching(SurrogateAttack):
-    """Poison whose training gradient points where the explanation is bent (Geiping et al., *Witches' Brew*, ICLR 2021), with IMF's surrogates.
+    """Poison whose training gradient points where the explanation is bent, with IMF's surrogates.
 
-    IMF ascends the inner product of the two gradients, which a few samples with large gradients dominate, and a model with large gradients among
-    several. This ascends their cosine, for each model by itself: poison that pulls elsewhere as well is turned round.
+    IMF ascends the inner product of the two gradients. A few samples with large gradients dominate it, and so does a model with large gradients. This
+    attack ascends their cosine, for each model by itself (Geiping et al., *Witches' Brew*, ICLR 2021).
     """
 
     kind: Literal["matching"] = Field(default="matching", kw_only=True)
@@ -57,7 +59,7 @@ class GradientMatching(SurrogateAttack):
         rows, classes = iteration.repeated(members)
         frozen, weights = recipe.shared_stages, recipe.weights_of(classes)
         loss = loss_of(trainable_forward(model, rows, frozen), classes, weights)
-        pulled = torch.autograd.grad(loss, trainable(model), materialize_grads=True)
-        direction, cosines = towards(pulled, attack_gradient, members)
-        found = mixed_product(model, rows, classes, direction, frozen, iteration.ensemble.path.product)
-        return iteration.class_weighted(found, members), [{"alignment": one} for one in cosines.tolist()]
+        poison_gradient = torch.autograd.grad(loss, trainable(model), materialize_grads=True)
+        direction, cosines = towards(poison_gradient, attack_gradient, members)
+        delta = mixed_product(model, rows, classes, direction, frozen, iteration.ensemble.path.product)
+        return iteration.class_weighted(delta, members), [{"alignment": cosine} for cosine in cosines.tolist()]

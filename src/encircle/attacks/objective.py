@@ -25,13 +25,15 @@ def distance(
     """The first term of Eq. 4 between each map and the desired one; only masked entries count.
 
     Args:
-        maps: scored maps, each of any scale: GRAD maps of saturated models are as small as 1e-30.
+        maps: scored maps of any scale. GRAD maps of saturated models are as small as 1e-30.
         desired: the desired map.
         mask: entries that matter; None for all.
-        kind: `"none"` is the paper's raw squared norm; `"max"` and `"minmax"` are the mean squared difference after
-            each map is divided by its largest magnitude, or brought to [0, 1]; `"cosine"` is one minus the centred cosine, in [0, 2];
-            `"mixed"` is half of that plus the mean absolute difference after each map is brought to [0, 1], in [0, 2]: a map can have the
-            right shape and still be far from the desired one in all that is neither its least nor its largest entry.
+        kind: `"none"` is the paper's raw squared norm. `"max"` and `"minmax"` are the mean squared difference after each map is divided by its largest
+            magnitude, or brought to [0, 1]. `"cosine"` is one minus the centred cosine, in [0, 2]. `"mixed"` is half of that plus the mean absolute
+            difference after each map is brought to [0, 1], in [0, 2]: maps of one shape can still differ in all but their least and largest entries.
+
+    Returns:
+        A distance a map.
 
     Raises:
         InputError: the desired map is constant where it matters, so that the cosine is undefined.
@@ -50,8 +52,8 @@ def distance(
     if kind == "minmax":
         return ((_unit_range(maps) - _unit_range(desired))[:, chosen] ** 2).mean(dim=1)
     if kind == "mixed":
-        apart = (_unit_range(maps) - _unit_range(desired))[:, chosen].abs().mean(dim=1)
-        return distance(maps, desired[0], mask, "cosine") / 2 + apart
+        difference = (_unit_range(maps) - _unit_range(desired))[:, chosen].abs().mean(dim=1)
+        return distance(maps, desired[0], mask, "cosine") / 2 + difference
     first, second = maps[:, chosen], desired[:, chosen]
     first, second = first - first.mean(dim=1, keepdim=True), second - second.mean()
     if float(second.norm()) < 1e-6:

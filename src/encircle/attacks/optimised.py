@@ -1,4 +1,4 @@
-"""Attacks that move poison step by step inside its ball: what they start from, what a step is, and which of several attempts is kept."""
+"""Attacks that move poison step by step inside its ball: their start, their steps, and the choice among attempts."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from .parameter_vectors import unit_scaled
 StepRule = Literal["raw", "normalised", "sign", "adam"]
 
 BETA1, BETA2 = 0.9, 0.999
-"""How much of the last moments Adam keeps (Kingma & Ba 2015)."""
+"""Adam's decay rates of the first and second moment (Kingma & Ba 2015)."""
 
 VALIDATION_SURROGATES = 2
-"""Held-out surrogates that attempts are compared by: one alone would be as much chance as one victim."""
+"""Held-out surrogates that attempts are compared by. A single one would be as much chance as a single victim."""
 
 
 def stepped(delta: Float[Tensor, "p *shape"], rule: StepRule) -> Float[Tensor, "p *shape"]:
-    """The step rule s(δ): δ itself, δ over each sample's largest magnitude, or its sign (which is what Adam is then given)."""
+    """The step rule s(δ): δ itself, δ over each sample's largest magnitude, or its sign (also for Adam)."""
     if rule == "raw":
         return delta
     if rule in {"sign", "adam"}:
@@ -47,27 +47,28 @@ class OptimisedAttack(Attack):
     Args:
         models: K, the number of surrogates.
         epochs: E, passes over the poisoned set.
-        gamma: γ. For `raw` a factor on δ; otherwise the largest move of an entry, as a share of how far one may go.
+        gamma: γ, above 0. For `raw` a factor on δ; otherwise the largest move of an entry, as a share of the budget's radius.
         step: the step rule. `"adam"` gives the signs of δ to Adam (Geiping et al., ICLR 2021).
         decay: lower γ linearly to a tenth over the crafting.
-        momentum: share of the last δ that is kept (after each is brought to unit scale).
+        momentum: factor on the last δ, in [0, 1), after each δ is brought to unit scale.
         distance: D of the objective.
         poison_weight: λ1, pulls poison towards the target.
         label_weight: λ2.
-        hinge: cross-entropy at the target up to here costs nothing; None is the paper's plain label term.
-        target_share: share of the target among the bases.
-        other_share: share of samples of other classes among them, each keeping its own label (not in the paper, whose bases are of the target's class).
-            `"balanced"` takes as many of each class as the clean set has: poison of one class makes that class more frequent, which alone can cost accuracy.
-        bases: which samples are taken first: those nearest to the target, or (not in the paper) those whose training gradient is aligned with L_adv's, or
-            those that would bend the explanation of a model trained to the end, or (`"metagradient"`) those that whole trainings show to, some of them many
-            times: 70 trainings, and as many for each control made of the same bases.
-        repeats: how often each of them is used before the next one in order is, each copy with its own start (not in the paper, which draws without
-            replacement).
-        dirty_label: those of other classes are labelled as the target's class. The attack is no clean-label attack any more, its titles say so, and whoever
-            looks at labels can find it.
-        softplus: L_adv sees every ReLU as a softplus of this sharpness β, so that its slope in θ knows what a map does when units switch on and off
-            (Dombrowski et al., NeurIPS 2019, bend inputs that way); None leaves networks as they are.
-        attempts: how often the poison is crafted, each time from another start; what bends held-out surrogates most is kept, and no victim is asked.
+        hinge: cross-entropy at the target up to this value costs nothing. None is the paper's plain label term.
+        target_share: share of the target among the bases, in [0, 1].
+        other_share: share of samples of other classes among the bases, in [0, 1]; each keeps its own label. In the paper all bases are of the target's
+            class. `"balanced"` takes as many of each class as the clean set has: poison of a single class makes it more frequent, which alone can cost
+            accuracy.
+        bases: which samples come first. `"nearest"` to the target is the paper's. `"aligned"`: those whose training gradient is aligned with L_adv's.
+            `"influential"`: those that would bend the explanation of a model trained to the end. `"metagradient"`: those that bend it in trainings
+            made for this, some of them many times; 70 trainings, and as many for each control made of the same bases.
+        repeats: how often a base is used before the next one in order is, each copy with its own start. The paper draws without replacement.
+        dirty_label: label bases of other classes as the target's class. The attack is then no clean-label attack, its titles say so, and whoever looks
+            at labels can find it.
+        softplus: L_adv takes every ReLU as a softplus of this sharpness β, so that its slope in θ accounts for units that switch on and off
+            (Dombrowski et al., NeurIPS 2019, bend inputs that way). None leaves networks as they are.
+        attempts: how often the poison is crafted, each time from another start. The attempt that bends held-out surrogates most is taken; no victim
+            takes part.
     """
 
     models: int = Field(default=4, ge=1)
@@ -90,7 +91,7 @@ class OptimisedAttack(Attack):
     needs_gradient: ClassVar[bool] = True
 
     @model_validator(mode="after")
-    def _shares_of_a_whole(self) -> OptimisedAttack:
+    def _shares_add_up(self) -> OptimisedAttack:
         if self.other_share != "balanced" and self.target_share + self.other_share > 1:
             raise ValueError(
                 "target_share and other_share are shares of the same bases; together they must not exceed 1"
@@ -110,7 +111,7 @@ class OptimisedAttack(Attack):
     @property
     @abstractmethod
     def ensemble(self) -> tuple[int, bool]:
-        """What surrogates it asks for."""
+        """The surrogates it asks for: K, and whether they are staggered."""
 
     @abstractmethod
     def _iterate(
@@ -156,42 +157,41 @@ class OptimisedAttack(Attack):
                 noise = torch.rand(bases.inputs.shape, generator=random, dtype=bases.inputs.dtype) * 2 - 1
                 start = bases.inputs + budget.entry_radius(bases.inputs) * noise
                 poison = budget.project(start, bases.inputs, problem.legal.relaxed())
-                mine = Watch(progress=partial(_advanced, watch, attempt, self.attempts))
-                poison = self._iterate(problem, budget, bases, objective, poison, random, mine)
-                left, told = 0.0, dict[str, Any]()
+                attempt_watch = Watch(progress=partial(_advanced, watch, attempt, self.attempts))
+                poison = self._iterate(problem, budget, bases, objective, poison, random, attempt_watch)
+                loss, columns = 0.0, dict[str, Any]()
                 if self.attempts > 1:
-                    left = self._held_out_loss(problem, budget, bases, objective, poison)
-                    told = {"attempt": attempt, "held_out": left}
-                tried.append((left, poison, [note | told for note in mine.history]))
-        _, kept, notes = min(tried, key=lambda each: each[0])
+                    loss = self._held_out_loss(problem, budget, bases, objective, poison)
+                    columns = {"attempt": attempt, "held_out": loss}
+                tried.append((loss, poison, [note | columns for note in attempt_watch.history]))
+        _, best, notes = min(tried, key=lambda attempt: attempt[0])
         watch.history += notes
-        return kept, bases
+        return best, bases
 
     @final
     def _held_out_loss(
         self, problem: Problem, budget: Budget, bases: Bases, objective: Objective, poison: Tensor
     ) -> float:
-        """Mean L_adv of surrogates that took no part in the crafting and learnt from the poison as it would be handed in."""
+        """Mean L_adv of surrogates that took no part in the crafting and learnt from the projected poison."""
         ensemble = problem.ensemble(*self.ensemble)  # by the victims' recipe, whatever the crafting followed
         frozen, trunk = ensemble.recipe.shared_stages, ensemble.learners[0].model
-        handed = budget.project(poison.cpu(), bases.inputs, problem.legal)
-        frozen_features = problem.frozen_features or frozen_samples(trunk, problem.clean, frozen)
-        seen = frozen_features_of(trunk, handed, frozen)
-        judges = ensemble.held_out(
-            frozen_features.with_poison(seen, bases.labels, bases.overwritten(budget)), VALIDATION_SURROGATES
-        )
+        projected = budget.project(poison.cpu(), bases.inputs, problem.legal)
+        clean = problem.frozen_features or frozen_samples(trunk, problem.clean, frozen)
+        poison_features = frozen_features_of(trunk, projected, frozen)
+        mixed = clean.with_poison(poison_features, bases.labels, bases.overwritten(budget))
+        surrogates = ensemble.validation_models(mixed, VALIDATION_SURROGATES)
         plain = replace(objective, softplus=None)
-        return sum(float(plain(judge)[0].detach()) for judge in judges) / len(judges)
+        return sum(float(plain(surrogate)[0].detach()) for surrogate in surrogates) / len(surrogates)
 
 
 @final
 class Motion:
-    """How the poison of one crafting moves along δ: the step rule with its memory, and the way back into the ball.
+    """Moves the poison of one crafting along δ: the step rule with its memory, and the projection into the ball.
 
     Args:
-        attack: whose settings count.
-        budget: what it may be.
-        base: its bases.
+        attack: gives the settings.
+        budget: gives the ball.
+        base: the bases `(p, *shape)`.
         target: T, which λ1 pulls towards.
         legal: legal values, before they are rounded.
     """
@@ -211,10 +211,10 @@ class Motion:
         """Move the chosen samples in place.
 
         Args:
-            poison: all of it.
-            chosen: which of it.
-            delta: δ of those.
-            done: share of the crafting that is over, for the decay.
+            poison: all samples.
+            chosen: indices of samples to move.
+            delta: δ of the chosen samples.
+            done: share of the crafting that is over, in [0, 1], for the decay.
         """
         attack = self._attack
         if attack.poison_weight:
@@ -230,13 +230,13 @@ class Motion:
 
 
 def _advanced(watch: Watch, attempt: int, attempts: int, done: int, planned: int) -> None:
-    """Tell how far all attempts are from how far one of them is."""
+    """Report the progress of all attempts, given that of one."""
     watch.progress(attempt * planned + done, attempts * planned)
 
 
 @final
 class _Adam:
-    """Moments of each poison sample's steps; a sample that a mini-batch leaves out keeps its own."""
+    """Adam's moments of each poison sample's steps. A sample that a mini-batch leaves out keeps its moments."""
 
     def __init__(self, poison: Tensor) -> None:
         self._first, self._second = torch.zeros_like(poison), torch.zeros_like(poison)

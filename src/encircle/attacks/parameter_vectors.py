@@ -1,4 +1,4 @@
-"""Vectors in the space of parameters, of one model or of several whose parameters are stacked along their first dimension."""
+"""Vectors in the space of parameters, of one model or of several, stacked along the first dimension."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def inner(one: Sequence[Tensor], other: Sequence[Tensor], members: int) -> Float[Tensor, "members"]:
+def inner(first: Sequence[Tensor], second: Sequence[Tensor], members: int) -> Float[Tensor, "members"]:
     """Inner product of two vectors, for each member by itself.
 
     Args:
-        one: an entry for each parameter.
-        other: likewise.
-        members: of how many models the parameters are, one after another along their first dimension.
+        first: an entry for each parameter.
+        second: likewise.
+        members: number of models, whose parameters lie one after another along the first dimension.
     """
-    products = ((a * b).reshape(members, -1).sum(dim=1) for a, b in zip(one, other, strict=True))
+    products = ((a * b).reshape(members, -1).sum(dim=1) for a, b in zip(first, second, strict=True))
     return torch.stack(list(products)).sum(dim=0)
 
 
@@ -27,15 +27,15 @@ def times(factor: Float[Tensor, "members"], vector: Sequence[Tensor]) -> list[Te
     return [(part.reshape(members, -1) * factor[:, None]).reshape(part.shape) for part in vector]
 
 
-def plus(one: Sequence[Tensor], other: Sequence[Tensor]) -> list[Tensor]:
+def plus(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:
     """The sum of two vectors."""
-    return [a + b for a, b in zip(one, other, strict=True)]
+    return [a + b for a, b in zip(first, second, strict=True)]
 
 
 def unit_scale(vector: Sequence[Tensor], members: int) -> tuple[list[Tensor], Float[Tensor, "members"]]:
-    """A vector over its members' largest magnitudes, and those (1 for a member that is zero).
+    """A vector divided by each member's largest magnitude, and these magnitudes (1 for a member that is zero).
 
-    Gradients of a saturated model are as small as 1e-20, whose squares are nothing in float32: their size is taken out before they are squared.
+    Gradients of a saturated model are as small as 1e-20, whose squares are zero in float32. Their size is taken out before they are squared.
     """
     largest = torch.stack([part.reshape(members, -1).abs().amax(dim=1) for part in vector]).amax(dim=0)
     largest = torch.where(largest > 0, largest, 1)
@@ -43,6 +43,6 @@ def unit_scale(vector: Sequence[Tensor], members: int) -> tuple[list[Tensor], Fl
 
 
 def unit_scaled(slopes: Float[Tensor, "rows *shape"]) -> Float[Tensor, "rows *shape"]:
-    """Each row over its own largest size."""
+    """Each row divided by its largest magnitude."""
     largest = slopes.flatten(1).abs().amax(dim=1).clamp(min=torch.finfo(slopes.dtype).tiny)
     return slopes / largest.reshape(-1, *[1] * (slopes.dim() - 1))

@@ -1,4 +1,4 @@
-"""Attacks that craft while surrogate models learn from the poison: Algorithm 1's loop, around any direction in which poison may move."""
+"""Attacks that craft while surrogate models learn from the poison: Algorithm 1's loop around any direction δ."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ from .optimised import Motion, OptimisedAttack
 @final
 @plain_dataclass(frozen=True)
 class Iteration:
-    """One iteration, as a direction may look at it; samples are as the frozen stages see them.
+    """What a direction needs to know of one iteration. Samples are the outputs of the frozen stages.
 
     Attributes:
         ensemble: all surrogates.
         objective: L_adv.
-        frozen_features: the poison that is to be moved.
-        labels: its labels.
+        frozen_features: the poison to move.
+        labels: of the poison.
         clean: the clean part of the mini-batch.
-        classes: its labels.
-        sizes: how many clean and how many poison samples the whole training set has.
-        compare: whether what takes longer may be noted too, once an epoch.
-        memory: what a direction wants to remember of a surrogate until the next iteration; empty at first.
+        classes: labels of the clean part.
+        sizes: numbers of clean and of poison samples in the training set.
+        compare: whether costly notes are asked for, too; once an epoch.
+        memory: tensors that a direction stores for a surrogate until the next iteration; empty at first.
     """
 
     ensemble: Ensemble
     objective: Objective
     frozen_features: Float[Tensor, "p *features"]
     labels: Int[Tensor, "p"]
-    clean: Float[Tensor, "b *seen"]
+    clean: Float[Tensor, "b *clean"]
     classes: Int[Tensor, "b"]
     sizes: tuple[int, int]
     compare: bool
     memory: dict[Learner, list[Tensor]]
 
     def group(self, model: nn.Module, members: int) -> list[Learner]:
-        """The surrogates that a group of the ensemble consists of."""
+        """The surrogates in a group of the ensemble: the group's model, and how many models it is."""
         learners = self.ensemble.learners
-        return learners if members == len(learners) else [one for one in learners if one.model is model]
+        return learners if members == len(learners) else [learner for learner in learners if learner.model is model]
 
     def repeated(self, members: int) -> tuple[Float[Tensor, "rows *features"], Int[Tensor, "rows"]]:
         """The poison and its labels, once for each member of a group, one after another."""
@@ -66,18 +66,18 @@ class Iteration:
         )
 
     def training_sample(
-        self, some: Float[Tensor, "s *features"], labels: Int[Tensor, "s"]
+        self, poison: Float[Tensor, "s *features"], labels: Int[Tensor, "s"]
     ) -> tuple[Float[Tensor, "rows *features"], Int[Tensor, "rows"], Float[Tensor, "rows"]]:
-        """The training set as far as it is at hand: the clean mini-batch and some of the poison.
+        """A weighted sample of the training set: the clean mini-batch and some of the poison.
 
         Args:
-            some: of the poison.
-            labels: its labels.
+            poison: some of the poison.
+            labels: of that poison.
 
         Returns:
-            Samples, labels, and what each counts, 1 on average, so that each part weighs what it weighs in the training set.
+            Samples, labels, and weights with mean 1. Each part weighs what it weighs in the training set.
         """
-        parts = [self.clean.reshape(-1, *some.shape[1:]).to(some), some]
+        parts = [self.clean.reshape(-1, *poison.shape[1:]).to(poison), poison]
         counts = torch.cat(
             [
                 part.new_full((len(part),), size / max(len(part), 1))
@@ -87,10 +87,10 @@ class Iteration:
         return torch.cat(parts), torch.cat([self.classes, labels]), counts / counts.mean()
 
     def class_weighted(
-        self, found: Float[Tensor, "rows *features"], members: int
+        self, slopes: Float[Tensor, "rows *features"], members: int
     ) -> Float[Tensor, "members p *features"]:
-        """Gradients of losses of so repeated poison, each times its class's weight in L_train."""
-        shares = found.reshape(members, *self.frozen_features.shape)
+        """Slopes of losses of `repeated` poison, each times its class's weight in L_train."""
+        shares = slopes.reshape(members, *self.frozen_features.shape)
         weights = self.ensemble.recipe.weights_of(self.labels)
         return shares if weights is None else shares * weights.reshape(-1, *[1] * (shares.dim() - 2)).to(shares)
 
@@ -103,8 +103,8 @@ class SurrogateAttack(OptimisedAttack):
         poison_batch: δ covers the poison of the current mini-batch, or all of it.
         staggered: models start at different stages of training; otherwise all are pre-trained to the end.
         restart: models that reach the end of the recipe begin anew from a fresh seed.
-        augmented: δ is taken at copies of the poison that are mirrored and shifted at random, anew in every iteration, and brought back to where each pixel
-            came from (Geiping et al.); where the recipe augments, that is so anyway. Images only.
+        augmented: take δ at copies of the poison that are mirrored and shifted at random in every iteration, and bring it back to where each pixel came
+            from (Geiping et al., ICLR 2021). Where the recipe augments, this is always done. Images only.
     """
 
     poison_batch: Literal["batch", "all"] = "all"
@@ -131,12 +131,12 @@ class SurrogateAttack(OptimisedAttack):
     def _shares(
         self, iteration: Iteration, model: nn.Module, members: int, attack_gradient: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "members p *features"], list[dict[str, float]]]:
-        """What each member of a group of the ensemble adds to δ, and what there is to note of each.
+        """What each member of a group of the ensemble adds to δ, and notes on each member.
 
         Args:
             iteration: the iteration.
             model: the group as one model (`Ensemble.groups`).
-            members: how many it is.
+            members: how many models it is.
             attack_gradient: ∇_θ L_adv for each trainable parameter of `model`.
         """
 
@@ -158,7 +158,7 @@ class SurrogateAttack(OptimisedAttack):
         mixed = problem.clean.with_poison(poison, bases.labels, bases.overwritten(budget))
         ensemble.learn_from(mixed.labels)
         clean = problem.frozen_features or frozen_samples(trunk, problem.clean, frozen)
-        poison, wanted = poison.to(device), bases.labels.to(device)
+        poison, labels = poison.to(device), bases.labels.to(device)
         motion = Motion(self, budget, bases.inputs.to(device), problem.target, problem.legal.relaxed())
         memory: dict[Learner, list[Tensor]] = {}
         size = ensemble.recipe.batch_size
@@ -169,27 +169,28 @@ class SurrogateAttack(OptimisedAttack):
             clean_rows = [rows[source < 0] for rows, source in order]
             poison_rows = [source[source >= 0] for _, source in order]
             parts = zip(clean_rows, poison_rows, read_ahead(clean, clean_rows), strict=True)
-            for place, (outside, inside, seen) in enumerate(parts):
-                chosen = inside if self.poison_batch == "batch" else torch.arange(len(poison))
+            for step, (clean_row, poison_row, clean_inputs) in enumerate(parts):
+                chosen = poison_row if self.poison_batch == "batch" else torch.arange(len(poison))
+                clean_batch = clean_inputs.to(device), problem.clean.labels[clean_row].to(device)
                 if len(chosen):
                     delta, notes = self._direction(
                         ensemble,
                         objective,
                         poison[chosen],
-                        wanted[chosen],
-                        clean=(seen.to(device), problem.clean.labels[outside].to(device)),
+                        labels[chosen],
+                        clean=clean_batch,
                         sizes=(len(mixed) - len(poison), len(poison)),
-                        compare=place == 0,
+                        compare=step == 0,
                         memory=memory,
                     )
                     motion.move(poison, chosen, delta, iteration / planned)
                 else:
                     notes = [{} for _ in ensemble.learners]
                 with torch.no_grad():
-                    mine = frozen_forward(trunk, poison[inside], frozen)
-                frozen_features = torch.cat([seen.to(device), mine])
-                labels = torch.cat([problem.clean.labels[outside].to(device), wanted[inside]])
-                for member, (lower, note) in enumerate(zip(ensemble.step(frozen_features, labels), notes, strict=True)):
+                    poison_features = frozen_forward(trunk, poison[poison_row], frozen)
+                batch = torch.cat([clean_batch[0], poison_features])
+                losses = ensemble.step(batch, torch.cat([clean_batch[1], labels[poison_row]]))
+                for member, (lower, note) in enumerate(zip(losses, notes, strict=True)):
                     watch.history.append(
                         {
                             "iteration": iteration,
@@ -218,10 +219,10 @@ class SurrogateAttack(OptimisedAttack):
         compare: bool,
         memory: dict[Learner, list[Tensor]],
     ) -> tuple[Float[Tensor, "p *shape"], list[dict[str, float]]]:
-        """δ of Eq. 13, averaged over the models, and what there is to note about each of them.
+        """δ of Eq. 13, averaged over the models, and notes on each of them.
 
-        With frozen stages the differences are averaged in the space that all models share, and brought back to the
-        input by one backward pass through the shared stages, which is the same by linearity; so they are through augmentation.
+        With frozen stages δ is averaged in the space that all models share. One backward pass through the shared stages, and through augmentation,
+        brings it back to the input. By linearity that is the same.
         """
         frozen, count = ensemble.recipe.shared_stages, len(ensemble.learners)
         moved = self.augmented or ensemble.recipe.augmentation is not None
@@ -229,19 +230,19 @@ class SurrogateAttack(OptimisedAttack):
         frozen_features = frozen_forward(
             ensemble.learners[0].model, flipped_and_shifted(leaf) if moved else leaf, frozen
         )
-        upper, far, entropy = objective(ensemble.joined, count)
+        upper, distance, entropy = objective(ensemble.joined, count)
         learnt = [trainable(model) for model, _ in ensemble.groups]
         flat = iter(torch.autograd.grad(upper.sum(), list(chain(*learnt)), materialize_grads=True))
         iteration = Iteration(ensemble, objective, frozen_features.detach(), labels, *clean, sizes, compare, memory)
-        total, own = torch.zeros_like(frozen_features), list[dict[str, float]]()
+        total, extra_notes = torch.zeros_like(frozen_features), list[dict[str, float]]()
         for (model, members), parameters in zip(ensemble.groups, learnt, strict=True):
             gradient = list(islice(flat, len(parameters)))
             shares, noted = self._shares(iteration, model, members, gradient)
             total += shares.sum(dim=0) / count
-            own += noted
-        seen = torch.stack([upper, far, entropy], dim=1).tolist()
-        notes = [dict(zip(("upper", "distance", "label"), values, strict=True)) for values in seen]
-        notes = [note | more for note, more in zip(notes, own, strict=True)]
+            extra_notes += noted
+        terms = torch.stack([upper, distance, entropy], dim=1).tolist()
+        notes = [dict(zip(("upper", "distance", "label"), values, strict=True)) for values in terms]
+        notes = [note | extra for note, extra in zip(notes, extra_notes, strict=True)]
         if not frozen_features.requires_grad:
             return total, notes
         return torch.autograd.grad(frozen_features, leaf, total)[0], notes

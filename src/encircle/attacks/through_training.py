@@ -1,4 +1,4 @@
-"""What L_adv at the end of whole trainings changes by with the poison that is learnt from, or with how much each sample of it counts."""
+"""Slopes of L_adv at the end of trainings, in the poison's entries or in the weights of its samples."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ..training.learner import Learner, in_training, layer_noise
 from .objective import Objective
 
 LAST_STEPS = 30
-"""A training's steps that are differentiated through unless said otherwise; what came before them counts as given."""
+"""Steps at the end of a training that are differentiated through by default. Earlier steps count as constants."""
 
 AT_ONCE = 5
-"""Trainings that are computed as one where that is faster; each holds the graph of its last steps."""
+"""Trainings that are computed as one where that is faster. Each holds the graph of its last steps."""
 
 
 def slopes_at_the_end(
@@ -36,31 +36,33 @@ def slopes_at_the_end(
     of: Literal["poison", "weights"],
     last_steps: int = LAST_STEPS,
 ) -> tuple[Float[Tensor, "members p *rest"], list[dict[str, float]]]:
-    """Slopes of L_adv of models trained on everything, by the recipe's own optimiser and through its last steps (Muñoz-González et al., AISec 2017).
+    """Slopes of L_adv of models trained on the poisoned set, through the last steps of the recipe's own optimiser.
+
+    See Muñoz-González et al., AISec 2017.
 
     Args:
-        ensemble: says where models start, by what recipe they learn and whether several are computed as one; its own members stay as they are.
+        ensemble: gives the models' starts, the recipe, and whether several are computed as one. Its members are not changed.
         objective: L_adv.
-        poison: as the frozen stages see it.
+        poison: what the frozen stages make of it.
         mixed: the clean set with this poison in it, likewise.
-        role: what the models are trained as: seeds of their own.
+        role: of the models, which gives them seeds of their own.
         seeds: of each model's start and batches.
-        of: slopes in the poison's entries, or in what each sample's loss counts in those steps, which is 1.
-        last_steps: how many steps are differentiated through; memory grows with it.
+        of: slopes in the poison's entries, or in the weight of each sample's loss in those steps, which is 1.
+        last_steps: how many steps are differentiated through. Memory grows with it.
 
     Returns:
-        Each model's slopes, and what there is to note of its training: `upper` is L_adv.
+        Each model's slopes, and notes on its training: `upper` is L_adv.
     """
     size = 1 if ensemble.way == "loop" else AT_ONCE
     slopes, notes = list[Tensor](), list[dict[str, float]]()
-    for places in torch.arange(len(seeds)).split(size):
-        mine = [seeds[place] for place in places.tolist()]
-        each = poison.detach().repeat(len(mine), *[1] * poison.dim())
-        weights = torch.ones(each.shape[:2], dtype=each.dtype, device=each.device)
-        asked = (each if of == "poison" else weights).requires_grad_()
-        ends, noted = _ends(ensemble, objective, each, weights, mixed, role, mine, last_steps)
-        slopes.append(torch.autograd.grad(ends.sum(), asked)[0])
-        notes += noted
+    for indices in torch.arange(len(seeds)).split(size):
+        group = [seeds[index] for index in indices.tolist()]
+        copies = poison.detach().repeat(len(group), *[1] * poison.dim())
+        weights = torch.ones(copies.shape[:2], dtype=copies.dtype, device=copies.device)
+        leaf = (copies if of == "poison" else weights).requires_grad_()
+        ends, group_notes = _ends(ensemble, objective, copies, weights, mixed, role, group, last_steps)
+        slopes.append(torch.autograd.grad(ends.sum(), leaf)[0])
+        notes += group_notes
     return torch.cat(slopes), notes
 
 
@@ -84,31 +86,32 @@ def _ends(
     order = [
         rows
         for _ in range(recipe.epochs)
-        for rows in zip(*(batches(len(mixed), recipe.batch_size, one) for one in shuffles), strict=True)
+        for rows in zip(*(batches(len(mixed), recipe.batch_size, shuffle) for shuffle in shuffles), strict=True)
     ]
     early, last = order[:-last_steps], order[-last_steps:]
     lower = dict[str, float]()
     with layer_noise(role, seeds[0]):
         with in_training(learner.model, recipe):
             for rows in early:
-                every = torch.cat(rows)
-                lower = {"lower": learner.advance(mixed.batch(every).to(poison), mixed.labels[every].to(poison.device))}
+                joined = torch.cat(rows)
+                inputs, labels = mixed.batch(joined).to(poison), mixed.labels[joined].to(poison.device)
+                lower = {"lower": learner.advance(inputs, labels)}
         functional, parameters = differentiable_steps(
             learner, [_with_graph(mixed, rows, poison, weights) for rows in last]
         )
-    found = called_with(functional, parameters, (lambda model: torch.stack(objective(model, count)),))
-    seen = found.detach().T.tolist()
-    return found[0], [dict(zip(("upper", "distance", "label"), one, strict=True)) | lower for one in seen]
+    terms = called_with(functional, parameters, (lambda model: torch.stack(objective(model, count)),))
+    by_model = terms.detach().T.tolist()
+    return terms[0], [dict(zip(("upper", "distance", "label"), values, strict=True)) | lower for values in by_model]
 
 
 def _with_graph(
     mixed: PoisonedSamples, rows: Sequence[Tensor], poison: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A mini-batch of each model, in which the poison is that model's own, not a copy, and counts what it counts."""
-    every = torch.cat(list(rows))
-    source = mixed.source[every]
-    owner = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(one) for one in rows]))
-    mine, places = (owner[source >= 0], source[source >= 0]), (torch.nonzero(source >= 0)[:, 0],)
-    frozen_features = mixed.batch(every).to(poison).index_put(places, poison[mine])
-    labels = mixed.labels[every].to(poison.device)
-    return frozen_features, labels, torch.ones(len(every)).to(poison).index_put(places, weights[mine])
+    """A mini-batch of each model, with the model's own poison and its weights in it: their graphs stay."""
+    joined = torch.cat(list(rows))
+    source = mixed.source[joined]
+    owner = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(batch) for batch in rows]))
+    poison_index, indices = (owner[source >= 0], source[source >= 0]), (torch.nonzero(source >= 0)[:, 0],)
+    frozen_features = mixed.batch(joined).to(poison).index_put(indices, poison[poison_index])
+    labels = mixed.labels[joined].to(poison.device)
+    return frozen_features, labels, torch.ones(len(joined)).to(poison).index_put(indices, weights[poison_index])

@@ -18,7 +18,7 @@ from .objective import distance
 
 @torch.no_grad()
 def _blends(problem: Problem, count: int, weight: float, nearest: int) -> tuple[Tensor, Bases]:
-    """Blends of the target with the `nearest` training samples of any class whose own maps for class c are nearest to G."""
+    """Blends of the target with the `nearest` training samples of any class: those whose maps for class c are nearest to G."""
     device = problem.target.device
     totals = []
     for rows in torch.arange(len(problem.clean)).split(256):

@@ -27,9 +27,9 @@ EXAMPLES = 4
 class Adapter:
     """Makes a user's network, ready to be trained, copied, stacked and differentiated twice.
 
-    Layers that work in place are set to work out of place, and modules that write to what they are given get a copy of it: an explanation
-    differentiates by the input, and frozen stages' outputs are kept. Lazy layers are completed by one pass. None of this changes what the
-    network computes; where it would, the network is refused.
+    Layers that work in place are set to work out of place, and modules that write to their inputs get copies: an explanation differentiates by the
+    input, and outputs of frozen stages are stored. Lazy layers are completed by one pass. None of this changes what the network computes. Where it
+    would, the network is refused.
 
     Args:
         build: makes the network with fresh weights.
@@ -47,13 +47,17 @@ class Adapter:
             InputError: `build` gives no module, or one that cannot be completed or relies on layers that write in place.
         """
         model = self.raw()
-        self._set_out_of_place(model)
+        self._disable_inplace(model)
         for name in self._writers:
             model.get_submodule(name).register_forward_pre_hook(_copied_inputs)
         return model
 
     def raw(self) -> nn.Module:
-        """The network as `build` makes it, lazy layers completed."""
+        """The network as `build` makes it, lazy layers completed.
+
+        Raises:
+            InputError: `build` gives no module or one in TorchScript, or fails.
+        """
         with errors_of("build fails"):
             model = self._build()
         if not isinstance(model, nn.Module):
@@ -79,10 +83,10 @@ class Adapter:
         """Channels-last, which is faster for convolutions, unless this network is wrong or fails in it."""
         return layout_of(model) if self._bears_channels_last else torch.contiguous_format
 
-    # -- what the network does, found out on the first one ---------------------------------------------------------------
+    # -- what the network does, tried on the first one -------------------------------------------------------------------
 
     @cached_property
-    def _in_place(self) -> list[str]:
+    def _inplace(self) -> list[str]:
         """Layers with a switch for working in place that is on."""
         return [name for name, module in self._trial().named_modules() if getattr(module, "inplace", False) is True]
 
@@ -90,13 +94,13 @@ class Adapter:
     def _writers(self) -> list[str]:
         """Modules that write to their inputs by other means; the innermost of those that contain each other."""
         model = self._trial()
-        self._set_out_of_place(model)
+        self._disable_inplace(model)
         names: list[str] = []
         while fresh := _innermost(self._writing(model)):
             names += fresh
             for name in fresh:
                 model.get_submodule(name).register_forward_pre_hook(_copied_inputs)
-        if self._in_place or names:
+        if self._inplace or names:
             self._compare(names)
         return names
 
@@ -107,10 +111,10 @@ class Adapter:
             return True
         plain, other = (self._slopes(model, layout) for layout in (torch.contiguous_format, torch.channels_last))
         if plain is None:
-            return True  # it fails anyhow, and says why where it is tested
+            return True  # it fails anyhow; the self-test says why
         if other is None:
             return False
-        # Gradients that are zero but for rounding, as before a normalisation, must not be held against each other.
+        # Gradients that are zero but for rounding, as before a normalisation, must not be compared with each other.
         largest = max(_largest(value) for value in plain)
         return all(
             torch.allclose(*pair, rtol=1e-3, atol=1e-4 * largest, equal_nan=True)
@@ -122,8 +126,8 @@ class Adapter:
             torch.manual_seed(0)
             return self.raw()
 
-    def _set_out_of_place(self, model: nn.Module) -> None:
-        for name in self._in_place:
+    def _disable_inplace(self, model: nn.Module) -> None:
+        for name in self._inplace:
             model.get_submodule(name).inplace = False  # type: ignore[assignment]
 
     def _writing(self, model: nn.Module) -> list[str]:
@@ -146,7 +150,7 @@ class Adapter:
                 try:
                     with _mode(model, training=training):
                         model(self._example.clone())
-                except Exception:  # noqa: S112 - what is wrong with it is said where it is tested
+                except Exception:  # noqa: S112 - the self-test says what is wrong
                     continue
         for handle in handles:
             handle.remove()
@@ -159,10 +163,10 @@ class Adapter:
             InputError: names one of them.
         """
         expected = self._outputs(self._trial())
-        if expected is None or _outputs_alike(self._outputs(self._changed(self._in_place, names)), expected):
+        if expected is None or _outputs_alike(self._outputs(self._changed(self._inplace, names)), expected):
             return
-        for name in [*self._in_place, *names]:
-            changed = self._changed([name], []) if name in self._in_place else self._changed([], [name])
+        for name in [*self._inplace, *names]:
+            changed = self._changed([name], []) if name in self._inplace else self._changed([], [name])
             if not _outputs_alike(self._outputs(changed), expected):
                 module = changed.get_submodule(name)
                 raise InputError(
@@ -170,9 +174,9 @@ class Adapter:
                     "inplace=False."
                 )
 
-    def _changed(self, in_place: list[str], writers: list[str]) -> nn.Module:
+    def _changed(self, inplace: list[str], writers: list[str]) -> nn.Module:
         model = self._trial()
-        for name in in_place:
+        for name in inplace:
             model.get_submodule(name).inplace = False  # type: ignore[assignment]
         for name in writers:
             model.get_submodule(name).register_forward_pre_hook(_copied_inputs)
@@ -214,12 +218,15 @@ class Adapter:
 
 
 def layout_of(model: nn.Module) -> torch.memory_format:
-    """Channels-last where nothing speaks against it; everything but convolutions is as it would be."""
+    """Channels-last, unless torch is wrong there; only convolutions are affected."""
     return torch.contiguous_format if _strided_and_narrow(model) else torch.channels_last
 
 
 def _strided_and_narrow(model: nn.Module) -> bool:
-    """Whether a 1x1 convolution with a stride has fewer than 8 input channels: channels-last, torch 2.13 on CPUs without AVX-512 corrupts memory there."""
+    """Whether a 1x1 convolution with a stride has fewer than 8 input channels.
+
+    In channels-last, torch 2.13 corrupts memory there on CPUs without AVX-512.
+    """
     return any(
         isinstance(layer, nn.Conv2d)
         and layer.kernel_size == (1, 1)
@@ -230,7 +237,7 @@ def _strided_and_narrow(model: nn.Module) -> bool:
 
 
 def shares_weights(model: nn.Module) -> bool:
-    """Whether a parameter or buffer, or a module that has some, stands under several names: tied weights, a layer used twice."""
+    """Whether a parameter or buffer has several names, as with tied weights or a layer that is used twice."""
     names = Counter(
         value.untyped_storage().data_ptr()
         for values in (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
@@ -247,7 +254,7 @@ def second_derivatives() -> Iterator[None]:
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
-            # Which way is faster is measured; that torch has not written one of them well is nothing a user could change.
+            # Which way is faster is measured. A user can do nothing about torch's slow kernels.
             warnings.filterwarnings("ignore", message="There is a performance drop")
             yield
     finally:
@@ -256,11 +263,11 @@ def second_derivatives() -> Iterator[None]:
 
 @contextmanager
 def module_errors(model: nn.Module, when: str) -> Iterator[None]:
-    """Say in which module of a user's network an exception was raised.
+    """Name the module of a user's network in which an exception was raised.
 
     Args:
         model: the network.
-        when: what is being done, as the rest of "the network fails".
+        when: the end of a sentence that begins with "the network fails".
 
     Raises:
         InputError: in place of any exception but the project's own.
@@ -269,7 +276,7 @@ def module_errors(model: nn.Module, when: str) -> Iterator[None]:
     handles = []
     for module in model.modules():
         handles.append(module.register_forward_pre_hook(observing(lambda owner, _: entered.append(owner))))
-        handles.append(module.register_forward_hook(observing(lambda *_: _left(entered))))
+        handles.append(module.register_forward_hook(observing(lambda *_: _pop(entered))))
     try:
         yield
     except EncircleError:
@@ -288,7 +295,10 @@ def module_errors(model: nn.Module, when: str) -> Iterator[None]:
 
 @contextmanager
 def errors_of(what: str) -> Iterator[None]:
-    """Report an exception that a user's code raises as theirs.
+    """Report an exception of a user's code as an `InputError`.
+
+    Args:
+        what: the beginning of the message.
 
     Raises:
         InputError: in place of any exception but the project's own.
@@ -302,7 +312,7 @@ def errors_of(what: str) -> Iterator[None]:
 
 
 def module_path(model: nn.Module, module: nn.Module) -> str:
-    """Such as " in its module 'body.2' (Conv2d)"."""
+    """Where a module is, as in " in its module 'body.2' (Conv2d)"."""
     name = next((name for name, other in model.named_modules() if other is module), "")
     return f" in its module {name!r} ({type(module).__name__})" if name else f" in {type(module).__name__}"
 
@@ -313,7 +323,7 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
-def _left(entered: list[nn.Module]) -> None:
+def _pop(entered: list[nn.Module]) -> None:
     entered.pop()
 
 

@@ -29,7 +29,7 @@ class CamClassifier(nn.Module, ABC):
 
     @final
     def early(self, inputs: Float[Tensor, "n *shape"], count: int) -> Float[Tensor, "n *features"]:
-        """What the first `count` stages make of the inputs (the inputs themselves for 0)."""
+        """The output of the first `count` stages (the inputs themselves for 0)."""
         for stage in self.stages[:count]:
             inputs = stage(inputs)
         return inputs
@@ -59,7 +59,7 @@ class CamClassifier(nn.Module, ABC):
         return isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward and not hooked(head)
 
     def class_weights(self, target: Int[Tensor, "n"]) -> Float[Tensor, "n k"]:
-        """The head's weights of a class, for each row; only a `Stack` of networks has other ones for other rows."""
+        """The head's weights of a class, for each row. Only in a `Stack` of networks do they differ from row to row."""
         return self.head.weight[target]
 
     @final  # type: ignore[misc]
@@ -73,8 +73,8 @@ class WithCamHead(CamClassifier):
     """Your own network, split into a body that gives feature maps and a linear head, so that CAM can explain it.
 
     Args:
-        body: a module giving `(n, k, h, w)` or `(n, k)`; the children of an `nn.Sequential` count as stages.
-        head: the linear layer on the (mean-pooled) features. Other modules can be there too, but CAM cannot explain them.
+        body: a module that gives `(n, k, h, w)` or `(n, k)`. The children of an `nn.Sequential` count as stages.
+        head: the linear layer on the (mean-pooled) features. It may be another module, but CAM cannot explain that.
     """
 
     def __init__(self, body: nn.Module, head: nn.Module) -> None:
@@ -84,7 +84,7 @@ class WithCamHead(CamClassifier):
 
     @property
     def stages(self) -> Sequence[nn.Module]:
-        """The children of a body that does nothing but pass from one to the next, or the body as one stage."""
+        """The children of a plain `nn.Sequential`, or the body as a single stage."""
         body = self.body
         in_turn = isinstance(body, nn.Sequential) and type(body).forward is nn.Sequential.forward and not hooked(body)
         return list(cast(nn.Sequential, body)) if in_turn else [body]
@@ -94,7 +94,12 @@ class WithCamHead(CamClassifier):
 class Standardise(nn.Module):
     """Inputs in [0, 1] to zero mean and unit variance per channel or column; part of the model.
 
-    Perturbations and input gradients are in the units of the raw input, where the budget lives.
+    Perturbations and input gradients are in the units of the raw input, like the budget.
+
+    Args:
+        mean: per channel or column.
+        std: likewise.
+        trailing: number of axes after the channel: 2 for images, 0 for rows of a table.
     """
 
     mean: Tensor
@@ -112,7 +117,7 @@ class Standardise(nn.Module):
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether something else is done before or after the module's own forward; looking on, as `observing` hooks do, is nothing."""
+    """Whether hooks change what the module's forward does; those that are `observing` do not."""
     hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
     return any(not getattr(hook, "observes", False) for hook in hooks)
 

@@ -1,4 +1,4 @@
-"""Weights learnt elsewhere: what of them fits a network, and batch statistics measured anew without changing what it computes."""
+"""Weights learnt elsewhere: those that fit a network, and its batch statistics measured anew."""
 
 from __future__ import annotations
 
@@ -20,42 +20,44 @@ _PREFIXES = ("module.", "model.", "_orig_mod.", "net.")
 
 
 def fitting(weights: Mapping[str, Any], model: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights a network takes from a checkpoint, by name, and the names of those it has no place for.
+    """The weights that a network takes from a checkpoint, by name, and the names of the surplus ones.
 
-    A CAM classifier need not find a head in it: a trunk that was learnt for other classes, such as torchvision's ResNet-18, gets a fresh head a seed.
-    What standardises the inputs is the checkpoint's where it has it, and else the network's own. A wrapper's prefix that all names share, such as
-    `module.`, is taken off where the names fit only then.
+    A CAM classifier needs no head in it: a trunk that was learnt for other classes, such as torchvision's ResNet-18, gets a fresh head a seed. The
+    inputs' mean and standard deviation are the checkpoint's if it has them, and else the network's own. A wrapper's prefix that all names share, such
+    as `module.`, is removed if the names fit only then.
 
     Args:
-        weights: tensors or arrays by name, or a dictionary that holds those as one of its entries (see `named_tensors`).
+        weights: tensors or arrays by name, or a dictionary with these as one of its entries (see `named_tensors`).
         model: the network.
 
     Returns:
-        The weights that have a place, and the names of the surplus ones.
+        The weights that fit, and the names of the surplus ones.
 
     Raises:
         InputError: a weight is missing, has another shape or kind of numbers, or is not finite.
     """
     tensors = named_tensors(weights, "the checkpoint's weights")
-    places = model.state_dict()
+    state = model.state_dict()
     renamed = _without_prefixes(tensors)
     fits = next((names for names in renamed if not _missing(names, model)), None)
     if fits is None:
-        nearest = max(renamed, key=lambda names: len(names.keys() & places.keys()))
+        nearest = max(renamed, key=lambda names: len(names.keys() & state.keys()))
         raise InputError(
             f"the checkpoint does not fit the model: it lacks {_missing(nearest, model)[0]}; give weights of this architecture."
         )
-    taken = {name: value for name, value in fits.items() if name in places}
+    taken = {name: value for name, value in fits.items() if name in state}
     for name, value in taken.items():
-        _check_fit(name, value, places[name])
+        _check_fit(name, value, state[name])
     return taken, sorted(set(fits) - set(taken))
 
 
 def named_tensors(content: object, what: str) -> dict[str, Tensor]:
-    """The state dictionary in what was saved: that itself, or its only entry that is one, such as `"state_dict"` beside the number of epochs.
+    """The state dictionary in a saved object: the object itself, or its only entry that is one.
+
+    Such an entry is `"state_dict"` beside a number of epochs.
 
     Args:
-        content: what was loaded.
+        content: the loaded object.
         what: its name in errors, in the plural.
 
     Returns:
@@ -144,50 +146,52 @@ def _missing(weights: Mapping[str, Tensor], model: nn.Module) -> list[str]:
     ]
 
 
-def _check_fit(name: str, value: Tensor, place: Tensor) -> None:
-    """Refuse what `load_state_dict` would refuse in many lines, or convert into something else."""
+def _check_fit(name: str, value: Tensor, current: Tensor) -> None:
+    """Refuse a weight that `load_state_dict` would refuse in many lines, or convert into something else."""
     start = f"the checkpoint does not fit the model: its {name}"
-    if is_lazy(place):
+    if is_lazy(current):
         raise InputError(f"{name} of the network has no shape yet; call the network on an input before you return it.")
-    if value.shape != place.shape:
+    if value.shape != current.shape:
         raise InputError(
-            f"{start} is {tuple(value.shape)} and must be {tuple(place.shape)}; give other weights or drop them."
+            f"{start} is {tuple(value.shape)} and must be {tuple(current.shape)}; give other weights or drop them."
         )
-    converted = value.to(place.dtype) if value.is_complex() == place.is_complex() else None
+    converted = value.to(current.dtype) if value.is_complex() == current.is_complex() else None
     fractional = value.is_floating_point() or value.is_complex()
     if (
         converted is None
-        or (place.is_floating_point() and not fractional)  # such as the levels of quantised weights
-        or (not place.is_floating_point() and not torch.equal(converted.to(value.dtype), value))
+        or (current.is_floating_point() and not fractional)  # such as the levels of quantised weights
+        or (not current.is_floating_point() and not torch.equal(converted.to(value.dtype), value))
     ):
-        raise InputError(f"{start} is {value.dtype} and must be {place.dtype}; save it in that type.")
+        raise InputError(f"{start} is {value.dtype} and must be {current.dtype}; save it in that type.")
     check_finite({name: converted}, "the checkpoint's weights")
 
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Give every batch normalisation the mean and variance of what it sees, and the scale and shift that undo the change.
+    """Give every batch normalisation the mean and variance of its inputs, and the scale and shift that undo it.
 
-    Published weights often have their batch statistics folded away (mean 0, variance 1). Such a network computes the right thing in eval mode,
-    but training it in train mode normalises by the batch and ruins it, because scale and shift belong to the folded statistics. Afterwards the
-    network computes the same in eval mode, up to rounding, and train mode starts from nearly the same function.
+    Published weights often have their batch statistics folded away (mean 0, variance 1). Such a network is right in eval mode. In train mode it is
+    normalised by the batch, which ruins it: scale and shift belong to the folded statistics. Afterwards the network computes the same in eval mode, up
+    to rounding, and train mode starts from nearly the same function.
 
     Args:
         model: changed in place; in eval mode afterwards.
         batches: inputs, such as a training set's `chunks()`; one pass over them.
 
     Raises:
-        InputError: there is no input.
+        InputError: there is no input, or a batch normalisation has no statistics, scale or shift.
     """
     model.eval()
-    seen: dict[nn.Module, list[Tensor]] = {}
+    moments: dict[nn.Module, list[Tensor]] = {}
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         axes = [axis for axis in range(inputs[0].dim()) if axis != 1]
         values = inputs[0].double()
         count = torch.tensor(values.numel() / values.shape[1])
         sums = [count, values.sum(dim=axes), (values**2).sum(dim=axes)]
-        seen[layer] = [old + new for old, new in zip(seen[layer], sums, strict=True)] if layer in seen else sums
+        moments[layer] = (
+            [old + new for old, new in zip(moments[layer], sums, strict=True)] if layer in moments else sums
+        )
 
     handles: list[RemovableHandle] = [layer.register_forward_pre_hook(note) for layer in batch_norms(model)]
     try:
@@ -197,9 +201,9 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
         for handle in handles:
             handle.remove()
     for layer in batch_norms(model):
-        if layer not in seen:
+        if layer not in moments:
             raise InputError("there is no input to measure batch statistics on; give at least one batch.")
-        count, total, squares = seen[layer]
+        count, total, squares = moments[layer]
         mean = total / count
         _restate(layer, mean, (squares / count - mean**2).clamp(min=0))
 

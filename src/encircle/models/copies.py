@@ -12,11 +12,13 @@ _T = TypeVar("_T")
 
 
 def copied(value: _T, models: Iterable[nn.Module] | None = None) -> _T:
-    """A deep copy of a model, or of something that holds models; tensors of their last pass are copied without their graph.
+    """A deep copy of a model, or of an object with models in it.
+
+    Tensors of their last pass are copied without their graph.
 
     Args:
-        value: what is copied.
-        models: the models in it; None where it is one.
+        value: the model or object.
+        models: the models in the object; None for a model.
     """
     memo: dict[int, Any] = {}
     for model in models if models is not None else [value] if isinstance(value, nn.Module) else []:

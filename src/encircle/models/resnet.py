@@ -10,7 +10,13 @@ from torch.nn import functional as F
 
 @final
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al. 2016, Fig. 5 left)."""
+    """Two 3x3 convolutions and a shortcut (He et al. 2016, Fig. 5 left).
+
+    Args:
+        channels_in: channels of the input.
+        channels_out: channels of the output.
+        stride: of the first convolution and the shortcut.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()

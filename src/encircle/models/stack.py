@@ -21,8 +21,8 @@ Way = Literal["loop", "vectorised"]
 def feasible(members: Sequence[nn.Module], way: Way) -> Way:
     """The way in which these members can be computed.
 
-    They cannot be computed at once where weights stand in several places, which would come apart; where a module decides by itself what training mode
-    means; where a gradient passes a hook; and where a head is not plainly linear.
+    They cannot be computed at once if weights have several names, which would come apart; if a module overrides `train`; if a gradient passes a hook; or
+    if a head is not plainly linear.
     """
     first = members[0]
     plain_head = not isinstance(first, CamClassifier) or (type(first.head) is nn.Linear and not hooked(first.head))
@@ -32,12 +32,12 @@ def feasible(members: Sequence[nn.Module], way: Way) -> Way:
 
 
 def stacked(members: Sequence[nn.Module], frozen: int, way: Way) -> nn.Module:
-    """The members as one model: it takes `(K·n, *shape)` and hands the first n rows to member 0, the next to member 1.
+    """The members as one model. It takes `(K·n, *shape)`: the first n rows are member 0's, the next member 1's.
 
     Args:
-        members: of one architecture, and sharing their frozen stages.
-        frozen: how many early stages they share; those see all rows in one pass.
-        way: `"vectorised"` makes the members' parameters and buffers views of the stack's, so that training either trains both; it must be `feasible`.
+        members: of one architecture, with the same frozen stages.
+        frozen: number of early stages that they share. All rows pass through these at once.
+        way: `"vectorised"` makes the members' parameters and buffers views of the stack's, so that training either trains both. It must be `feasible`.
 
     Returns:
         A `CamClassifier`, if the members are.
@@ -49,7 +49,13 @@ def stacked(members: Sequence[nn.Module], frozen: int, way: Way) -> nn.Module:
 
 @final
 class Stack(CamClassifier):
-    """K networks with a CAM head, stage by stage; see `stacked`."""
+    """K networks with a CAM head, stage by stage; see `stacked`.
+
+    Args:
+        members: as for `stacked`.
+        frozen: likewise.
+        way: likewise.
+    """
 
     def __init__(self, members: Sequence[CamClassifier], frozen: int, way: Way) -> None:
         super().__init__()
@@ -76,22 +82,22 @@ class Stack(CamClassifier):
         weights = (
             joined.weight
             if isinstance(joined, _Linear)
-            else torch.stack([cast(Tensor, one.weight) for one in joined.members])
+            else torch.stack([cast(Tensor, head.weight) for head in joined.members])
         )
         owner = torch.arange(self.count, device=target.device).repeat_interleave(len(target) // self.count)
         return weights[owner, target]
 
 
 def _joined(members: Sequence[nn.Module], way: Way) -> nn.Module:
-    """One module for the same module of every member."""
+    """The same module of every member as one module."""
     if way == "loop":
         return _Loop(members)
     first = members[0]
-    if hooked(first):  # what hooks do belongs to the module as it is
+    if hooked(first):  # hooks belong to the module as it is
         return _Vectorised(members)
     if type(first) is nn.Sequential:
         children = zip(*(cast(nn.Sequential, member) for member in members), strict=True)
-        return nn.Sequential(*(_joined(list(each), way) for each in children))
+        return nn.Sequential(*(_joined(list(child), way) for child in children))
     if type(first) is nn.Linear:
         return _Linear([cast(nn.Linear, member) for member in members])
     if type(first) in _ELEMENTWISE or _standardise_alike(members):
@@ -103,15 +109,15 @@ def _standardise_alike(members: Sequence[nn.Module]) -> bool:
     first = members[0]
     return all(
         isinstance(first, Standardise)
-        and isinstance(one, Standardise)
-        and torch.equal(one.mean, first.mean)
-        and torch.equal(one.std, first.std)
-        for one in members
+        and isinstance(member, Standardise)
+        and torch.equal(member.mean, first.mean)
+        and torch.equal(member.std, first.std)
+        for member in members
     )
 
 
 _ELEMENTWISE = (nn.Identity, nn.ReLU, nn.Softplus, nn.Tanh, nn.GELU, nn.SiLU, nn.Sigmoid)
-"""Modules that treat every row alike whosever it is."""
+"""Modules that treat all rows alike, whichever member they belong to."""
 
 
 @final
@@ -141,8 +147,8 @@ class _Linear(nn.Module):
             self.bias.requires_grad_(members[0].bias.requires_grad)
 
     def forward(self, rows: Tensor) -> Tensor:
-        mine, weights = rows.unflatten(0, (len(self.weight), -1)), self.weight.transpose(1, 2)
-        out = torch.bmm(mine, weights) if self.bias is None else torch.baddbmm(self.bias[:, None], mine, weights)
+        inputs, weights = rows.unflatten(0, (len(self.weight), -1)), self.weight.transpose(1, 2)
+        out = torch.bmm(inputs, weights) if self.bias is None else torch.baddbmm(self.bias[:, None], inputs, weights)
         return out.flatten(0, 1)
 
 
@@ -153,18 +159,20 @@ class _Vectorised(nn.Module):
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
         self._count = len(members)
-        self._template = (copied(members[0]),)  # in a tuple: its own parameters are nobody's
+        self._template = (copied(members[0]),)  # in a tuple, so that its parameters are not registered
         self._names = [name for name, _ in members[0].named_parameters()]
-        self._kept = [name for name, _ in members[0].named_buffers()]
-        learnt, noted = ([dict(get(member)) for member in members] for get in (_parameters, _buffers))
-        self.learnt = nn.ParameterList(nn.Parameter(_shared([one[name] for one in learnt])) for name in self._names)
+        parameters = [dict(member.named_parameters()) for member in members]
+        buffers = [dict(member.named_buffers()) for member in members]
+        self.learnt = nn.ParameterList(
+            nn.Parameter(_shared([by_name[name] for by_name in parameters])) for name in self._names
+        )
         for parameter, name in zip(self.learnt, self._names, strict=True):
-            parameter.requires_grad_(learnt[0][name].requires_grad)
-        self._noted = {name: _shared([one[name] for one in noted]) for name in self._kept}
+            parameter.requires_grad_(parameters[0][name].requires_grad)
+        self._statistics = {name: _shared([by_name[name] for by_name in buffers]) for name in buffers[0]}
 
     @property
     def template(self) -> nn.Module:
-        """What every member is computed with; its modes count and its parameters do not."""
+        """The module that every member is computed with. Its modes matter, its parameters do not."""
         return self._template[0]
 
     def train(self, mode: bool = True) -> _Vectorised:
@@ -173,12 +181,12 @@ class _Vectorised(nn.Module):
         return super().train(mode)
 
     def forward(self, rows: Tensor) -> Tensor:
-        def one(parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], mine: Tensor) -> Tensor:
-            return cast(Tensor, called_with(self.template, {**parameters, **buffers}, (mine,)))
+        def member(parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+            return cast(Tensor, called_with(self.template, {**parameters, **buffers}, (inputs,)))
 
         parameters = dict(zip(self._names, self.learnt, strict=True))
-        mine = _contiguous(rows).unflatten(0, (self._count, -1))
-        return torch.func.vmap(one, randomness="different")(parameters, self._noted, mine).flatten(0, 1)
+        inputs = _contiguous(rows).unflatten(0, (self._count, -1))
+        return torch.func.vmap(member, randomness="different")(parameters, self._statistics, inputs).flatten(0, 1)
 
 
 def batch_norms(model: nn.Module) -> Iterator[nn.Module]:
@@ -190,26 +198,18 @@ def batch_norms(model: nn.Module) -> Iterator[nn.Module]:
             yield from batch_norms(module.template)
 
 
-def _parameters(module: nn.Module) -> Mapping[str, Tensor]:
-    return dict(module.named_parameters())
-
-
-def _buffers(module: nn.Module) -> Mapping[str, Tensor]:
-    return dict(module.named_buffers())
-
-
 def _shared(tensors: Sequence[Tensor]) -> Tensor:
-    """The tensors stacked, each of them from now on a view of its place in the stack."""
-    whole = torch.stack([_contiguous(tensor.detach()) for tensor in tensors])
-    for tensor, place in zip(tensors, whole, strict=True):
-        tensor.data = place
-    return whole
+    """The tensors stacked. Each of them becomes a view of the stack."""
+    stack = torch.stack([_contiguous(tensor.detach()) for tensor in tensors])
+    for tensor, view in zip(tensors, stack, strict=True):
+        tensor.data = view
+    return stack
 
 
 def _contiguous(tensor: Tensor) -> Tensor:
     """The tensor with the strides of the contiguous layout.
 
-    In torch 2.13 the backward pass of batch normalisation under vmap is wrong for channels-last maps, also for those that are
-    contiguous as well because they have one row or column or channel, which `Tensor.contiguous` leaves as they are.
+    In torch 2.13 the backward pass of batch normalisation under vmap is wrong for channels-last maps. `Tensor.contiguous` does not help where a map has a
+    single row, column or channel: it counts as contiguous already.
     """
     return tensor.contiguous().view(-1).view(tensor.shape)

@@ -1,4 +1,4 @@
-"""Random changes of images that leave what they show: how victims learn more from few of them, and what poison has to survive."""
+"""Random flips and shifts of images, from which victims learn more and which poison must survive."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 SHIFT = 8
-"""An image is shifted by at most one such part of its side, in each direction."""
+"""An image is shifted by at most this fraction, one eighth, of its side in each direction."""
 
 
 def flipped_and_shifted(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """Each image mirrored left to right or not, and shifted by whole pixels, its edge pixels repeated where it was; by torch's global generator.
+    """Each image mirrored left to right or not, and shifted by whole pixels.
 
-    What a pixel becomes is a copy of some pixel, so that gradients come back to where they belong.
+    Edge pixels are repeated. Random numbers are torch's global generator's. Every pixel is a copy of a pixel, so that gradients return to their pixels.
     """
     count, _, height, width = images.shape
     device = images.device
@@ -24,6 +24,6 @@ def flipped_and_shifted(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 
     rows = (torch.arange(height, device=device) + down).clamp(0, height - 1)
     columns = (torch.arange(width, device=device) + right).clamp(0, width - 1)
     columns = torch.where(flips, width - 1 - columns, columns)
-    each = torch.arange(count, device=device)[:, None, None]
-    moved = images.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]]
+    image = torch.arange(count, device=device)[:, None, None]
+    moved = images.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]]
     return moved.permute(0, 3, 1, 2)

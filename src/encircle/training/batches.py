@@ -13,7 +13,13 @@ from ..data import Samples
 
 
 def batches(count: int, size: int, shuffle: torch.Generator) -> Iterator[Int[Tensor, "b"]]:
-    """One epoch of shuffled row numbers; a last batch of a single row joins the one before it."""
+    """One epoch of shuffled row numbers. A last batch of a single row joins the batch before it.
+
+    Args:
+        count: number of rows.
+        size: of a batch.
+        shuffle: gives the order.
+    """
     rows = list(torch.randperm(count, generator=shuffle).split(size))
     if len(rows) > 1 and len(rows[-1]) == 1:
         rows[-2:] = [torch.cat(rows[-2:])]
@@ -21,13 +27,13 @@ def batches(count: int, size: int, shuffle: torch.Generator) -> Iterator[Int[Ten
 
 
 def steps_per_epoch(count: int, size: int) -> int:
-    """How many batches `batches` yields."""
-    whole, rest = divmod(count, size)
-    return max(whole + (rest > 1), 1)
+    """The number of batches in an epoch, as `batches` yields them."""
+    full, rest = divmod(count, size)
+    return max(full + (rest > 1), 1)
 
 
 def read_ahead(samples: Samples, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-    """The inputs of each batch of rows; where they must be read from somewhere, the next is read while one is used."""
+    """The inputs of each batch of rows. Samples that wait for a disk are read one batch ahead."""
     if not samples.waits or len(batches) < 2:
         yield from (samples.batch(rows) for rows in batches)
         return

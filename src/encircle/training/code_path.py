@@ -1,4 +1,4 @@
-"""Which of several equal ways to compute is taken: measured once for a device and a network, then stored with the run."""
+"""The fastest of several equal ways to compute: measured once for a device and a network, then stored with the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS = 32
 
 REPEATS = 5
 MARGIN = 0.9
-"""What is not faster by a tenth is not worth leaving the obvious way for, and might be chance."""
+"""A way that is not faster by a tenth is not taken: the difference might be chance."""
 
 
 @final
@@ -59,12 +59,12 @@ def mixed_product(
 
     Args:
         model: in eval mode.
-        frozen_features: X as the frozen stages see it (X itself, if none are frozen).
+        frozen_features: what the frozen stages make of X (X itself, if none are frozen).
         labels: of X.
         direction: v, for each trainable parameter.
         frozen: number of frozen stages.
-        product: forward over reverse needs no graph of the gradient, so it takes less memory and, for convolutions, less time. Where a layer has no forward
-            mode, reverse over reverse takes its place.
+        product: forward over reverse needs no graph of the gradient: it takes less memory and, for convolutions, less time. If a layer has no forward mode,
+            reverse over reverse is used.
     """
     leaf = frozen_features.detach().requires_grad_()
     late = _Late(model, frozen)
@@ -87,12 +87,12 @@ def inner_products(
     direction: Sequence[Tensor],
     frozen: int = 0,
 ) -> Float[Tensor, "p"]:
-    """⟨∇_θ ℓ(x; θ), v⟩ of each sample's cross-entropy, all of them by one forward-mode pass: the loss's derivative along v.
+    """⟨∇_θ ℓ(x; θ), v⟩ of each sample's cross-entropy: the loss's derivative along v, in one forward-mode pass.
 
     Args:
         model: in eval mode.
-        frozen_features: the samples as the frozen stages see them.
-        labels: of them.
+        frozen_features: what the frozen stages make of the samples.
+        labels: of the samples.
         direction: v, for each trainable parameter.
         frozen: number of frozen stages.
     """
@@ -107,14 +107,14 @@ def inner_products(
 def gauss_newton(
     model: nn.Module, frozen_features: Float[Tensor, "b *features"], weights: Float[Tensor, "b"], frozen: int
 ) -> Callable[[Sequence[Tensor]], list[Tensor]]:
-    """The Gauss-Newton matrix Jᵀ·H·J of cross-entropy as a function of vectors, which is never written out (Schraudolph, Neural Computation 2002).
+    """The Gauss-Newton matrix Jᵀ·H·J of cross-entropy, as a function of vectors.
 
-    J is the derivative of the logits by the parameters, H that of the loss by the logits, twice, which does not depend on labels. Unlike the Hessian it has no
-    negative curvature, so that it can be solved for.
+    The matrix is never formed (Schraudolph, Neural Computation 2002). J is the derivative of the logits by the parameters. H is the second derivative of
+    the loss by the logits, which does not depend on labels. Unlike the Hessian it has no negative curvature, so that systems with it can be solved.
 
     Args:
         model: in eval mode.
-        frozen_features: samples as the frozen stages see them.
+        frozen_features: what the frozen stages make of the samples.
         weights: of each sample's cross-entropy in the loss.
         frozen: number of frozen stages.
 
@@ -136,7 +136,13 @@ def gauss_newton(
 def loss_of(
     logits: Float[Tensor, "p classes"], labels: Int[Tensor, "p"], weights: Float[Tensor, "p"] | None = None
 ) -> Float[Tensor, ""]:
-    """L_train as a *sum* over samples, so that its gradient at a sample does not depend on how many there are; each may have a weight."""
+    """L_train as a *sum* over samples: its gradient at a sample does not depend on how many there are.
+
+    Args:
+        logits: of the samples.
+        labels: of the samples.
+        weights: of each sample's cross-entropy; None for 1.
+    """
     if weights is None:
         return F.cross_entropy(logits, labels, reduction="sum")
     return (F.cross_entropy(logits, labels, reduction="none") * weights.to(logits)).sum()
@@ -145,21 +151,24 @@ def loss_of(
 def _derivative(
     late: _Late, vector: Sequence[Tensor], frozen_features: Tensor, measure: Callable[[Tensor], Tensor]
 ) -> Float[Tensor, "b *measured"]:
-    """What a measure of the logits changes by along a vector of parameters: in forward mode, or in twice the reverse where a layer has no forward mode."""
+    """The derivative of a measure of the logits along a vector of parameters.
+
+    It is taken in forward mode, or twice in reverse mode where a layer has no forward mode.
+    """
     with suppress(*_NO_FORWARD_MODE), torch.no_grad(), torch.autograd.forward_ad.dual_level():
-        found = measure(called_with(late, _dual(late, vector), (frozen_features,)))
-        tangent = torch.autograd.forward_ad.unpack_dual(found).tangent
-        return torch.zeros_like(found) if tangent is None else tangent.detach()
-    found = measure(late(frozen_features))
+        value = measure(called_with(late, _dual(late, vector), (frozen_features,)))
+        tangent = torch.autograd.forward_ad.unpack_dual(value).tangent
+        return torch.zeros_like(value) if tangent is None else tangent.detach()
+    value = measure(late(frozen_features))
     # Jᵀu is linear in u, so that its derivative by u along v is Jv.
-    pulled = torch.zeros_like(found, requires_grad=True)
-    slopes = torch.autograd.grad(found, trainable(late.model), pulled, create_graph=True, materialize_grads=True)
-    inner = torch.stack([(mine * theirs).sum() for mine, theirs in zip(slopes, vector, strict=True)]).sum()
+    pulled = torch.zeros_like(value, requires_grad=True)
+    slopes = torch.autograd.grad(value, trainable(late.model), pulled, create_graph=True, materialize_grads=True)
+    inner = torch.stack([(slope * part).sum() for slope, part in zip(slopes, vector, strict=True)]).sum()
     return torch.autograd.grad(inner, pulled, materialize_grads=True)[0]
 
 
 _NO_FORWARD_MODE = (RuntimeError, NotImplementedError, ValueError)
-"""What torch raises, in many words, for what it cannot differentiate forwards, under vmap or not; a real fault is raised again by the other way."""
+"""Errors of torch for layers without a forward mode, under vmap or not. Any other fault is raised again in reverse mode."""
 
 
 def _dual(late: nn.Module, vector: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -194,9 +203,9 @@ def measured(
     """The fastest path for these models on their device, among those that give the same numbers as the obvious one.
 
     Args:
-        models: K models in eval mode; they stay as they are.
-        frozen_features: some inputs as the frozen stages see them.
-        labels: theirs.
+        models: K models in eval mode; they are not changed.
+        frozen_features: what the frozen stages make of some inputs.
+        labels: of these inputs.
         frozen: number of frozen stages.
     """
     with torch.random.fork_rng(devices=[]):  # layers may draw random numbers
@@ -238,11 +247,11 @@ def _training_pass(
     def run() -> tuple[Tensor, ...]:
         logits = late(rows)
         slopes = torch.autograd.grad(loss_of(logits, classes), [rows, *parameters], materialize_grads=True)
-        # At once, a model's parameter is a view of its place in the stack: it is known by its address.
+        # In a vectorised stack a model's parameter is a view of the stack's, and is known by its address.
         by_address = {
-            place.data_ptr(): slope
+            view.data_ptr(): slope
             for parameter, gradient in zip(parameters, slopes[1:], strict=True)
-            for place, slope in (
+            for view, slope in (
                 [(parameter, gradient)] if way == "loop" else zip(parameter.detach(), gradient, strict=True)
             )
         }
@@ -259,13 +268,16 @@ def _training_pass(
 
 
 def agree(models: Sequence[nn.Module], frozen_features: Tensor, labels: Tensor, frozen: int) -> bool | None:
-    """Whether models computed at once learn as they do one after another; None where a pass draws random numbers, so that nothing can be compared.
+    """Whether models computed at once learn as they do one after another.
 
     Args:
-        models: at least two; they stay as they are.
-        frozen_features: some inputs as the frozen stages see them.
-        labels: theirs.
+        models: at least two; they are not changed.
+        frozen_features: what the frozen stages make of some inputs.
+        labels: of these inputs.
         frozen: number of frozen stages.
+
+    Returns:
+        None where a pass draws random numbers, so that nothing can be compared.
 
     Raises:
         RuntimeError: torch cannot compute them at once; or another error of its own.
@@ -282,8 +294,8 @@ def agree(models: Sequence[nn.Module], frozen_features: Tensor, labels: Tensor, 
 
 def _same(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
     return all(
-        torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
-        for one, other in zip(actual, expected, strict=True)
+        torch.allclose(value, reference, rtol=1e-3, atol=1e-4 * float(reference.abs().max()))
+        for value, reference in zip(actual, expected, strict=True)
     )
 
 

@@ -1,4 +1,4 @@
-"""Derivatives held against differences in float64: what autograd gives of a user's layer need not be one."""
+"""Derivatives compared with differences in float64: autograd's result for a user's layer may be wrong."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ from torch import Tensor, nn
 from ..models import copied
 
 _STEPS = (1e-6, 1e-8, 1e-9)
-"""Of differences, as shares of a direction: the larger ones may cross a kink of a ReLU, the smaller ones are near rounding. One that agrees is enough."""
+"""Lengths of differences, as shares of a direction. Large ones may cross a ReLU's kink, small ones are near rounding. One that agrees is enough."""
 
 
 @torch.no_grad()
 def is_derivative(
     expected: Tensor, measure: Callable[[], Tensor], leaves: Sequence[Tensor], direction: Sequence[Tensor]
 ) -> bool:
-    """Whether this is what a measure changes by along a direction of some leaves, by central differences in float64."""
+    """Whether a value is the derivative of a measure along a direction, by central differences in float64.
+
+    Args:
+        expected: the value.
+        measure: a function of the leaves.
+        leaves: changed in place, and restored.
+        direction: an entry for each leaf.
+    """
     values = [leaf.clone() for leaf in leaves]
     errors = []
     for size in _STEPS:
@@ -38,7 +45,10 @@ def is_derivative(
 
 
 def twice(module: nn.Module, inputs: tuple[Any, ...]) -> bool:
-    """Whether a module by itself can be differentiated twice by its inputs, and rightly."""
+    """Whether a module by itself can be differentiated twice by its inputs, and correctly.
+
+    True, too, where this cannot be tested: a module that does not run in float64, or not by itself.
+    """
     try:
         exact = copied(module).double()
         leaves = [_as_leaf(value) for value in inputs if _is_float(value)]

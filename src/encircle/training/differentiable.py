@@ -1,4 +1,4 @@
-"""Steps of training as a function of what is learnt from: parameters with a graph to the samples."""
+"""Steps of training as a differentiable function of the samples: parameters with a graph to them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Parameters = dict[str, Tensor]
 
 @final
 class FunctionalModel(nn.Module):
-    """A model about which anything can be asked with other parameters in place of its own: `called_with(held, parameters, (ask,))`.
+    """A model as a function of its parameters: `called_with(functional, parameters, (ask,))`.
 
     Args:
-        model: it stays as it is.
+        model: it is not changed.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -28,7 +28,7 @@ class FunctionalModel(nn.Module):
         self.model = model
 
     def forward(self, ask: Callable[[nn.Module], Any]) -> Any:
-        """What is asked, of the model."""
+        """`ask(model)`, with the parameters in place."""
         return ask(self.model)
 
     def trainable(self) -> Parameters:
@@ -37,13 +37,13 @@ class FunctionalModel(nn.Module):
 
 
 def differentiable_steps(learner: Learner, batches: Sequence[tuple[Tensor, ...]]) -> tuple[FunctionalModel, Parameters]:
-    """What `Learner.advance` would make of the parameters, batch after batch, with the graph that in-place steps of an optimiser have not.
+    """The parameters after further steps of `Learner.advance`, with their graph.
 
-    Batch normalisation's running statistics move as they would, and have no graph.
+    Batch normalisation's running statistics move as in training, and have no graph.
 
     Args:
-        learner: of one model or several as one, wherever it is in its training; its parameters and optimiser stay as they are.
-        batches: samples as frozen features `(b, *features)`, with a graph or without, their labels `(b,)`, and perhaps what each sample's loss counts `(b,)`.
+        learner: of one model or several as one, at any point of its training. Its parameters and optimiser are not changed.
+        batches: for each step the frozen features `(b, *features)`, with a graph or without, the labels `(b,)`, and perhaps weights of the losses `(b,)`.
 
     Returns:
         The model, in eval mode, and the parameters that it would have.
@@ -81,17 +81,17 @@ def differentiable_steps(learner: Learner, batches: Sequence[tuple[Tensor, ...]]
 
 
 _Memory = tuple[Tensor, Tensor, float]
-"""What an optimiser remembers of a parameter: SGD its velocity, Adam both moments and how many steps it took."""
+"""An optimiser's state of a parameter: SGD's velocity, or Adam's moments and number of steps."""
 
 
 def _remembered(learner: Learner, parameter: Tensor) -> _Memory:
-    kept = learner.optimiser.state.get(parameter, {})
+    state = learner.optimiser.state.get(parameter, {})
 
     def moment(name: str) -> Tensor:
-        return torch.zeros_like(parameter) if kept.get(name) is None else kept[name].clone()
+        return torch.zeros_like(parameter) if state.get(name) is None else state[name].clone()
 
     if learner.recipe.optimiser == "adam":
-        return moment("exp_avg"), moment("exp_avg_sq"), float(kept.get("step", 0))
+        return moment("exp_avg"), moment("exp_avg_sq"), float(state.get("step", 0))
     return moment("momentum_buffer"), torch.zeros(()), 0.0
 
 
@@ -101,8 +101,10 @@ def _sgd(memory: _Memory, slope: Tensor, momentum: float) -> tuple[Tensor, _Memo
 
 
 def _adam(memory: _Memory, slope: Tensor, constants: tuple[float, float, float]) -> tuple[Tensor, _Memory]:
-    kept, also, least = constants
-    first, second, step = memory[0] * kept + slope * (1 - kept), memory[1] * also + slope**2 * (1 - also), memory[2] + 1
-    size = second / (1 - also**step)
+    beta1, beta2, epsilon = constants
+    first = memory[0] * beta1 + slope * (1 - beta1)
+    second = memory[1] * beta2 + slope**2 * (1 - beta2)
+    step = memory[2] + 1
+    size = second / (1 - beta2**step)
     root = size.clamp(min=torch.finfo(size.dtype).tiny).sqrt()  # at 0 the slope of a root is infinite
-    return first / (1 - kept**step) / (root + least), (first, second, step)
+    return first / (1 - beta1**step) / (root + epsilon), (first, second, step)

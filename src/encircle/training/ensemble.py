@@ -27,10 +27,10 @@ from .recipe import Recipe
 from .source import Source
 
 ROLE = "surrogate"
-"""Seeds of this role are never a victim's."""
+"""Role of the members: their seeds are never a victim's."""
 
-HELD_OUT = "held-out surrogate"
-"""Nor are those of this, and no surrogate's either."""
+VALIDATION_ROLE = "held-out surrogate"
+"""Role of validation models: their seeds are neither a victim's nor a member's."""
 
 
 @final
@@ -41,8 +41,8 @@ class Ensemble:
         source: where models start.
         recipe: the victim's recipe, which the attacker knows (§3.2).
         learners: the members.
-        total_steps: steps of the whole recipe; a member past it has been trained like a victim.
-        seed: what the members' starts were drawn from.
+        total_steps: steps of the whole recipe. A member that has taken them is trained like a victim.
+        seed: of the members' starts.
         path: how members are computed.
     """
 
@@ -83,13 +83,16 @@ class Ensemble:
             recipe: the victim's recipe.
             clean: the clean training set.
             members: K.
-            staggered: member k has trained for k/K of the recipe's steps (MetaPoison's staggering), else all of them.
+            staggered: whether member k is trained for k/K of the recipe's steps (MetaPoison's staggering) instead of all of them.
             seed: of starts and batch orders.
-            frozen_features: the clean set as the frozen stages see it, where that is known already.
+            frozen_features: what the frozen stages make of the clean set; None where it is not computed yet.
+
+        Raises:
+            InputError: there are no members, or the recipe does not fit the model.
         """
         if members < 1:
             raise InputError(f"an ensemble of {members} models cannot craft anything; use at least 1.")
-        asked, recipe = recipe, recipe.for_labels(clean.labels)
+        original, recipe = recipe, recipe.for_labels(clean.labels)
         steps = recipe.epochs * steps_per_epoch(len(clean), recipe.batch_size)
         learners = []
         for member in range(members):
@@ -100,7 +103,9 @@ class Ensemble:
                 shuffle = generator(ROLE, "order", seed * members + member)
                 train(learner, frozen_features, [shuffle], round(member * steps / members) if staggered else steps)
             learners.append(learner)
-        return cls(source, asked, learners, steps, seed)  # weights of classes are worked out anew for the poisoned set
+        return cls(
+            source, original, learners, steps, seed
+        )  # weights of classes are worked out anew for the poisoned set
 
     def save(self, path: Path) -> None:
         """Write the members' weights, optimisers and places in the recipe as safetensors, whole or not at all."""
@@ -108,18 +113,18 @@ class Ensemble:
         for member, learner in enumerate(self.learners):
             for name, value in learner.model.state_dict().items():
                 tensors[f"{member}/model/{name}"] = value.detach().cpu().contiguous().clone()
-            for place, state in learner.optimiser.state_dict()["state"].items():
-                held = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+            for index, state in learner.optimiser.state_dict()["state"].items():
                 tensors |= {
-                    f"{member}/optimiser/{place}/{name}": value.cpu().contiguous().clone()
-                    for name, value in held.items()
+                    f"{member}/optimiser/{index}/{name}": value.cpu().contiguous().clone()
+                    for name, value in state.items()
+                    if isinstance(value, Tensor)
                 }
         facts = {"taken": [learner.taken for learner in self.learners], "steps": self.total_steps, "seed": self.seed}
         write_bytes(path, save(tensors, metadata={"ensemble": json.dumps(facts)}))
 
     @classmethod
     def load(cls, path: Path, source: Source, recipe: Recipe) -> Ensemble:
-        """The ensemble that `save` wrote, ready to train on as if it had never left memory.
+        """The ensemble that `save` wrote, ready to train on.
 
         Args:
             path: the file.
@@ -139,8 +144,8 @@ class Ensemble:
                 learner.model.load_state_dict(_under(tensors, f"{member}/model/"))
                 state: dict[int, dict[str, Tensor]] = {}
                 for name, value in _under(tensors, f"{member}/optimiser/").items():
-                    place, _, entry = name.partition("/")
-                    state.setdefault(int(place), {})[entry] = value
+                    index, _, entry = name.partition("/")
+                    state.setdefault(int(index), {})[entry] = value
                 groups = learner.optimiser.state_dict()["param_groups"]
                 learner.optimiser.load_state_dict({"state": state, "param_groups": groups})
                 learner.taken = taken
@@ -182,15 +187,15 @@ class Ensemble:
         rows = frozen_features.repeat(count, *[1] * (frozen_features.dim() - 1))
         with in_training(joined, self.recipe):
             losses = losses_of(joined, rows, labels.repeat(count), self.recipe, count)
-        whole = trainable(joined)
-        # A member's parameter is a view of its place in the stack: it is known by its address.
-        found = {
-            place.data_ptr(): gradient
-            for parameter, gradients in zip(whole, _gradients(losses, whole), strict=True)
-            for place, gradient in zip(parameter.detach(), gradients, strict=True)
+        parameters = trainable(joined)
+        # A member's parameter is a view of the stack's, and is known by its address.
+        by_address = {
+            view.data_ptr(): gradient
+            for parameter, gradients in zip(parameters, _gradients(losses, parameters), strict=True)
+            for view, gradient in zip(parameter.detach(), gradients, strict=True)
         }
         for learner in self.learners:
-            learner.follow([found[parameter.data_ptr()] for parameter in trainable(learner.model)])
+            learner.follow([by_address[parameter.data_ptr()] for parameter in trainable(learner.model)])
         return losses.detach().tolist()
 
     def follow(self, recipe: Recipe) -> None:
@@ -206,35 +211,35 @@ class Ensemble:
         for learner in self.learners:
             learner.recipe = self.recipe
 
-    def held_out(self, frozen_features: Samples, count: int) -> list[nn.Module]:
-        """Models that no member is, trained by the recipe from seeds of their own.
+    def validation_models(self, frozen_features: Samples, count: int) -> list[nn.Module]:
+        """Models other than the members, trained by the recipe from seeds of their own.
 
         Args:
-            frozen_features: what they learn from, as the frozen stages see it.
-            count: how many.
+            frozen_features: what the frozen stages make of their training set.
+            count: number of models.
 
         Raises:
             InputError: training diverged.
         """
-        return fit_on_features(
-            self.source, self.recipe, frozen_features, HELD_OUT, [self.seed * count + one for one in range(count)]
-        )
+        seeds = [self.seed * count + index for index in range(count)]
+        return fit_on_features(self.source, self.recipe, frozen_features, VALIDATION_ROLE, seeds)
 
     def restart_finished(self) -> None:
         """Begin anew, from a fresh seed, every member that has been through the whole recipe (MetaPoison)."""
-        for place, learner in enumerate(self.learners):
+        for index, learner in enumerate(self.learners):
             if learner.taken >= self.total_steps:
                 self._restarts += 1
                 seed = (self.seed + 1) * 1_000_003 + self._restarts
-                self.learners[place] = Learner(
+                self.learners[index] = Learner(
                     self.source.model(self.recipe, ROLE, seed), self.recipe, self.total_steps
                 )
                 self._joined = None
 
 
 def _gradients(losses: Tensor, parameters: Sequence[Tensor]) -> list[Sequence[Tensor | None]]:
-    found = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
-    return [[None] * len(losses) if one is None else list(one) for one in found]
+    """For each parameter of a stack, each member's gradient."""
+    stacked_gradients = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
+    return [[None] * len(losses) if gradient is None else list(gradient) for gradient in stacked_gradients]
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -23,10 +23,10 @@ def fit(source: Source, recipe: Recipe, samples: Samples, role: str, seed: int) 
     """Train one model from its start to the end of the recipe.
 
     Args:
-        source: where it starts.
+        source: gives its start.
         recipe: how it learns.
-        samples: what it learns from.
-        role: what it is for (`"victim"`, `"surrogate"`); different roles never share random numbers.
+        samples: the training set.
+        role: of the model (`"victim"`, `"surrogate"`). Different roles never share random numbers.
         seed: of the start and the order of batches.
 
     Returns:
@@ -42,15 +42,15 @@ def fit(source: Source, recipe: Recipe, samples: Samples, role: str, seed: int) 
 def fit_on_features(
     source: Source, recipe: Recipe, frozen_features: Samples, role: str, seeds: Sequence[int], way: Way = "loop"
 ) -> list[nn.Module]:
-    """Train models of several seeds on samples as the frozen stages see them.
+    """Train models of several seeds on frozen features.
 
     Args:
-        source: where they start.
+        source: gives their starts.
         recipe: how they learn.
-        frozen_features: what they learn from (`frozen_samples`; the samples themselves, if no stages are frozen).
-        role: what they are for.
+        frozen_features: the training set (`frozen_samples`; the samples themselves, if no stages are frozen).
+        role: of the models.
         seeds: of their starts and orders of batches.
-        way: one after another, or all at once; equal but for rounding, and for what draws random numbers: layers such as dropout, and augmentation.
+        way: one after another, or all at once. The results are equal but for rounding, unless layers or augmentation draw random numbers.
 
     Returns:
         The models in eval mode.
@@ -62,12 +62,12 @@ def fit_on_features(
     models = [source.model(recipe, role, seed) for seed in seeds]
     way = feasible(models, way) if models else way
     steps = recipe.epochs * steps_per_epoch(len(frozen_features), recipe.batch_size)
-    groups = [[place] for place in range(len(seeds))] if way == "loop" else [list(range(len(seeds)))]
+    groups = [[index] for index in range(len(seeds))] if way == "loop" else [list(range(len(seeds)))]
     for group in groups:
         joined = models[group[0]] if way == "loop" else stacked(models, recipe.shared_stages, way)
         learner = Learner(joined, recipe, steps, members=len(group))
         with layer_noise(role, seeds[group[0]]):
-            train(learner, frozen_features, [generator(role, "order", seeds[place]) for place in group], steps)
+            train(learner, frozen_features, [generator(role, "order", seeds[index]) for index in group], steps)
     for model, seed in zip(models, seeds, strict=True):
         if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
             raise InputError(f"training diverged at learning rate {recipe.lr} ({role} {seed}); lower lr.")
@@ -75,23 +75,23 @@ def fit_on_features(
 
 
 def train(learner: Learner, frozen_features: Samples, shuffles: Sequence[torch.Generator], steps: int) -> None:
-    """Take so many steps of training on outputs of the frozen stages, epoch after epoch.
+    """Take steps of training on frozen features, epoch after epoch.
 
     Args:
-        learner: what learns.
-        frozen_features: what from.
-        shuffles: the order of batches, for each member of the learner.
-        steps: how many.
+        learner: one model, or several as one.
+        frozen_features: the training set.
+        shuffles: give the order of batches, for each member of the learner.
+        steps: how many steps.
     """
     device = next(learner.model.parameters()).device
     while steps > 0:
-        orders = zip(*(batches(len(frozen_features), learner.recipe.batch_size, one) for one in shuffles), strict=True)
-        rows = [torch.cat(each) for each in orders][:steps]
+        size, count = learner.recipe.batch_size, len(frozen_features)
+        orders = zip(*(batches(count, size, shuffle) for shuffle in shuffles), strict=True)
+        rows = [torch.cat(members) for members in orders][:steps]
+        labels = (frozen_features.labels[batch] for batch in rows)
         with in_training(learner.model, learner.recipe):  # once: for small networks it costs as much as a step
-            for inputs, labels in zip(
-                read_ahead(frozen_features, rows), (frozen_features.labels[each] for each in rows), strict=True
-            ):
-                learner.advance(inputs.to(device), labels.to(device))
+            for inputs, classes in zip(read_ahead(frozen_features, rows), labels, strict=True):
+                learner.advance(inputs.to(device), classes.to(device))
         steps -= len(rows)
 
 
@@ -101,12 +101,12 @@ def correct(model: nn.Module, frozen_features: Samples, frozen: int = 0) -> Bool
 
     Args:
         model: in eval mode.
-        frozen_features: the samples as the frozen stages see them (the samples themselves, if none are frozen).
+        frozen_features: the frozen features of the samples (the samples themselves, if no stages are frozen).
         frozen: number of frozen stages.
     """
     device = next(model.parameters()).device
     right = []
     for rows in torch.arange(len(frozen_features)).split(CHUNK):
-        found = trainable_forward(model, frozen_features.batch(rows).to(device), frozen).argmax(dim=1).cpu()
-        right.append(found == frozen_features.labels[rows])
+        predicted = trainable_forward(model, frozen_features.batch(rows).to(device), frozen).argmax(dim=1).cpu()
+        right.append(predicted == frozen_features.labels[rows])
     return torch.cat(right)

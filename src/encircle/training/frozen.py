@@ -1,4 +1,4 @@
-"""A model in two parts: the frozen stages, which all models of a checkpoint share, and the rest, which training moves."""
+"""A model in two parts: the frozen stages, which all models of a checkpoint share, and the trainable rest."""
 
 from __future__ import annotations
 
@@ -12,14 +12,23 @@ from ..data import Samples, TensorSamples
 from ..models import split
 
 FROZEN_FEATURE_BYTES = 1 << 30
-"""Outputs of frozen stages are kept for a whole training if they fit in this many bytes, and recomputed otherwise."""
+"""Frozen features are stored for a whole training if they fit in this many bytes, and recomputed otherwise."""
 
 CHUNK = 256
-"""Samples that pass through a model at once where no training says how many."""
+"""Samples that pass through a model at once outside of training."""
 
 
 def frozen_forward(model: nn.Module, inputs: Float[Tensor, "n *shape"], frozen: int) -> Float[Tensor, "n *features"]:
-    """The output of the frozen stages: what all models from one checkpoint share."""
+    """The frozen features of inputs: the output of the frozen stages (the inputs themselves, if none are frozen).
+
+    Args:
+        model: its frozen stages are those of all models from a checkpoint.
+        inputs: with a graph or without.
+        frozen: number of frozen stages.
+
+    Raises:
+        InputError: the model has fewer stages.
+    """
     early, count = split(model, frozen)
     return inputs if early is None else early.early(inputs, count)
 
@@ -27,7 +36,16 @@ def frozen_forward(model: nn.Module, inputs: Float[Tensor, "n *shape"], frozen: 
 def trainable_forward(
     model: nn.Module, frozen_features: Float[Tensor, "n *features"], frozen: int
 ) -> Float[Tensor, "n classes"]:
-    """Logits from the output of the frozen stages: `trainable_forward(frozen_forward(x)) == model(x)`."""
+    """Logits from frozen features: `trainable_forward(model, frozen_forward(model, x, frozen), frozen) == model(x)`.
+
+    Args:
+        model: in any mode.
+        frozen_features: the output of its frozen stages.
+        frozen: number of frozen stages.
+
+    Raises:
+        InputError: the model has fewer stages.
+    """
     early, count = split(model, frozen)
     return cast(Tensor, model(frozen_features)) if early is None else early.late(frozen_features, count)
 
@@ -36,14 +54,27 @@ def trainable_forward(
 def frozen_features_of(
     model: nn.Module, inputs: Float[Tensor, "n *shape"], frozen: int
 ) -> Float[Tensor, "n *features"]:
-    """`frozen_forward` on the model's device, some inputs at a time and without a graph."""
+    """`frozen_forward` on the model's device, `CHUNK` inputs at a time and without a graph.
+
+    Args:
+        model: as for `frozen_forward`.
+        inputs: on any device.
+        frozen: number of frozen stages.
+    """
     device = next(model.parameters()).device
     return torch.cat([frozen_forward(model, rows.to(device), frozen) for rows in inputs.split(CHUNK)])
 
 
 @torch.no_grad()
 def frozen_samples(model: nn.Module, samples: Samples, frozen: int, *, limit: int = FROZEN_FEATURE_BYTES) -> Samples:
-    """The samples as the frozen stages see them, computed once if they fit in `limit` bytes, else batch by batch."""
+    """Samples whose inputs are the frozen features of others.
+
+    Args:
+        model: as for `frozen_forward`.
+        samples: the samples with their own inputs.
+        frozen: number of frozen stages; with 0 the samples are returned.
+        limit: frozen features that fit in so many bytes are computed once, others batch by batch.
+    """
     if frozen == 0:
         return samples
     device = next(model.parameters()).device

@@ -21,13 +21,13 @@ from .recipe import Recipe
 
 @final
 class Learner:
-    """One model in training, or several as one (`models.stacked`): its optimiser and place in the recipe.
+    """One model in training, or several as one (`models.stacked`): its optimiser and its progress in the recipe.
 
     Args:
         model: at its start, early stages already frozen.
         recipe: how it learns.
-        steps: how many steps the whole training takes; for the schedule.
-        members: how many models it is.
+        steps: number of steps of the whole training, for the schedule.
+        members: number of models.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, steps: int, *, members: int = 1) -> None:
@@ -39,7 +39,7 @@ class Learner:
         self.taken = 0
 
     def step(self, frozen_features: Float[Tensor, "b *features"], labels: Int[Tensor, "b"]) -> float:
-        """One step on outputs of the frozen stages (on inputs, if none are frozen); returns the mean cross-entropy."""
+        """One step on frozen features (on inputs, if none are frozen); returns the mean cross-entropy."""
         with in_training(self.model, self.recipe):
             return self.advance(frozen_features, labels)
 
@@ -72,9 +72,15 @@ def losses_of(
     members: int = 1,
     counts: Float[Tensor, "b"] | None = None,
 ) -> Float[Tensor, "members"]:
-    """Each member's mean cross-entropy, with its graph; the model is in training mode. Augmentation draws from torch's global generator.
+    """Each member's mean weighted cross-entropy, with its graph. Augmentation draws from torch's global generator.
 
-    A sample's loss counts what its class does, times what it counts itself where that is said.
+    Args:
+        model: in training mode; one model, or several as one.
+        frozen_features: a mini-batch of each member, one after another.
+        labels: of these.
+        recipe: gives augmentation, precision, frozen stages and class weights.
+        members: number of models.
+        counts: further weights of the samples; None for 1.
     """
     if recipe.augmentation is not None:
         frozen_features = flipped_and_shifted(frozen_features)
@@ -103,7 +109,10 @@ def in_training(model: nn.Module, recipe: Recipe) -> Iterator[None]:
 
 
 def training_mode(model: nn.Module, recipe: Recipe) -> None:
-    """Train mode, but for the frozen stages and, where the recipe says so, every batch normalisation: their statistics must not move."""
+    """Put a model into train mode, but for layers whose statistics must not move.
+
+    These are the frozen stages and, if the recipe says so, every batch normalisation.
+    """
     model.train()
     if recipe.batch_norm == "frozen":
         for layer in batch_norms(model):
@@ -116,7 +125,13 @@ def training_mode(model: nn.Module, recipe: Recipe) -> None:
 
 @contextmanager
 def layer_noise(*parts: str | int) -> Iterator[None]:
-    """Give what draws random numbers on the way, such as dropout and augmentation, a stream of its own, and leave the caller's as it was."""
+    """Give layers that draw random numbers, and augmentation, a stream of their own.
+
+    The caller's stream is as before afterwards.
+
+    Args:
+        parts: the stream's name (`seeds.derive_seed`).
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(*parts, "layers"))
         yield

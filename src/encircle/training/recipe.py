@@ -18,14 +18,16 @@ from ..core import CONFIGURED, InputError
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class Recipe:
-    """A training recipe; the same recipe, seed and data give the same weights bit for bit (on one machine and thread count).
+    """A training recipe.
+
+    The same recipe, seed and data give the same weights bit for bit, on the same machine and with the same thread count.
 
     Args:
         start: `"scratch"` (fresh weights a seed) or `"checkpoint"` (every model starts from the same weights, or from one of `starts`).
-        frozen_stages: how many early stages keep their starting weights and batch statistics; needs a checkpoint.
-        starts: how many checkpoints there are, each learnt by the pre-training recipe from a seed of its own; an attack's surrogates
-            take them in turn, other models as their seeds fall. With several no frozen stages are shared.
-            `attacker: {recipe: {starts: 8}}` lacks the victims' starting weights and learns eight of its own.
+        frozen_stages: number of early stages that keep their starting weights and batch statistics; needs a checkpoint.
+        starts: number of checkpoints, each learnt by the pre-training recipe from a seed of its own. An attack's surrogates take them in turn, other
+            models by their seeds. With several no frozen stages are shared. `attacker: {recipe: {starts: 8}}` lacks the victims' starting weights and
+            learns eight of its own.
         epochs: passes over the training set.
         batch_size: samples a step.
         lr: learning rate.
@@ -33,14 +35,14 @@ class Recipe:
         momentum: of SGD.
         weight_decay: L2 penalty.
         schedule: `"constant"`, or `"cosine"` to zero over the whole training.
-        precision: `"bfloat16"` trains in mixed precision (autocast). Its results are a class of their own: compare them with their own clean
-            victims and the seed null only. Explanations, poison and scores are always worked out in float32.
-        batch_norm: `"frozen"` keeps every batch normalisation on the statistics it starts with (their scale and shift are still learnt, but in
-            frozen stages); needs a checkpoint.
-        class_weights: a factor on the loss of each class's samples. `"balanced"` is N / (C · N_c) of the set that is learnt from, poison included,
-            so that every class counts alike whatever is added to one of them; None weighs all samples alike.
-        augmentation: `"flip-and-shift"` shows images mirrored left to right or not, and shifted by up to an eighth of their side, at random and anew in
-            every step; not with frozen stages, whose outputs are kept. None shows them as they are.
+        precision: `"bfloat16"` trains in mixed precision (autocast). Compare its results with clean victims and a seed null of the same precision only.
+            Explanations, poison and scores are always computed in float32.
+        batch_norm: `"frozen"` keeps every batch normalisation on its starting statistics; needs a checkpoint. Scale and shift are still learnt, except in
+            frozen stages.
+        class_weights: a factor on the loss of each class's samples. `"balanced"` is N / (C · N_c) of the training set, poison included: every class counts
+            alike, however many samples are added to it. None weighs all samples alike.
+        augmentation: `"flip-and-shift"` mirrors images left to right or not, and shifts them by up to an eighth of their side, at random in every step. Not
+            with frozen stages, whose outputs are stored. None leaves images as they are.
     """
 
     start: Literal["scratch", "checkpoint"] = "scratch"
@@ -76,7 +78,7 @@ class Recipe:
 
     @property
     def shared_stages(self) -> int:
-        """How many early stages all models have in common: the frozen ones, where there is one checkpoint. Their outputs are worked out once for all."""
+        """Number of early stages that all models share: the frozen ones, if there is a single checkpoint."""
         return self.frozen_stages if self.starts == 1 else 0
 
     def build_optimiser(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -91,7 +93,11 @@ class Recipe:
         return self.lr if self.schedule == "constant" else self.lr * (1 + math.cos(math.pi * min(progress, 1))) / 2
 
     def weights_of(self, labels: Int[Tensor, "n"]) -> Float[Tensor, "n"] | None:
-        """Each sample's factor on its loss; None where all weigh alike."""
+        """Each sample's factor on its loss; None where all weigh alike.
+
+        Raises:
+            InputError: the class weights are balanced, and not yet those of a training set.
+        """
         if isinstance(self.class_weights, str):
             raise InputError(
                 "balanced class weights depend on the training set; work them out with Recipe.for_labels first."
@@ -99,7 +105,10 @@ class Recipe:
         return None if self.class_weights is None else torch.tensor(self.class_weights, device=labels.device)[labels]
 
     def for_labels(self, labels: Int[Tensor, "n"]) -> Recipe:
-        """This recipe for a training set with these labels: balanced class weights become numbers (a class without samples weighs 1)."""
+        """This recipe for a training set with these labels: balanced class weights become numbers.
+
+        A class without samples weighs 1.
+        """
         if self.class_weights != "balanced":
             return self
         counts = labels.bincount()

@@ -1,4 +1,4 @@
-"""A network tried on one batch, along every way that an audit will take, before anything is trained."""
+"""A network tried on a single batch, along every way that an audit will take, before anything is trained."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .recipe import Recipe
 from .source import Source
 
 ROWS = 4
-"""Samples of the batch: batch normalisation needs two, and what each row gives is compared with what it gives alone."""
+"""Samples of the batch. Batch normalisation needs two, and each row's output is compared with its output alone."""
 
 _WHEN_SCORED = "when it classifies"
 _WHEN_LEARNING = "when it learns"
@@ -34,14 +34,16 @@ _WHEN_EXPLAINED = "when it is explained"
 
 @final
 class SelfTest:
-    """Tries a network as an audit will use it; everything that would go wrong is one sentence that names the module and the remedy.
+    """Tries a network as an audit will use it.
+
+    A failure is reported in a sentence that names the module and the remedy.
 
     Args:
         source: makes the network.
         recipe: how it will learn.
         explainer: what will explain it.
         classes: number of classes.
-        path: how models are to be computed, where that is laid down.
+        path: how models are to be computed; None where that is measured.
         attacked: whether poison is crafted by differentiating through the explanation.
     """
 
@@ -63,14 +65,14 @@ class SelfTest:
         self._attacked = attacked
 
     def __call__(self, inputs: Float[Tensor, "n *shape"], labels: Int[Tensor, "n"]) -> None:
-        """Try it.
+        """Try the network.
 
         Args:
-            inputs: some samples; no more than `ROWS` are looked at.
-            labels: their classes.
+            inputs: some samples; the first `ROWS` are used.
+            labels: of the samples.
 
         Raises:
-            InputError: an audit of this network would fail, or mean something else than it says.
+            InputError: an audit of this network would fail, or give wrong results.
         """
         self._inputs = inputs[:ROWS].to(self._source.device)
         self._labels = labels[:ROWS].to(self._source.device)
@@ -115,13 +117,13 @@ class SelfTest:
                 raise InputError(
                     f"build gives networks that share their buffer {name!r}, which training changes; make a new tensor in it."
                 )
-        weights, others = first.state_dict(), again.state_dict()
+        weights, repeated = first.state_dict(), again.state_dict()
         for name, value in weights.items():
             if not isinstance(value, Tensor):
                 raise InputError(
                     f"the network's state {name!r} is a {type(value).__name__}, which weights in files cannot hold; leave it out."
                 )
-            if name not in shared and not torch.equal(value, others[name]):
+            if name not in shared and not torch.equal(value, repeated[name]):
                 raise InputError(
                     f"build gives other weights ({name!r}) for the same seed, so that nothing could be repeated; draw them by torch's functions alone."
                 )

@@ -19,10 +19,10 @@ class Source:
     """Where models start: a way to build one, and the checkpoint for recipes that start from one.
 
     Args:
-        build: makes the network with fresh weights; called with torch's global generator seeded.
+        build: makes the network with fresh weights. It is called with torch's global generator seeded.
         checkpoint: weights by name, or None.
-        device: where models live.
-        others: checkpoints besides; a model's seed says which of them all it starts from.
+        device: of the models.
+        others: more checkpoints. A model's seed chooses one of all.
 
     Raises:
         InputError: this machine has no such device.
@@ -44,6 +44,11 @@ class Source:
     def model(self, recipe: Recipe, role: str, seed: int) -> nn.Module:
         """A model at the start of this recipe, its early stages frozen, in eval mode.
 
+        Args:
+            recipe: says how it starts, and how many stages are frozen.
+            role: of the model; models of different roles share no random numbers.
+            seed: of its fresh weights, and of the choice among checkpoints.
+
         Raises:
             InputError: the recipe wants a checkpoint and there is none, or the checkpoint does not fit.
         """
@@ -56,8 +61,8 @@ class Source:
                     "the recipe starts from a checkpoint but there is none; give weights or a pre-training recipe."
                 )
             checkpoints = (self.checkpoint, *self.others)
-            taken, _ = fitting(checkpoints[seed % len(checkpoints)], model)
-            model.load_state_dict(taken, strict=False)
+            weights, _ = fitting(checkpoints[seed % len(checkpoints)], model)
+            model.load_state_dict(weights, strict=False)
         early, frozen = split(model, recipe.frozen_stages)
         if early is not None:
             for stage in early.stages[:frozen]:

@@ -26,9 +26,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read weights by name from `.safetensors`, or from a torch file of tensors (`weights_only=True`: nothing in it can run).
+    """Read weights by name from `.safetensors`, or from a torch file of tensors.
 
-    A training checkpoint is taken, too, if exactly one of its entries is a state dictionary.
+    Torch files are read with `weights_only=True`: nothing in them can run. A training checkpoint may be given if exactly one of its entries is a state
+    dictionary.
 
     Raises:
         InputError: the file is missing or is neither, holds several state dictionaries, or a tensor in it is not finite.
