@@ -25,8 +25,8 @@ def summary(member: type) -> str:
 def keys(member: type) -> list[tuple[str, str, str]]:
     """Name, default and meaning of each setting."""
     meanings: dict[str, str] = {}
-    for each in reversed(member.__mro__):  # what attacks share is described where it is shared
-        text = inspect.cleandoc(each.__doc__ or "")
+    for base in reversed(member.__mro__):  # what attacks share is described where it is shared
+        text = inspect.cleandoc(base.__doc__ or "")
         meanings |= dict(re.findall(r"^    (\w+): ((?:.|\n(?=      ))*)", text, flags=re.M))
     rows = []
     for field in dataclasses.fields(member):

@@ -104,11 +104,11 @@ def table() -> str:
             "|---|---|---|---|---|---|---|\n" + "\n".join(rows)
         )
     first = next(iter(runs.values())).environment
-    held_out = [run.verdict["held_out"] for run in runs.values()]
+    judged_on = [run.verdict["held_out"] for run in runs.values()]
     foot = (
         "Means over targets and fresh-seed victims with 95 % intervals (hierarchical bootstrap over targets and seeds). The effect is the change of Jaccard "
         "towards the attacker's map beyond what another training seed does, the seed null. Jaccard: higher is nearer "
-        f"to the attacker's map; L1: lower is. Accuracy is read on {min(held_out)} to {max(held_out)} held-out rows, too few to resolve a change of a "
+        f"to the attacker's map; L1: lower is. Accuracy is read on {min(judged_on)} to {max(judged_on)} held-out rows, too few to resolve a change of a "
         f"point. {selection()} ([choices](../docs/choices.md)) torch {first['versions']['torch']}, "
         f"threads: {first['threads']}, commit {first['commit']}."
     )
@@ -156,10 +156,10 @@ def selection() -> str:
         rows = scores["target"].unique().sort().to_list()
         shared_rows = [
             row
-            for row, one in zip(
+            for row, sample in zip(
                 rows, samples({"data.kind": case["data"]["kind"], "seed": case["seed"]}, rows), strict=True
             )
-            if one in chosen[case["data"]["kind"]]
+            if sample in chosen[case["data"]["kind"]]
         ]
         if not shared_rows:
             continue
@@ -187,8 +187,8 @@ def selection() -> str:
 
 def samples(case: dict[str, Any], rows: list[int]) -> list[int]:
     """Rows of a test set as rows of the whole data set: splits of other seeds number their rows differently."""
-    whole = len(load_digits().target) if case["data.kind"] == "digits" else len(load_breast_cancer().target)
-    test = split_rows(whole, case["seed"], 0.0)[2]  # the test part does not depend on the pre-training share
+    count = len(load_digits().target) if case["data.kind"] == "digits" else len(load_breast_cancer().target)
+    test = split_rows(count, case["seed"], 0.0)[2]  # the test part does not depend on the pre-training share
     return [int(test[row]) for row in rows]
 
 

@@ -33,14 +33,14 @@ def main() -> None:
     parser.add_argument("--local", type=int, default=50, help="kills of a driver with worker processes")
     parser.add_argument("--cluster", type=int, default=10, help="kills of a driver with a Ray of its own")
     wanted = parser.parse_args()
-    found = [kills(count, kind) for kind, count in (("local", wanted.local), ("cluster", wanted.cluster)) if count]
+    outcomes = [kills(count, kind) for kind, count in (("local", wanted.local), ("cluster", wanted.cluster)) if count]
     versions = {"python": platform.python_version(), "ray": metadata.version("ray"), "system": platform.system()}
-    for one in found:
-        sys.stdout.write("".join(f"{name}: {value}\n" for name, value in one.items()) + "\n")
-    content = json.dumps({"command": "make kill", "versions": versions, "runs": found}, indent=1) + "\n"
+    for outcome in outcomes:
+        sys.stdout.write("".join(f"{name}: {value}\n" for name, value in outcome.items()) + "\n")
+    content = json.dumps({"command": "make kill", "versions": versions, "runs": outcomes}, indent=1) + "\n"
     (HERE / "results" / "kill.json").write_text(content, encoding="utf-8")
     faults = ("done again after being recorded", "processes left", "wrong or left over")
-    sys.exit(int(any(one[fault] for one in found for fault in faults)))
+    sys.exit(int(any(outcome[fault] for outcome in outcomes for fault in faults)))
 
 
 if __name__ == "__main__":

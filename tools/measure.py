@@ -31,8 +31,8 @@ def main() -> None:
     asked = parser.parse_args()
     commands = {
         f"{kind}/{name}": command
-        for kind, each in commands_of(HERE / "results" / "strength").items()
-        for name, command in each.items()
+        for kind, named in commands_of(HERE / "results" / "strength").items()
+        for name, command in named.items()
     }
     for name in asked.names:
         if name not in commands:
@@ -44,7 +44,7 @@ def main() -> None:
     weights = ["--weights", str(asked.weights.resolve())] if asked.weights else []
     if _status([sys.executable, str(HERE / "tools" / "cells.py"), str(cells), *weights], HERE):
         sys.exit(1)
-    left = list[str]()
+    unfinished = list[str]()
     for name in asked.names or commands:
         kind, _, case = name.partition("/")
         folder = RUNS / f"{case}-{kind}"
@@ -52,18 +52,18 @@ def main() -> None:
         words = shlex.split(commands[name])[1:]
         if words[1].endswith(".yaml") and not (cells / words[1]).is_file():
             sys.stderr.write(f"{name} is left out: its network starts from weights; name them with --weights.\n")
-            left.append(name)
+            unfinished.append(name)
             continue
         run = [sys.executable, "-m", "encircle", *words, "--folder", str(folder), "--exit-zero"]
         keep = [sys.executable, str(HERE / "tools" / "strength.py"), str(folder)]
         if _status(run, cells) or _status(keep, HERE):
-            left.append(name)
-    if left:
-        sys.exit(f"not finished: {', '.join(left)}; the same command goes on where it was.")
+            unfinished.append(name)
+    if unfinished:
+        sys.exit(f"not finished: {', '.join(unfinished)}; the same command goes on where it was.")
 
 
-def _status(command: list[str], place: Path) -> int:
-    status = subprocess.run(command, cwd=place, check=False).returncode
+def _status(command: list[str], folder: Path) -> int:
+    status = subprocess.run(command, cwd=folder, check=False).returncode
     if status == STOPPED or status < 0:
         sys.exit(STOPPED)  # whoever stops one run wants no other to begin
     return status

@@ -60,8 +60,8 @@ def main() -> None:
     share = poison / (clean + poison) * batch if attack.poison_batch == "batch" else poison
     work = []
     for title in ("GRAD", "CAM"):
-        each = attack.models * iterations * step * (batch + SECOND * (share + 1))
-        work.append((f"crafting, {title}", size.targets, each / speed))
+        crafting = attack.models * iterations * step * (batch + SECOND * (share + 1))
+        work.append((f"crafting, {title}", size.targets, crafting / speed))
     victim = step * (clean + poison) * recipe["epochs"]
     shared, own = 2, 3  # arms that know no explainer; WM twice and IMF
     work.append(("victims", size.targets * size.victims * (shared + 2 * own), victim / speed))

@@ -15,8 +15,8 @@ OVER_FLOOR = {"small": 1.3, "resnet13": 1.15}
 
 def load(name: str) -> dict[str, Any]:
     """One file of figures."""
-    found: dict[str, Any] = json.loads((BENCH / f"{name}.json").read_text(encoding="utf-8"))
-    return found
+    figures: dict[str, Any] = json.loads((BENCH / f"{name}.json").read_text(encoding="utf-8"))
+    return figures
 
 
 def spread(value: dict[str, float], digits: int = 2) -> str:
@@ -91,7 +91,7 @@ def attacks() -> list[str]:
 
 def members() -> list[str]:
     """Models at once, and victims."""
-    found = load("training")["figures"]
+    figures = load("training")["figures"]
     return [
         "## K models at once",
         "",
@@ -103,7 +103,7 @@ def members() -> list[str]:
             ["network", "K", "training step", "crafting iteration", "picked"],
             [
                 [row["title"], row["K"], spread(row["training step"]), spread(row["crafting iteration"]), row["chosen"]]
-                for row in found["ensemble"]
+                for row in figures["ensemble"]
             ],
         ),
         "On a CPU convolutions of several models at once (grouped convolutions) are slower than one after another, and "
@@ -124,7 +124,7 @@ def members() -> list[str]:
                     spread(row["features kept for all victims"]),
                     spread(row["at once"]),
                 ]
-                for row in found["victims"]
+                for row in figures["victims"]
             ],
         ),
         "## Layout, threads, precision, compiling",
@@ -140,14 +140,14 @@ def members() -> list[str]:
                     spread(row["crafting, reverse"]),
                     spread(row["crafting, forward"]),
                 ]
-                for row in found["channels_last"]
+                for row in figures["channels_last"]
             ],
         ),
         "Two pieces of work by one process of two threads, over two processes of one thread each. Runs use one thread a process:",
         "",
         *table(
             ["network", "two processes of one thread"],
-            [[row["title"], spread(row["two processes of one thread"])] for row in found.get("threads", [])],
+            [[row["title"], spread(row["two processes of one thread"])] for row in figures.get("threads", [])],
         ),
         "A float32 training step over one in bf16 (`recipe.precision`, never the default: its results are a class of their own), and over one "
         "compiled with `torch.compile`, with what compiling costs:",
@@ -156,7 +156,7 @@ def members() -> list[str]:
             ["network", "bf16", "compiled", "seconds to compile"],
             [
                 [row["title"], spread(row["bf16"]), spread(row["compiled"]), row["seconds to compile"]]
-                for row in found["alternatives"]
+                for row in figures["alternatives"]
             ],
         ),
         "Victims of these sizes train for seconds, so compiling would cost more than it saves; nothing is compiled, and crafting cannot be "
@@ -210,7 +210,7 @@ def audits() -> list[str]:
 
 def memory() -> list[str]:
     """Peaks and growth."""
-    found = load("memory")["figures"]
+    figures = load("memory")["figures"]
     return [
         "## Memory",
         "",
@@ -220,7 +220,7 @@ def memory() -> list[str]:
         "",
         *table(
             ["network", "work", "MiB", "over a training step"],
-            [[row["title"], row["case"], row["MiB"], row["over a training step"]] for row in found["peaks"]],
+            [[row["title"], row["case"], row["MiB"], row["over a training step"]] for row in figures["peaks"]],
         ),
         "Vectorised convolutions of resnet13 hold more than K times a step: every gradient exists for all members at "
         "once, and grouped convolutions copy their weights. "
@@ -229,8 +229,8 @@ def memory() -> list[str]:
         "Held along a crafting, which must not grow:",
         "",
         *[
-            f"- {name}: {', '.join(f'{key[10:]}: {value} MiB' if key.startswith('MiB after ') else f'{key}: {value}' for key, value in each.items())}"
-            for name, each in found["over time"].items()
+            f"- {name}: {', '.join(f'{key[10:]}: {value} MiB' if key.startswith('MiB after ') else f'{key}: {value}' for key, value in figures_of.items())}"
+            for name, figures_of in figures["over time"].items()
         ],
         "",
     ]
@@ -238,7 +238,7 @@ def memory() -> list[str]:
 
 def growth() -> list[str]:
     """Slopes."""
-    found = load("growth")["figures"]
+    figures = load("growth")["figures"]
     return [
         "## Growth",
         "",
@@ -249,11 +249,11 @@ def growth() -> list[str]:
             [
                 [
                     name,
-                    each["slope"],
-                    ", ".join(map(str, each["at"])),
-                    ", ".join(map(str, each["milliseconds an iteration"])),
+                    figures_of["slope"],
+                    ", ".join(map(str, figures_of["at"])),
+                    ", ".join(map(str, figures_of["milliseconds an iteration"])),
                 ]
-                for name, each in found.items()
+                for name, figures_of in figures.items()
             ],
         ),
     ]
@@ -300,7 +300,7 @@ def peer() -> list[str]:
 
 def profiles() -> list[str]:
     """Where the time goes."""
-    found = load("profiles")["figures"]
+    figures = load("profiles")["figures"]
     return [
         "## Where the time goes",
         "",
@@ -308,7 +308,10 @@ def profiles() -> list[str]:
         "",
         *table(
             ["pass", "operators"],
-            [[name, ", ".join(f"{key} {share:.0%}" for key, share in each.items())] for name, each in found.items()],
+            [
+                [name, ", ".join(f"{key} {share:.0%}" for key, share in figures_of.items())]
+                for name, figures_of in figures.items()
+            ],
         ),
     ]
 

@@ -57,14 +57,14 @@ def fine_tuned(
     weights: dict[str, torch.Tensor], recipe: Recipe, classes: int, train: Samples, test: Samples, seeds: int
 ) -> tuple[list[float], float]:
     """Accuracies of victims of several seeds, and seconds of training a victim once what its frozen stages see is known."""
-    source, found = Source(lambda: ResNet13(classes), weights), []
+    source, accuracies = Source(lambda: ResNet13(classes), weights), []
     trunk = source.model(recipe, "victim", 0)
-    seen, held = (frozen_samples(trunk, part, recipe.frozen_stages) for part in (train, test))
+    train_features, test_features = (frozen_samples(trunk, part, recipe.frozen_stages) for part in (train, test))
     started = time.perf_counter()
-    models = fit_on_features(source, recipe, seen, "victim", range(seeds))
+    models = fit_on_features(source, recipe, train_features, "victim", range(seeds))
     seconds = (time.perf_counter() - started) / seeds
-    found = [float(correct(model, held, recipe.frozen_stages).float().mean()) for model in models]
-    return found, seconds
+    accuracies = [float(correct(model, test_features, recipe.frozen_stages).float().mean()) for model in models]
+    return accuracies, seconds
 
 
 def fractures(seeds: int) -> dict[str, dict[str, object]]:
@@ -73,7 +73,7 @@ def fractures(seeds: int) -> dict[str, dict[str, object]]:
     data = TableFile(**{key: value for key, value in case["data"].items() if key != "kind"}).load(CHOICE_SEED)
     weighted = Recipe(**case["recipe"])
     inputs, labels = data.test.batch(torch.arange(len(data.test))), data.test.labels.numpy()
-    found: dict[str, dict[str, object]] = {}
+    measured: dict[str, dict[str, object]] = {}
     for name, recipe in (("classes weighed", weighted), ("unweighed", replace(weighted, class_weights=None))):
         source = Source(lambda: TwoLayerNet(len(data.features), len(data.classes)))
         scores: dict[str, list[float]] = {"accuracy": [], "balanced accuracy": [], "area under the curve": []}
@@ -83,8 +83,8 @@ def fractures(seeds: int) -> dict[str, dict[str, object]]:
             scores["accuracy"].append(float(((positive > 0.5) == labels).mean()))
             scores["balanced accuracy"].append(float(balanced_accuracy_score(labels, positive > 0.5)))
             scores["area under the curve"].append(float(roc_auc_score(labels, positive)))
-        found[name] = dict(scores)
-    return found
+        measured[name] = dict(scores)
+    return measured
 
 
 def main() -> None:
@@ -120,13 +120,13 @@ def main() -> None:
                         scores, seconds = fine_tuned(weights, recipe, len(data.classes), train, test, 1)
                         print(recipe, f"{scores[0]:.3f}, {seconds:.1f} s", flush=True)  # noqa: T201
         return
-    found = {"linear probe on the frozen trunk": {"accuracy": [probe(weights, train, test, 1.0)]}}
+    measured = {"linear probe on the frozen trunk": {"accuracy": [probe(weights, train, test, 1.0)]}}
     for name, recipe in RECIPES.items():
         scores, seconds = fine_tuned(weights, recipe, len(data.classes), train, test, arguments.seeds)
-        found[name] = {"accuracy": scores, "seconds a victim": round(seconds, 1)}
-        print(name, found[name], flush=True)  # noqa: T201
+        measured[name] = {"accuracy": scores, "seconds a victim": round(seconds, 1)}
+        print(name, measured[name], flush=True)  # noqa: T201
     known = read_json(OUT) if OUT.is_file() else {}
-    known |= {f"dogs, {arguments.side} px": found, "fractures": fractures(arguments.seeds)}
+    known |= {f"dogs, {arguments.side} px": measured, "fractures": fractures(arguments.seeds)}
     write_json(OUT, known)
 
 

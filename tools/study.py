@@ -80,7 +80,7 @@ def picture(summary: dict[str, Any], path: Path) -> None:
     """Shift against dose with intervals, the band of the seed null and the threshold; a panel an explainer."""
     names = [axis["name"] for axis in summary["axes"]]
     dose, series = names.index(summary["dose"]), names.index("attack")
-    panel_axis = next(place for place in range(len(names)) if place not in {dose, series})
+    panel_axis = next(axis_index for axis_index in range(len(names)) if axis_index not in {dose, series})
     panels = summary["axes"][panel_axis]["labels"]
     figure = Figure(figsize=(4.2 * len(panels), 3.3), dpi=150, layout="constrained")
     axes: Any = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]

@@ -21,7 +21,7 @@ from encircle.report.formats import (
     plain_estimate,
     points,
 )
-from encircle.report.pictures import Picture, difference, heat, outline, photograph, place, scaled, wanted
+from encircle.report.pictures import Picture, difference, heat, outline, photograph, scaled, strongest_at, wanted
 
 
 def levels(picture: Picture) -> np.ndarray:
@@ -126,9 +126,9 @@ def test_heat_hides_what_is_not_scored() -> None:
 def test_place() -> None:
     values = np.zeros((8, 8), np.float32)
     values[0, 7] = 1
-    assert place(values) == "top right"
+    assert strongest_at(values) == "top right"
     values[4, 4] = 2
-    assert place(values) == "middle centre"
+    assert strongest_at(values) == "middle centre"
 
 
 def test_shortened_keeps_both_ends() -> None:

@@ -202,10 +202,10 @@ def check_poison(
     folder: Annotated[Path, typer.Argument(help="Folder to look through, with everything below it.")],
 ) -> None:
     """Find samples that this toolkit exported as poison; exits with 1 if there are any."""
-    found = find_marked(folder)
-    for path in found.marked:
+    poison = find_marked(folder)
+    for path in poison.marked:
         answers.print(str(path), markup=False, soft_wrap=True)
     answers.print(
-        f"{len(found.marked)} of {found.looked_at} files are marked as poison made by encircle.", markup=False
+        f"{len(poison.marked)} of {poison.looked_at} files are marked as poison made by encircle.", markup=False
     )
-    raise typer.Exit(int(bool(found.marked)))
+    raise typer.Exit(int(bool(poison.marked)))

@@ -25,82 +25,84 @@ class Board:
         self._jobs = jobs
         self._lines = dict(enumerate(titles))
         self._now: dict[int, str] = {}
-        self._estimates = {place: Estimate(PRIORS) for place in self._lines}
+        self._estimates = {index: Estimate(PRIORS) for index in self._lines}
         self._full: dict[int, float] = {}
         self._ended: set[int] = set()
-        self._started = self._told = time.monotonic()
+        self._started = self._last_line = time.monotonic()
 
-    def reporter(self, place: int) -> Reporter:
+    def reporter(self, index: int) -> Reporter:
         """The reporter of one audit."""
-        return _Row(self, place)
+        return _Row(self, index)
 
-    def note(self, place: int, what: str) -> None:
+    def note(self, index: int, what: str) -> None:
         """Say what an audit is doing; off a terminal, every 15 seconds."""
-        self._now[place] = what
-        if not messages.is_terminal and time.monotonic() - self._told > 15:
-            self._told = time.monotonic()
-            messages.print(escape(f"[{self._elapsed()}] {self._lines[place]}: {what}; about {clock(self.left())} left"))
+        self._now[index] = what
+        if not messages.is_terminal and time.monotonic() - self._last_line > 15:
+            self._last_line = time.monotonic()
+            messages.print(
+                escape(f"[{self._elapsed()}] {self._lines[index]}: {what}; about {clock(self.remaining())} left")
+            )
 
-    def left(self) -> float:
+    def remaining(self) -> float:
         """Seconds until all audits are done; one that has not begun is thought to be like those that have."""
-        each = [estimate.left for estimate in self._estimates.values()]
+        remaining = [estimate.left for estimate in self._estimates.values()]
         begun = [full for full in self._full.values() if full]
         waiting = (len(self._lines) - len(begun)) * (sum(begun) / len(begun) if begun else 0.0)
-        return max((sum(each) + waiting) / self._jobs, max(each, default=0.0))
+        return max((sum(remaining) + waiting) / self._jobs, max(remaining, default=0.0))
 
     def _elapsed(self) -> str:
         return clock(time.monotonic() - self._started)
 
     def __rich__(self) -> Table:
         table = Table.grid(padding=(0, 1))
-        for place, title in self._lines.items():
-            left = self._estimates[place].left
-            full = self._full.get(place, 0.0)
-            done = 1.0 if place in self._ended else (max(1 - left / full, 0.0) if full else 0.0)
-            state = "done" if place in self._ended else escape(self._now.get(place, "waiting"))
+        for index, title in self._lines.items():
+            seconds = self._estimates[index].left
+            full = self._full.get(index, 0.0)
+            done = 1.0 if index in self._ended else (max(1 - seconds / full, 0.0) if full else 0.0)
+            state = "done" if index in self._ended else escape(self._now.get(index, "waiting"))
             table.add_row(escape(title), ProgressBar(total=1, completed=done, width=24), f"{done:4.0%}", state)
-        remaining = f"about {clock(self.left())} left" if self._full else "time left not known yet"
+        remaining = f"about {clock(self.remaining())} left" if self._full else "time left not known yet"
         table.add_row(f"[dim]{self._elapsed()} so far, {remaining}[/dim]")
         return table
 
-    def begin(self, place: int, work: dict[str, int]) -> None:
+    def begin(self, index: int, work: dict[str, int]) -> None:
         """An audit begins, that consists of so many pieces of each kind of work."""
-        self._estimates[place].plan(work)
-        self._full[place] = self._estimates[place].left
+        self._estimates[index].plan(work)
+        self._full[index] = self._estimates[index].left
 
-    def estimate(self, place: int) -> Estimate:
+    def estimate(self, index: int) -> Estimate:
         """The estimate of one audit."""
-        return self._estimates[place]
+        return self._estimates[index]
 
-    def end(self, place: int) -> None:
+    def end(self, index: int) -> None:
         """An audit is done."""
-        self._ended.add(place)
+        self._ended.add(index)
 
 
 @final
 class _Row:
     """The reporter of one audit on the board."""
 
-    def __init__(self, board: Board, place: int) -> None:
-        self._board, self._place = board, place
-        self._left = 0
+    def __init__(self, board: Board, index: int) -> None:
+        self._board, self._index = board, index
+        self._remaining = 0
 
     def plan(self, title: str, work: dict[str, int]) -> None:
-        self._left = sum(work.values())
-        self._board.begin(self._place, work)
+        self._remaining = sum(work.values())
+        self._board.begin(self._index, work)
 
     def begin(self, kind: str, label: str) -> None:
-        self._board.estimate(self._place).begin(kind)
-        self._board.note(self._place, label)
+        self._board.estimate(self._index).begin(kind)
+        self._board.note(self._index, label)
 
     def advance(self, done: int, planned: int) -> None:
-        self._board.estimate(self._place).advance(done / planned)
+        self._board.estimate(self._index).advance(done / planned)
 
     def finish(self, kind: str, *, reused: bool = False) -> None:
-        self._board.estimate(self._place).finish(kind, reused=reused)
-        self._left -= 1
-        if self._left <= 0:
-            self._board.end(self._place)
+        self._board.estimate(self._index).finish(kind, reused=reused)
+        self._remaining -= 1
+        if self._remaining <= 0:
+            self._board.end(self._index)
 
 
 def clock(seconds: float) -> str:

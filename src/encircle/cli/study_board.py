@@ -42,7 +42,7 @@ class StudyBoard:
         self._shares: dict[str, float] = {}
         self._failed = 0
         self._most = 1
-        self._started = self._told = time.monotonic()
+        self._started = self._last_line = time.monotonic()
 
     def __enter__(self) -> StudyBoard:
         """Begin to show."""
@@ -74,15 +74,15 @@ class StudyBoard:
             self._end(event, facts)
         elif event == "rebuilt" and not self._as_json:
             messages.print(facts["message"], style="yellow", markup=False, soft_wrap=True)
-        if not self._as_json and not self._shown and time.monotonic() - self._told >= PAUSE:
-            self._told = time.monotonic()
+        if not self._as_json and not self._shown and time.monotonic() - self._last_line >= PAUSE:
+            self._last_line = time.monotonic()
             self._say()
 
     def _say(self) -> None:
         done, total = sum(self._done.values()), sum(self._total.values())
         failed = f", {self._failed} failed" if self._failed else ""
         now = "; ".join(label for _, label, _ in self._running.values())
-        line = f"[{clock(time.monotonic() - self._started)}] {done} of {total} tasks done{failed}, about {clock(self.left())} left"
+        line = f"[{clock(time.monotonic() - self._started)}] {done} of {total} tasks done{failed}, about {clock(self.remaining())} left"
         messages.print(f"{line}; now: {now}" if now else line, markup=False, soft_wrap=True)
 
     def _end(self, event: str, facts: Mapping[str, Any]) -> None:
@@ -98,7 +98,7 @@ class StudyBoard:
             if self._shown:
                 messages.print(f"failed: {facts['label']}: {facts['error']}", style="red", markup=False, soft_wrap=True)
 
-    def left(self) -> float:
+    def remaining(self) -> float:
         """Seconds until the study is done, at the pace so far."""
         total = 0.0
         for kind, count in self._total.items():
@@ -123,5 +123,5 @@ class StudyBoard:
             table.add_row(f"[dim]{escape(label)}[/dim]", "", f"[dim]{clock(time.monotonic() - since)} {share}[/dim]")
         failed = f", [red]{self._failed} failed[/red]" if self._failed else ""
         spent = clock(time.monotonic() - self._started)
-        table.add_row(f"[dim]{spent} so far, about {clock(self.left())} left[/dim]{failed}")
+        table.add_row(f"[dim]{spent} so far, about {clock(self.remaining())} left[/dim]{failed}")
         return table

@@ -99,9 +99,9 @@ def forest(intervals: Sequence[Interval], band: tuple[float, float] | None, thre
             y=_INTERVAL_ROW * index,
             name=shortened(interval.name, _TITLE_LETTERS),
             text=interval.text,
-            at=axis.place(interval.mean),
-            start=axis.place(interval.low),
-            end=axis.place(interval.high),
+            at=axis.at_known(interval.mean),
+            start=axis.at_known(interval.low),
+            end=axis.at_known(interval.high),
             strong=interval.strong,
         )
         for index, interval in enumerate(intervals)
@@ -112,7 +112,7 @@ def forest(intervals: Sequence[Interval], band: tuple[float, float] | None, thre
         ticks=axis.ticks(5),
         zero=axis.at(0.0),
         band=None if band is None else (axis.at(band[0]), axis.at(band[1])),
-        threshold=axis.place(threshold),
+        threshold=axis.at_known(threshold),
     )
 
 
@@ -136,7 +136,7 @@ class Bars:
     """Horizontal bars from `left` on, all maps scaled to [0, 1]."""
 
     height: float
-    left: float
+    x_min: float
     rows: list[BarRow]
     ticks: list[Tick]
 
@@ -163,7 +163,7 @@ def bars(entries: Sequence[Entry]) -> Bars:
             short=shortened(entry.name, _LETTERS),
             clean=axis.length(entry.clean),
             manipulated=axis.length(entry.manipulated),
-            goal=axis.place(entry.goal),
+            goal=axis.at_known(entry.goal),
             wanted=entry.wanted,
         )
         for index, entry in enumerate(entries)
@@ -191,7 +191,7 @@ class Changes:
     """Bars to the left (lowered) and right (raised) of a centre line."""
 
     height: float
-    left: float
+    x_min: float
     centre: float
     rows: list[ChangeRow]
     ticks: list[Tick]
@@ -224,7 +224,7 @@ class Lines:
     """Thin lines, one a model, and their mean; each line is SVG path data."""
 
     height: float
-    left: float
+    x_min: float
     bottom: float
     members: list[str]
     mean: str
@@ -241,7 +241,7 @@ def lines(epochs: Sequence[float], members: Sequence[Sequence[float | None]], me
     up = Axis(min(values) - pad, max(values) + pad, bottom, _EDGE)
     return Lines(
         height=_LINES_HEIGHT,
-        left=_LINES_LEFT,
+        x_min=_LINES_LEFT,
         bottom=bottom,
         members=[_path(across, up, epochs, member) for member in members],
         mean=_path(across, up, epochs, mean),
@@ -283,7 +283,7 @@ class Axis:
         share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
         return round(self.start + share * (self.end - self.start), 1)
 
-    def place(self, value: float | None) -> float | None:
+    def at_known(self, value: float | None) -> float | None:
         """Where a value lies, if there is one."""
         return None if value is None else self.at(value)
 
@@ -293,6 +293,6 @@ class Axis:
 
     def ticks(self, count: int) -> list[Tick]:
         """About so many round numbers along the scale."""
-        found = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(self.low, self.high)
-        inside = [float(value) for value in found if self.low - 1e-9 <= value <= self.high + 1e-9]
+        positions = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(self.low, self.high)
+        inside = [float(value) for value in positions if self.low - 1e-9 <= value <= self.high + 1e-9]
         return [Tick(self.at(value), f"{value:.4g}".replace("-", "−")) for value in inside]

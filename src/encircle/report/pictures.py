@@ -87,7 +87,7 @@ def outline(marked: NDArray[np.bool_]) -> str:
     return "".join(across + down)
 
 
-def place(values: NDArray[np.float32]) -> str:
+def strongest_at(values: NDArray[np.float32]) -> str:
     """Where an `(h, w)` map is strongest, in words for readers who do not see it: 'top left', 'middle centre'."""
     row, column = np.unravel_index(int(np.argmax(np.nan_to_num(values, nan=-np.inf))), values.shape)
     rows, columns = _THIRDS

@@ -48,7 +48,7 @@ def to_html(runs: Sequence[SavedRun], *, title: str | None = None, failures: Seq
     if not runs:
         raise InputError("a report needs at least one run; give the folder that `encircle audit` wrote.")
     sections = [section(run, number) for number, run in enumerate(runs, start=1)]
-    titles = {name: arm_title for one in sections for name, arm_title in one.arm_titles.items()}
+    titles = {name: arm_title for part in sections for name, arm_title in part.arm_titles.items()}
     pages = templates()
     script = pages.get_template("report.js").render()
     return pages.get_template("report.html.j2").render(
@@ -57,14 +57,14 @@ def to_html(runs: Sequence[SavedRun], *, title: str | None = None, failures: Seq
         sections=sections,
         failures=failures,
         colours=scale(),
-        glossary=glossary(titles, {name: text for one in sections for name, text in one.arm_abouts.items()}),
+        glossary=glossary(titles, {name: text for part in sections for name, text in part.arm_abouts.items()}),
         shown_seed=SHOWN_SEED,
         script_hash=script_hash(script),
     )
 
 
 def _question(sections: Sequence[Section]) -> str:
-    shares = [percent(share) for share in sorted(one.share for one in sections if one.share is not None)]
+    shares = [percent(share) for share in sorted(part.share for part in sections if part.share is not None)]
     if not shares:
         part = "a part"
     elif shares[0] == shares[-1]:

@@ -277,8 +277,8 @@ def _convergence(run: SavedRun) -> Convergence | None:
     for column, name in (("upper", "Upper objective, L_adv"), ("lower", "Lower objective, L_train")):
         finite = pl.when(pl.col(column).is_finite()).then(pl.col(column)).mean().alias("value")
         means = {
-            (one["member"], one["iteration"]): one["value"]
-            for one in history.group_by("member", "iteration").agg(finite).iter_rows(named=True)
+            (row["member"], row["iteration"]): row["value"]
+            for row in history.group_by("member", "iteration").agg(finite).iter_rows(named=True)
         }
         own = [[means.get((member, iteration)) for iteration in drawn] for member in members]
         together = [_mean([line[k] for line in own]) for k in range(len(drawn))]

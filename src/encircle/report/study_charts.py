@@ -98,8 +98,8 @@ class Curves:
     """All panels, on the same axes."""
 
     height: float
-    left: float
-    right: float
+    x_min: float
+    x_max: float
     floor: float
     zero: float
     threshold: float | None
@@ -124,9 +124,9 @@ def curves(
         dose: the name of the axis to draw along x; it has numbers.
         threshold: the change from which an explanation counts as bent.
     """
-    along = next(place for place, axis in enumerate(axes) if axis["name"] == dose)
+    along = next(axis_index for axis_index, axis in enumerate(axes) if axis["name"] == dose)
     series = _series(axes, along)
-    others = [place for place in range(len(axes)) if place not in {along, series}]
+    others = [axis_index for axis_index in range(len(axes)) if axis_index not in {along, series}]
     shown = [cell for cell in cells if _is_drawn(cell)]
     if not shown:
         return None
@@ -137,19 +137,21 @@ def curves(
     up = Axis(min(bounds) - pad, max(bounds) + pad, _HEIGHT - _BOTTOM, _TOP)
     names = [""] if series is None else axes[series]["labels"]
     across = Doses.of(values, len(names))
-    combinations = list(itertools.product(*(range(len(axes[place]["labels"])) for place in others)))
+    combinations = list(itertools.product(*(range(len(axes[axis_index]["labels"])) for axis_index in others)))
     panels = []
     for at in combinations:
         inside = [
-            cell for cell in cells if all(cell["at"][place] == here for place, here in zip(others, at, strict=True))
+            cell
+            for cell in cells
+            if all(cell["at"][axis_index] == here for axis_index, here in zip(others, at, strict=True))
         ]
         if any(_is_drawn(cell) for cell in inside):
-            title = " · ".join(axes[place]["labels"][here] for place, here in zip(others, at, strict=True))
+            title = " · ".join(axes[axis_index]["labels"][here] for axis_index, here in zip(others, at, strict=True))
             panels.append(_panel(title, inside, axes[along]["labels"], along, series, names, values, across, up))
     return Curves(
         height=_HEIGHT,
-        left=_LEFT,
-        right=WIDTH - _RIGHT,
+        x_min=_LEFT,
+        x_max=WIDTH - _RIGHT,
         floor=_HEIGHT - _BOTTOM,
         zero=up.at(0.0),
         threshold=up.at(threshold),
@@ -170,8 +172,12 @@ def _is_drawn(cell: Mapping[str, Any]) -> bool:
 
 def _series(axes: Sequence[Mapping[str, Any]], along: int) -> int | None:
     """The axis whose values are lines of one panel: the attack's, else the last other one of few values."""
-    others = [place for place in range(len(axes)) if place != along and 2 <= len(axes[place]["labels"]) <= len(MARKERS)]
-    attacks = [place for place in others if str(axes[place]["name"]).partition(".")[0] == "attack"]
+    others = [
+        axis_index
+        for axis_index in range(len(axes))
+        if axis_index != along and 2 <= len(axes[axis_index]["labels"]) <= len(MARKERS)
+    ]
+    attacks = [axis_index for axis_index in others if str(axes[axis_index]["name"]).partition(".")[0] == "attack"]
     return next(iter([*attacks, *reversed(others)]), None)
 
 
@@ -188,17 +194,17 @@ def _panel(
 ) -> Panel:
     lines, words = [], []
     for number, name in enumerate(names):
-        mine = [cell for cell in cells if series is None or cell["at"][series] == number]
-        if not mine:
+        line_cells = [cell for cell in cells if series is None or cell["at"][series] == number]
+        if not line_cells:
             continue
-        mine.sort(key=lambda cell: values[cell["at"][along]])
+        line_cells.sort(key=lambda cell: values[cell["at"][along]])
         aside = across.apart * (number - (len(names) - 1) / 2)
-        runs = [list(run) for drawn, run in itertools.groupby(mine, _is_drawn) if drawn]
+        runs = [list(run) for drawn, run in itertools.groupby(line_cells, _is_drawn) if drawn]
         pieces = [[_point(cell, across.at(values[cell["at"][along]]) + aside, up) for cell in run] for run in runs]
         path = "".join("M" + "L".join(f"{point.x:g} {point.y:g}" for point in piece) for piece in pieces)
         if path:
             lines.append(Line(number, MARKERS[number % len(MARKERS)], path, list(itertools.chain(*pieces))))
-        said = ", ".join(f"{labels[cell['at'][along]]}: {_in_words(cell)}" for cell in mine)
+        said = ", ".join(f"{labels[cell['at'][along]]}: {_in_words(cell)}" for cell in line_cells)
         words.append(f"{name}: {said}" if name else said)
     return Panel(title, f"Shift against dose. {'; '.join(words)}.", lines, _band(cells, along, values, across, up))
 
@@ -212,8 +218,8 @@ def _point(cell: Mapping[str, Any], x: float, up: Axis) -> Point:
     return Point(
         x=round(x, 1),
         y=up.at(float(shift["mean"])),
-        top=up.place(known(shift["high"])),
-        bottom=up.place(known(shift["low"])),
+        top=up.at_known(known(shift["high"])),
+        bottom=up.at_known(known(shift["low"])),
     )
 
 
@@ -235,8 +241,8 @@ def _band(cells: Sequence[Mapping[str, Any]], along: int, values: Sequence[float
 
 def _sparse(values: Sequence[float], labels: Sequence[str], across: Doses) -> list[tuple[float, str]]:
     """Values and labels for the axis, without those that would run into the one before."""
-    kept: list[tuple[float, str]] = []
+    shown: list[tuple[float, str]] = []
     for value, label in sorted(zip(values, labels, strict=True)):
-        if not kept or across.at(value) - across.at(kept[-1][0]) > 3.5 * (len(label) + len(kept[-1][1])) + 4:
-            kept.append((value, label))
-    return kept
+        if not shown or across.at(value) - across.at(shown[-1][0]) > 3.5 * (len(label) + len(shown[-1][1])) + 4:
+            shown.append((value, label))
+    return shown

@@ -110,12 +110,12 @@ def _troubles(facts: Mapping[str, Any]) -> Iterator[str]:
     if facts["dose"] is not None and (facts["dose"] not in axes or axes[facts["dose"]]["values"] is None):
         yield f"has a dose {facts['dose'][:80]!r} that is no axis of numbers"
     sizes = [len(axis["labels"]) for axis in facts["axes"]]
-    seen: set[tuple[int, ...]] = set()
+    known_at: set[tuple[int, ...]] = set()
     for cell in facts["cells"]:
-        if not _belongs(cell, sizes) or tuple(cell["at"]) in seen:
+        if not _belongs(cell, sizes) or tuple(cell["at"]) in known_at:
             yield f"holds a cell that is not of this study ({cell['title'][:80]!r})"
-        seen.add(tuple(cell["at"]))
-    states = [dict.values(one) if isinstance(one, dict) else [None] for one in facts["counts"]["tasks"].values()]
+        known_at.add(tuple(cell["at"]))
+    states = [dict.values(tasks) if isinstance(tasks, dict) else [None] for tasks in facts["counts"]["tasks"].values()]
     if not _are_numbers([*itertools.chain(*states), *facts["seconds"].values()]):
         yield "has tasks or seconds that are no numbers"
 
@@ -145,16 +145,16 @@ def _are_numbers(values: Any, count: int | None = None) -> bool:
 
 def _is_sane(value: Any) -> bool:
     """Whether every text in it is Unicode and every number is finite (or NaN, which stands for null) and not vast."""
-    left = [value]
-    while left:  # not by calling itself: what is nested too deeply for that has been read all the same
-        one = left.pop()
-        if isinstance(one, Mapping):
-            left += [*one.keys(), *one.values()]
-        elif isinstance(one, list):
-            left += one
-        elif isinstance(one, str):
-            if any("\ud800" <= letter <= "\udfff" for letter in one):
+    pending = [value]
+    while pending:  # not by calling itself: what is nested too deeply for that has been read all the same
+        item = pending.pop()
+        if isinstance(item, Mapping):
+            pending += [*item.keys(), *item.values()]
+        elif isinstance(item, list):
+            pending += item
+        elif isinstance(item, str):
+            if any("\ud800" <= letter <= "\udfff" for letter in item):
                 return False
-        elif isinstance(one, NUMBER) and abs(one) > _LARGEST:  # which NaN, standing for null, is not
+        elif isinstance(item, NUMBER) and abs(item) > _LARGEST:  # which NaN, standing for null, is not
             return False
     return True

@@ -89,9 +89,9 @@ def render_study(folder: Path, destination: Path | None = None, *, title: str | 
         InputError: `study.json` is missing, damaged or incomplete.
         StorageError: the file could not be written.
     """
-    place = Path(destination) if destination is not None else Path(folder) / "report.html"
-    write_text(place, study_to_html(load_study(folder), place.parent, title=title))
-    return place
+    page = Path(destination) if destination is not None else Path(folder) / "report.html"
+    write_text(page, study_to_html(load_study(folder), page.parent, title=title))
+    return page
 
 
 def study_to_html(study: SavedStudy, home: Path, *, title: str | None = None) -> str:
@@ -141,8 +141,8 @@ def _entry(study: SavedStudy, number: int, base: str) -> CellEntry:
         for home, run in zip(homes, cell["runs"], strict=True)
     ]
     logs = [
-        (one["title"], one["why"], None if one["log"] is None else f"{base}/{quote(one['log'])}")
-        for one in cell["missing"]
+        (missing["title"], missing["why"], None if missing["log"] is None else f"{base}/{quote(missing['log'])}")
+        for missing in cell["missing"]
     ]
     return CellEntry(
         number=number + 1,
@@ -192,15 +192,15 @@ def _open(cells: Sequence[Mapping[str, Any]], entries: Sequence[CellEntry]) -> l
     for cell, entry in zip(cells, entries, strict=True):
         if cell["verdict"] in {"WARN", "ERROR"}:
             reason = cell["reason"]
-            note, log = _note(cell, found=reason in _FOUND), None
+            note, log = _note(cell, moved=reason in _MOVED), None
             if entry.missing:
                 _, why, log = entry.missing[0]
                 note = why if len(entry.missing) == 1 else f"{why} ({len(entry.missing)} runs did not finish)"
             by_reason.setdefault(reason, []).append(Named(entry.number, cell["title"], note, log))
     return [
-        Open(*_REASONS[reason], found[:_MOST_NAMED], max(len(found) - _MOST_NAMED, 0))
+        Open(*_REASONS[reason], named[:_MOST_NAMED], max(len(named) - _MOST_NAMED, 0))
         for reason in REASONS
-        if (found := by_reason.get(reason))
+        if (named := by_reason.get(reason))
     ]
 
 
@@ -232,14 +232,16 @@ _REASONS = {
     ),
     "same": ("The same score everywhere", "Every score was the same, which says nothing of what would be seen."),
 }
-_FOUND = {"label", "small", "away"}
+_MOVED = {"label", "small", "away"}
 """Reasons of cells that did find a shift: what else would have been claimed is beside the point there."""
 
 
-def _note(cell: Mapping[str, Any], *, found: bool = False) -> str:
+def _note(cell: Mapping[str, Any], *, moved: bool = False) -> str:
     smallest = cell["smallest_detectable_shift"]
-    seen = "" if found or not known(smallest) else f"; one of {_at_least(smallest)} or more would have been claimed"
-    return f"{estimate(cell['shift'], signed=True)}{seen}"
+    detectable = (
+        "" if moved or not known(smallest) else f"; one of {_at_least(smallest)} or more would have been claimed"
+    )
+    return f"{estimate(cell['shift'], signed=True)}{detectable}"
 
 
 def _quiet(cells: Sequence[Mapping[str, Any]]) -> list[Named]:
@@ -253,19 +255,19 @@ def _quiet(cells: Sequence[Mapping[str, Any]]) -> list[Named]:
 
 def _provenance(study: SavedStudy) -> list[tuple[str, str]]:
     facts = study.facts
-    some: Mapping[str, Any] = facts["environment"] or {}
-    versions = some.get("versions", {})
+    environment: Mapping[str, Any] = facts["environment"] or {}
+    versions = environment.get("versions", {})
     rows = [
         ("Runs", f"{facts['counts']['finished']} of {facts['counts']['runs']} finished"),
         ("Cells", f"{len(facts['cells'])}, of which {facts['family']} make a claim that is corrected for (Holm)"),
-        ("Machine", ", ".join(str(some[name]) for name in ("platform", "device") if some.get(name))),
-        ("Commit", str(some.get("commit") or "")),
-        ("Python", str(some.get("python") or "")),
+        ("Machine", ", ".join(str(environment[name]) for name in ("platform", "device") if environment.get(name))),
+        ("Commit", str(environment.get("commit") or "")),
+        ("Python", str(environment.get("python") or "")),
         (
             "Versions",
             ", ".join(f"{name} {version}" for name, version in versions.items()) if isinstance(versions, dict) else "",
         ),
-        ("Results version", str(some.get("results_version") or "")),
+        ("Results version", str(environment.get("results_version") or "")),
     ]
     return [(name, value) for name, value in rows if value]
 
@@ -275,7 +277,7 @@ def _work(study: SavedStudy) -> list[tuple[str, str, str, str]]:
     rows = []
     for kind, states in study.facts["counts"]["tasks"].items():
         done = int(states.get("done", 0))
-        left = sum(int(number) for number in states.values()) - done
+        remaining = sum(int(number) for number in states.values()) - done
         seconds = study.facts["seconds"].get(kind)
-        rows.append((str(kind), str(done), str(left), "" if seconds is None else duration(seconds)))
+        rows.append((str(kind), str(done), str(remaining), "" if seconds is None else duration(seconds)))
     return sorted(rows)

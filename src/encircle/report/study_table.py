@@ -72,23 +72,23 @@ def table(
         dose: the axis of the columns; without one it is the last.
         links: what each cell opens.
     """
-    found = {tuple(cell["at"]): (cell, link) for cell, link in zip(cells, links, strict=True)}
+    cell_at = {tuple(cell["at"]): (cell, link) for cell, link in zip(cells, links, strict=True)}
     names = [axis["name"] for axis in axes]
     along = names.index(dose) if dose in names else len(axes) - 1
-    down = [place for place in range(len(axes)) if place != along]
+    down = [axis_index for axis_index in range(len(axes)) if axis_index != along]
     reach = max([_LEAST, *(abs(known(cell["shift"]["mean"]) or 0.0) for cell in cells)])
     columns = list(range(len(axes[along]["labels"]))) if axes else [0]
     lines: list[tuple[list[str], list[HeatCell | None]]] = []
-    for at in itertools.product(*(range(len(axes[place]["labels"])) for place in down)):
+    for at in itertools.product(*(range(len(axes[axis_index]["labels"])) for axis_index in down)):
         line: list[HeatCell | None] = []
         for column in columns:
-            whole = dict(zip(down, at, strict=True)) | ({along: column} if axes else {})
-            hit = found.get(tuple(whole[place] for place in range(len(axes))))
+            position = dict(zip(down, at, strict=True)) | ({along: column} if axes else {})
+            hit = cell_at.get(tuple(position[axis_index] for axis_index in range(len(axes))))
             line.append(None if hit is None else _cell(*hit, reach))
         if any(line):
-            lines.append(([axes[place]["labels"][here] for place, here in zip(down, at, strict=True)], line))
+            lines.append(([axes[axis_index]["labels"][here] for axis_index, here in zip(down, at, strict=True)], line))
     return Table(
-        heads=[axes[place]["title"] for place in down],
+        heads=[axes[axis_index]["title"] for axis_index in down],
         across=axes[along]["title"] if axes else "",
         columns=list(axes[along]["labels"]) if axes else [""],
         rows=_rows(lines),

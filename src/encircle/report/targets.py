@@ -14,7 +14,7 @@ from ..run_folder import SavedRun
 from ..score_names import MAP_SCORES, VICTIM_SCORES
 from .charts import Bars, Changes, Entry, bars, changes
 from .formats import UNDEFINED, decimal
-from .pictures import Picture, difference, heat, outline, photograph, place, scaled, wanted
+from .pictures import Picture, difference, heat, outline, photograph, scaled, strongest_at, wanted
 
 _Map = NDArray[np.float32]
 
@@ -145,10 +145,10 @@ def target_of(run: SavedRun, index: int, anchor: str, titles: Mapping[str, str])
 
 
 def _shown_score(run: SavedRun, row: int, arm: str) -> str:
-    found = run.scores.filter((pl.col("target") == row) & (pl.col("arm") == arm) & (pl.col("seed") == SHOWN_SEED))
-    if found.is_empty():
+    scores = run.scores.filter((pl.col("target") == row) & (pl.col("arm") == arm) & (pl.col("seed") == SHOWN_SEED))
+    if scores.is_empty():
         return ""
-    return f"Jaccard {decimal(found['jaccard'][0])}, L1 {decimal(found['l1'][0])}"
+    return f"Jaccard {decimal(scores['jaccard'][0])}, L1 {decimal(scores['l1'][0])}"
 
 
 def _image_target(run: SavedRun, target: Mapping[str, Any]) -> ImageTarget:
@@ -157,7 +157,7 @@ def _image_target(run: SavedRun, target: Mapping[str, Any]) -> ImageTarget:
     border = outline(wanted(goal, mask))
 
     def panel(caption: str, what: str, values: _Map, note: str, *, masked: bool = True) -> Panel:
-        strongest = "the same everywhere" if scaled(values) is None else f"strongest at the {place(values)}"
+        strongest = "the same everywhere" if scaled(values) is None else f"strongest at the {strongest_at(values)}"
         alt = f"{what} of test row {row} (class “{name}”), {strongest}{f'; {note}' if note else ''}."
         return Panel(caption, note, alt, heat(values, mask if masked else np.ones_like(values)), border)
 
@@ -271,19 +271,19 @@ def _poison_bars(run: SavedRun, poison: _Map, base: _Map) -> PoisonBars:
 
 def _victims(run: SavedRun, row: int) -> list[VictimRow]:
     part = run.scores.filter(pl.col("target") == row)
-    clean = {one["seed"]: one for one in part.filter(pl.col("arm") == "clean").iter_rows(named=True)}
+    clean = {victim["seed"]: victim for victim in part.filter(pl.col("arm") == "clean").iter_rows(named=True)}
     attacked = part.filter(pl.col("arm") == run.attack).sort("seed")
     rows = []
-    for one in attacked.iter_rows(named=True):
-        before = clean.get(one["seed"], {})
+    for victim in attacked.iter_rows(named=True):
+        before = clean.get(victim["seed"], {})
         rows.append(
             VictimRow(
-                name=f"{one['seed']} (shown)" if one["seed"] == SHOWN_SEED else str(one["seed"]),
+                name=f"{victim['seed']} (shown)" if victim["seed"] == SHOWN_SEED else str(victim["seed"]),
                 jaccard_clean=decimal(before.get("jaccard")),
-                jaccard=decimal(one["jaccard"]),
+                jaccard=decimal(victim["jaccard"]),
                 l1_clean=decimal(before.get("l1")),
-                l1=decimal(one["l1"]),
-                label=_label(run, one),
+                l1=decimal(victim["l1"]),
+                label=_label(run, victim),
             )
         )
     return rows
@@ -295,8 +295,8 @@ def _label(run: SavedRun, score: Mapping[str, Any]) -> str:
     if score["label_kept"]:
         return "kept"
     classes, number = run.environment["data"]["classes"], score["victim_class"]
-    found = number is not None and 0 <= number < len(classes)
-    return f"lost: “{classes[number]}”" if found else "lost"
+    is_known = number is not None and 0 <= number < len(classes)
+    return f"lost: “{classes[number]}”" if is_known else "lost"
 
 
 def _every_score(run: SavedRun, row: int, titles: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:

@@ -17,7 +17,7 @@ from PIL import Image
 from ..goals import REGIONS
 from ..run_folder import SavedRun
 from ..storage import write_bytes
-from .results import Convergence, mid_left_target
+from .results import Convergence, figure4_target
 
 _UPPER, _LOWER = "#a8330f", "#1a55a8"
 
@@ -32,7 +32,7 @@ def figure4(maps: Mapping[str, NDArray[np.float32]], path: Path, run: SavedRun |
     """
     shown: list[tuple[str, NDArray[np.float32], bool]] = []
     if run is not None:
-        row = mid_left_target(run)
+        row = figure4_target(run)
         shown.append(("the dog", np.asarray(run.maps[f"{row}/input"]), False))
     for explainer, title in (("grad", "GRAD"), ("cam", "CAM")):
         shown += [(f"{title}, {kind}", maps[f"{explainer}/{kind}"], True) for kind in ("normal", "manipulated")]
@@ -46,8 +46,8 @@ def figure4(maps: Mapping[str, NDArray[np.float32]], path: Path, run: SavedRun |
         ax.set_yticks([])
         if is_map:
             ax.imshow(values, cmap="inferno", extent=(0, 1, 1, 0))
-            top, left, bottom, right = REGIONS["mid-left"]
-            box = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="#4fd1ff", linewidth=2)
+            y0, x0, y1, x1 = REGIONS["mid-left"]
+            box = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="#4fd1ff", linewidth=2)
             ax.add_patch(box)
         else:
             ax.imshow(np.clip(values.transpose(1, 2, 0), 0, 1), extent=(0, 1, 1, 0))

@@ -220,27 +220,27 @@ def studies(preset: PresetName, parts: Sequence[Part], weights: Path | None) -> 
         InputError: weights are needed and not given, or there is no such file.
     """
     wanted = set(parts or (PARTS if preset == "standard" else ("table1", "table2", "figure4", "figure5")))
-    found: dict[str, StudyFile] = {}
+    wanted_studies: dict[str, StudyFile] = {}
     if wanted & {"table1", "figure4"}:
-        found["table1"] = _table(
+        wanted_studies["table1"] = _table(
             "Stanford Dogs", [f"dogs-{explainer}" for explainer in ("grad", "cam")], preset, weights
         )
     if "table2" in wanted:
-        found["table2"] = _table("Fractures", ["fractures-grad", "fractures-cam"], preset, None)
+        wanted_studies["table2"] = _table("Fractures", ["fractures-grad", "fractures-cam"], preset, None)
     if "figure5" in wanted:
         case = case_of("dogs-cam", preset, weights)
         case["attack"] = {**_CONVERGENCE, "epochs": {"smoke": 2, "quick": 15}.get(preset, _CONVERGENCE["epochs"])}
         case |= {"recipe": {**case["recipe"], **_STEADY}, "data": _fewer_breeds(case["data"], preset)}
-        found["figure5"] = StudyFile(title="Convergence", case={**case, "targets": 1, "victims": 1})
+        wanted_studies["figure5"] = StudyFile(title="Convergence", case={**case, "targets": 1, "victims": 1})
     if "full" in wanted:
-        found["full"] = _full(preset, weights)
+        wanted_studies["full"] = _full(preset, weights)
     if "limits" in wanted:
-        found["limits"] = _limits(preset, weights)
+        wanted_studies["limits"] = _limits(preset, weights)
     if "readings" in wanted:
-        found["readings"] = _readings(preset)
+        wanted_studies["readings"] = _readings(preset)
     if "choices" in wanted:
-        found["choices"] = _choices(preset)
-    return found
+        wanted_studies["choices"] = _choices(preset)
+    return wanted_studies
 
 
 def _table(title: str, cells: Sequence[str], preset: PresetName, weights: Path | None) -> StudyFile:
@@ -416,6 +416,6 @@ def make_smoke_data(folder: Path) -> Path:
             torch.manual_seed(derive_seed("smoke", "weights"))
             last = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512, 1))
             trunk = ResNet13(3).state_dict()
-        kept = {name: value for name, value in trunk.items() if name.split(".")[0] not in {"head", "standardise"}}
-        save_tensors(weights, kept | {f"layer4.{name}": value for name, value in last.state_dict().items()})
+        placed = {name: value for name, value in trunk.items() if name.split(".")[0] not in {"head", "standardise"}}
+        save_tensors(weights, placed | {f"layer4.{name}": value for name, value in last.state_dict().items()})
     return weights

@@ -21,7 +21,7 @@ def what_holds_back(results: Path, tables: Mapping[Part, Mapping[str, CellResult
         results: what was collected.
         tables: the cells of each table.
     """
-    attacked = {name: cell for found in tables.values() for name, cell in found.items()}
+    attacked = {name: cell for cells in tables.values() for name, cell in cells.items()}
     cells = read_cells(results / "limits")
     bent = {name.split(" · ", 1)[0]: cell for name, cell in cells.items() if name.endswith(f" · {CEILING}")}
     varied = {name: cell for name, cell in cells.items() if not name.endswith(f" · {CEILING}")}

@@ -125,7 +125,7 @@ def keep_figure4(root: Path, out: Path) -> SavedRun | None:
     runs = {name: load_run(folder) for name, folder in runs_of(root).items() if folder is not None}
     arrays: dict[str, NDArray[np.float32]] = {}
     for name, run in runs.items():
-        row = mid_left_target(run)
+        row = figure4_target(run)
         if row is None:
             continue
         explainer = name.partition("-")[2]
@@ -142,13 +142,13 @@ def keep_figure4(root: Path, out: Path) -> SavedRun | None:
     return runs["dogs-cam"]
 
 
-def mid_left_target(run: SavedRun) -> int | None:
+def figure4_target(run: SavedRun) -> int | None:
     """The first target whose desired map is the mid-left region."""
-    top, left, bottom, right = REGIONS["mid-left"]
+    y0, x0, y1, x1 = REGIONS["mid-left"]
     for target in run.environment["targets"]:
         goal = np.asarray(run.maps[f"{target['row']}/goal"])
-        rows = slice(int(np.floor(top * goal.shape[0])), int(np.ceil(bottom * goal.shape[0])))
-        columns = slice(int(np.floor(left * goal.shape[1])), int(np.ceil(right * goal.shape[1])))
+        rows = slice(int(np.floor(y0 * goal.shape[0])), int(np.ceil(y1 * goal.shape[0])))
+        columns = slice(int(np.floor(x0 * goal.shape[1])), int(np.ceil(x1 * goal.shape[1])))
         wanted = np.zeros_like(goal)
         wanted[rows, columns] = 1
         if np.array_equal(goal > 0, wanted > 0):

@@ -21,7 +21,7 @@ from ..scoring import Interval
 from ..scoring.thresholds import WORTHWHILE_EFFECT
 from ..storage import write_json
 from ..study.study_file import StudyFile
-from .side_by_side import Settings, SideBySide, kept_of, variants_study
+from .side_by_side import Settings, SideBySide, facts_of_cell, variants_study
 
 Phase = Literal["choice", "together", "report"]
 
@@ -113,13 +113,15 @@ class Ablation:
 
 def varied(attack: Settings, changes: Settings) -> Settings:
     """The settings of an attack with some of them changed; what another kind does not know is dropped, shares that no longer fit are lowered."""
-    whole = attack | changes
-    shares = [whole["target_share"], whole["other_share"]]
+    settings = attack | changes
+    shares = [settings["target_share"], settings["other_share"]]
     if all(isinstance(share, int | float) for share in shares) and sum(shares) > 1:
-        kept, lowered = ("other_share", "target_share") if "other_share" in changes else ("target_share", "other_share")
-        whole[lowered] = 1 - whole[kept]
-    known = {field.name for field in dataclasses.fields(KINDS["attack"]()[whole["kind"]])}
-    return {name: value for name, value in whole.items() if name in known}
+        asked, lowered = (
+            ("other_share", "target_share") if "other_share" in changes else ("target_share", "other_share")
+        )
+        settings[lowered] = 1 - settings[asked]
+    known = {field.name for field in dataclasses.fields(KINDS["attack"]()[settings["kind"]])}
+    return {name: value for name, value in settings.items() if name in known}
 
 
 def as_published(attack: Settings) -> Settings:
@@ -161,24 +163,24 @@ def ablate(
         OutOfTimeError: the minutes are over.
         EncircleError: a run did not finish.
     """
-    given, tried = dict(case["attack"]), choices_of(case, factors)
+    own, tried = dict(case["attack"]), choices_of(case, factors)
     work = _Phases(case, root, SideBySide(executor, listener, device, gpus, TimeLimit.starting_now(minutes)))
     rows = work.run("choice", tried)
     helped = {row.name: row for row in rows if row.name != GIVEN and _helps(row.gain) and not row.cell["label_lost"]}
     best = _best(rows)
     if len(helped) > 1:
-        together = joint(given, {name: (factors[name], row.gain.mean) for name, row in helped.items()})
+        together = joint(own, {name: (factors[name], row.gain.mean) for name, row in helped.items()})
         if together not in tried.values():
-            both = work.run("together", {GIVEN: given, JOINT: together})
+            both = work.run("together", {GIVEN: own, JOINT: together})
             rows += both[1:]
             best = _best([best, both[1]])
     rows += work.run(
         "report",
-        {GIVEN: given, AS_PUBLISHED: as_published(given)} | ({} if best.name == GIVEN else {best.name: best.attack}),
+        {GIVEN: own, AS_PUBLISHED: as_published(own)} | ({} if best.name == GIVEN else {best.name: best.attack}),
     )
-    found = Ablation(str(case.get("title", "Audit")), tuple(rows), best.name)
-    write_json(root / "ablation.json", as_facts(found))
-    return found
+    ablation = Ablation(str(case.get("title", "Audit")), tuple(rows), best.name)
+    write_json(root / "ablation.json", as_facts(ablation))
+    return ablation
 
 
 def choices_of(case: Mapping[str, Any], factors: Mapping[str, Settings] = FACTORS) -> dict[str, Settings]:
@@ -191,13 +193,13 @@ def choices_of(case: Mapping[str, Any], factors: Mapping[str, Settings] = FACTOR
     Raises:
         InputError: the case cannot be audited, its attack is not one that crafts with surrogates, or no factor changes anything.
     """
-    given: Settings = dict(case["attack"])
-    if given["kind"] not in MADE_FOR:
+    own: Settings = dict(case["attack"])
+    if own["kind"] not in MADE_FOR:
         raise InputError(
-            f"the attack {given['kind']} has no choices to try; set attack.kind to one of {', '.join(MADE_FOR)}."
+            f"the attack {own['kind']} has no choices to try; set attack.kind to one of {', '.join(MADE_FOR)}."
         )
     audit = Audit.from_case(Case.model_validate(case))
-    idle = IDLE if given["kind"] == "encirclement" else set[str]()
+    idle = IDLE if own["kind"] == "encirclement" else set[str]()
     if audit.data.kind == "table" or audit.recipe.augmentation is not None:
         idle = idle | AUGMENTED
     if audit.budget.mode == "replace":
@@ -205,11 +207,11 @@ def choices_of(case: Mapping[str, Any], factors: Mapping[str, Settings] = FACTOR
         factors = {
             name: changes for name, changes in factors.items() if not repeated & {*changes, changes.get("bases")}
         }
-    if given["dirty_label"]:  # needs others, and makes them all of one class
+    if own["dirty_label"]:  # needs others, and makes them all of one class
         factors = {name: changes for name, changes in factors.items() if changes.get("other_share") not in UNFIT}
     factors = {name: changes for name, changes in factors.items() if set(changes) - idle}
-    tried = {name: varied(given, changes) for name, changes in factors.items()}
-    tried = {GIVEN: given} | {name: attack for name, attack in tried.items() if attack != given}
+    tried = {name: varied(own, changes) for name, changes in factors.items()}
+    tried = {GIVEN: own} | {name: attack for name, attack in tried.items() if attack != own}
     if len(tried) == 1:
         raise InputError("none of these factors changes anything about the case's attack; name others.")
     return tried
@@ -226,13 +228,13 @@ def phase_study(case: Mapping[str, Any], phase: Phase, attacks: Mapping[str, Set
     return variants_study(f"{content['title']}: {phase}", content, variants)
 
 
-def joint(given: Settings, helped: Mapping[str, tuple[Settings, float]]) -> Settings:
+def joint(own: Settings, helped: Mapping[str, tuple[Settings, float]]) -> Settings:
     """All changes at once; of those that have a key in common only the one that gained most, and that whole."""
     together: Settings = {}
-    for changes, _ in sorted(helped.values(), key=lambda each: -each[1]):
+    for changes, _ in sorted(helped.values(), key=lambda change: -change[1]):
         if not together.keys() & changes.keys():
             together |= changes
-    return varied(given, together)
+    return varied(own, together)
 
 
 def _helps(gain: Interval) -> bool:
@@ -245,19 +247,19 @@ def _best(rows: Sequence[Row]) -> Row:
     return max((row for row in rows if not row.cell["label_lost"]), key=lambda row: row.gain.mean, default=rows[0])
 
 
-def as_facts(found: Ablation) -> dict[str, Any]:
+def as_facts(ablation: Ablation) -> dict[str, Any]:
     """An ablation as `ablation.json` holds it."""
     return {
-        "title": found.title,
-        "chosen": found.chosen,
+        "title": ablation.title,
+        "chosen": ablation.chosen,
         "rows": [
             {
                 "name": row.name,
                 "phase": row.phase,
                 "attack": row.attack,
-                **kept_of(row.gain, row.cell),
+                **facts_of_cell(row.gain, row.cell),
             }
-            for row in found.rows
+            for row in ablation.rows
         ],
     }
 
@@ -272,8 +274,8 @@ class _Phases:
     work: SideBySide
 
     def run(self, phase: Phase, attacks: Mapping[str, Settings]) -> list[Row]:
-        found = self.work(phase_study(self.case, phase, attacks), self.root / phase)
+        variants = self.work(phase_study(self.case, phase, attacks), self.root / phase)
         return [
-            Row(name, phase, attack, found[name].gain_over(found[GIVEN]), found[name].cell)
+            Row(name, phase, attack, variants[name].gain_over(variants[GIVEN]), variants[name].cell)
             for name, attack in attacks.items()
         ]

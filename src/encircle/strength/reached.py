@@ -19,7 +19,7 @@ from ..scoring import Interval
 from ..storage import write_json
 from ..study.study_file import StudyFile
 from .ablation import MADE_FOR, as_published, varied
-from .side_by_side import VARIANT, Settings, SideBySide, kept_of, variants_study
+from .side_by_side import VARIANT, Settings, SideBySide, facts_of_cell, variants_study
 
 PUBLISHED, BEST_IMF, SELECTED = "IMF as published", "IMF at its best", "selected"
 LITTLE = "selected, a fifth of the poison"
@@ -76,21 +76,21 @@ def variants_of(
         selection: what the selected attack has besides (`selected_of`).
         supposed: keys of the recipe as an attacker supposes them who does not know it, for another variant.
     """
-    given: Settings = dict(case["attack"])
-    best = varied(given, {"kind": "imf"} | WITHIN_THE_PAPER)
-    selected = settings_of(Case.model_validate({**case, "attack": selected_of(given, dict(selection or {}))}).attack)
+    own: Settings = dict(case["attack"])
+    best = varied(own, {"kind": "imf"} | WITHIN_THE_PAPER)
+    selected = settings_of(Case.model_validate({**case, "attack": selected_of(own, dict(selection or {}))}).attack)
     plain: Settings = {"attacker": None}
-    found: dict[str, Settings] = {
-        PUBLISHED: plain | {"attack": as_published(given)},
+    variants: dict[str, Settings] = {
+        PUBLISHED: plain | {"attack": as_published(own)},
         BEST_IMF: plain | {"attack": best},
         SELECTED: plain | {"attack": selected},
         LITTLE: plain | {"attack": selected, "budget": _a_fifth(case["budget"])},
     }
     if case["attacker"] is not None:
-        found[TRANSFERRED] = {"attack": selected, "attacker": case["attacker"]}
+        variants[TRANSFERRED] = {"attack": selected, "attacker": case["attacker"]}
     if supposed:
-        found[GUESSED] = {"attack": selected, "attacker": {"recipe": dict(supposed)}}
-    return found
+        variants[GUESSED] = {"attack": selected, "attacker": {"recipe": dict(supposed)}}
+    return variants
 
 
 def _a_fifth(budget: Mapping[str, Any]) -> Settings:
@@ -134,25 +134,25 @@ def reach(
     study = reach_study(case, selection, supposed)
     variants = cast(dict[str, Settings], study.grid[VARIANT])
     title = str(case.get("title", "Audit"))
-    found = SideBySide(executor, listener, device, gpus, TimeLimit.starting_now(minutes))(study, root)
+    finished = SideBySide(executor, listener, device, gpus, TimeLimit.starting_now(minutes))(study, root)
     rows = []
-    for name, one in found.items():
-        arms = {arm["arm"]: arm for arm in one.verdict["arms"]}
+    for name, variant in finished.items():
+        arms = {arm["arm"]: arm for arm in variant.verdict["arms"]}
         rows.append(
             Reached(
                 name,
                 variants[name],
-                one.gain_over(found[PUBLISHED]),
-                one.verdict["share_of_way"],
+                variant.gain_over(finished[PUBLISHED]),
+                variant.verdict["share_of_way"],
                 arms["watermark"]["l1"]["mean"],
                 arms["noise"]["accuracy_change"],
-                one.cell,
+                variant.cell,
             )
         )
     facts = {
         "title": title,
         "explainer": case["explainer"]["kind"],
-        "device": ", ".join(sorted({one.device for one in found.values()})),
+        "device": ", ".join(sorted({variant.device for variant in finished.values()})),
     }
     write_json(root / "reach.json", facts | {"rows": as_facts(rows)})
     return tuple(rows)
@@ -204,7 +204,7 @@ def as_facts(rows: Sequence[Reached]) -> list[dict[str, Any]]:
             "share_of_way": row.share,
             "watermark_l1": row.watermark_l1,
             "noise_accuracy": row.noise_accuracy,
-            **kept_of(row.gain, row.cell),
+            **facts_of_cell(row.gain, row.cell),
         }
         for row in rows
     ]

@@ -149,15 +149,15 @@ def check_time(limit: TimeLimit, summary: Mapping[str, Any]) -> None:
         limit.check()
 
 
-def gained(mine: pl.DataFrame, theirs: pl.DataFrame) -> Interval:
+def gained(scores: pl.DataFrame, other: pl.DataFrame) -> Interval:
     """How much higher one attack's Jaccard scores are than another's, on the same targets with victims of the same seeds.
 
     Args:
-        mine: columns `target`, `seed`, `jaccard`.
-        theirs: likewise; what the two do not have in common does not count.
+        scores: columns `target`, `seed`, `jaccard`.
+        other: likewise; what the two do not have in common does not count.
     """
-    both = mine.join(theirs, on=["target", "seed"], suffix="_theirs").with_columns(
-        gain=pl.col("jaccard") - pl.col("jaccard_theirs")
+    both = scores.join(other, on=["target", "seed"], suffix="_other").with_columns(
+        gain=pl.col("jaccard") - pl.col("jaccard_other")
     )
     by_target: Sequence[pl.DataFrame] = both.fill_null(float("nan")).sort("target", "seed").partition_by("target")
     return hierarchical_bootstrap([frame["gain"].to_list() for frame in by_target], shared_seeds=True)
@@ -180,7 +180,7 @@ KEPT = (
 """What is kept of a cell for a page."""
 
 
-def kept_of(gain: Interval, cell: Mapping[str, Any]) -> dict[str, Any]:
+def facts_of_cell(gain: Interval, cell: Mapping[str, Any]) -> dict[str, Any]:
     """What a page needs of a variant, as JSON holds it."""
     return {
         "gain": facts_of(gain),

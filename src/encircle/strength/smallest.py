@@ -34,14 +34,14 @@ def lowest(count: int, enough: Callable[[int], bool]) -> int | None:
     """
     if count == 0 or not enough(count - 1):
         return None
-    below, found = -1, count - 1
-    while found - below > 1:
-        middle = (below + found) // 2
+    below, enough_at = -1, count - 1
+    while enough_at - below > 1:
+        middle = (below + enough_at) // 2
         if enough(middle):
-            found = middle
+            enough_at = middle
         else:
             below = middle
-    return found
+    return enough_at
 
 
 @final
@@ -134,7 +134,7 @@ def smallest_budget(
     # What each was among all that were tried: claims are corrected for all of them, and what was enough alone may not be any more.
     bent = {steps[cell["at"][0]]: cell["verdict"] == "FAIL" for cell in last["one"].summary["cells"]}
     share = min((share for share, enough_of_it in bent.items() if enough_of_it), default=None)
-    below = None if share is None else max((one for one in bent if one < share), default=None)
+    below = None if share is None else max((tried_share for tried_share in bent if tried_share < share), default=None)
     answer = Smallest(share, below, tuple(sorted(bent)), last["one"])
     cells = sorted(last["one"].summary["cells"], key=lambda cell: cell["at"])
     facts = {

@@ -10,7 +10,7 @@ from encircle.strength.ablation import AS_PUBLISHED, FACTORS, GIVEN, JOINT
 from encircle.strength.gates import Facts
 from encircle.strength.side_by_side import title_of
 
-from .entries import label_kept, means, settings_diff
+from .entries import label_retention, means, settings_diff
 from .paper import unlike_the_paper
 
 PHASES = {
@@ -65,10 +65,10 @@ def _effect(effect: Facts | None) -> str:
     return f"{mark}{plain_estimate(effect)}{mark}"
 
 
-def _notable(rows: Sequence[Facts], as_given: Facts) -> list[str]:
+def _notable(rows: Sequence[Facts], own: Facts) -> list[str]:
     """What a name alone does not say: the settings that helped together, and what is not the paper's in what has its name."""
     lines = [
-        f"Together: {settings_diff(row['attack'], as_given)}."
+        f"Together: {settings_diff(row['attack'], own)}."
         for row in rows
         if row["name"] == JOINT and row["phase"] == "together"
     ]
@@ -83,7 +83,7 @@ def _notable(rows: Sequence[Facts], as_given: Facts) -> list[str]:
 def _table(rows: Sequence[Facts]) -> str:
     lines = [
         f"| {title_of(row['name'])} | {plain_estimate(row['gain'])} | {plain_estimate(row['shift'])} | "
-        f"{means(row['jaccard_clean'], row['jaccard_attack'])} | {means(row['l1_clean'], row['l1_attack'])} | {label_kept(row)} | "
+        f"{means(row['jaccard_clean'], row['jaccard_attack'])} | {means(row['l1_clean'], row['l1_attack'])} | {label_retention(row)} | "
         f"{points(row['accuracy_change'])} |"
         for row in rows
     ]

@@ -28,7 +28,7 @@ def against_watermark(row: Facts) -> str:
     return relative(l1_against_watermark(row))
 
 
-def label_kept(row: Facts) -> str:
+def label_retention(row: Facts) -> str:
     """The share of victims that keep the label."""
     return _share(row["label_kept"])
 

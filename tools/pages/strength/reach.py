@@ -7,7 +7,17 @@ from encircle.strength.gates import ACCURACY, LABEL, OVER_PUBLISHED, OVER_TUNED,
 from encircle.strength.reached import BEST_IMF, PUBLISHED, SELECTED
 from encircle.strength.side_by_side import title_of
 
-from .entries import accuracy, against_watermark, case_title, control, label_kept, marked, means, percent, settings_diff
+from .entries import (
+    accuracy,
+    against_watermark,
+    case_title,
+    control,
+    label_retention,
+    marked,
+    means,
+    percent,
+    settings_diff,
+)
 from .paper import unlike_the_paper
 
 GATES_HEAD = (
@@ -42,7 +52,7 @@ def reach_parts(result: Facts, command: str) -> list[str]:
             means(row["jaccard_clean"], row["jaccard_attack"]),
             means(row["l1_clean"], row["l1_attack"]),
             against_watermark(row),
-            label_kept(row),
+            label_retention(row),
             accuracy(row),
             control(row),
         ]
