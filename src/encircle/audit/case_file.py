@@ -47,7 +47,7 @@ def read_case(
     """
     content = read_yaml(text, origin)
     if folder is not None:
-        each_file(content, beside(folder, origin, outside=outside))
+        rename_files(content, beside(folder, origin, outside=outside))
     for override in overrides:
         assign_text(content, override)
     return case_of(content, origin)
@@ -134,14 +134,14 @@ def _boolean_number(content: Any, validated: Any) -> tuple[str, ...] | None:
     return next(paths, None)
 
 
-def each_file(content: dict[str, Any], place: Callable[[str], str]) -> None:
+def rename_files(content: dict[str, Any], rename: Callable[[str], str]) -> None:
     """Rename every file that the keys and values of a case name."""
     for key in FILES:
         first, _, rest = key.partition(".")
         owner = content.get(first) if rest else content
         name = rest or first
         if isinstance(owner, dict) and isinstance(owner.get(name), str):
-            owner[name] = place(owner[name])
+            owner[name] = rename(owner[name])
 
 
 def beside(folder: Path, origin: str, *, outside: bool) -> Callable[[str], str]:
@@ -156,7 +156,7 @@ def beside(folder: Path, origin: str, *, outside: bool) -> Callable[[str], str]:
         What gives a name's path; raises `InputError` for one that lies elsewhere.
     """
 
-    def place(name: str) -> str:
+    def path_of(name: str) -> str:
         path = folder / name
         if not outside and not path.resolve().is_relative_to(folder.resolve()):
             raise InputError(
@@ -164,7 +164,7 @@ def beside(folder: Path, origin: str, *, outside: bool) -> Callable[[str], str]:
             )
         return str(path)
 
-    return place
+    return path_of
 
 
 def assign_text(content: dict[str, Any], override: str, option: str = "--set") -> None:

@@ -74,7 +74,7 @@ def reopen(root: Path) -> Study:
     except (OSError, UnicodeDecodeError):
         raise InputError(f"{root} holds no study; give the folder that `encircle study run` wrote.") from None
     file = parse_study_file(text, str(path))
-    file.each_file(lambda name: _inside(root, name))
+    file.rename_files(lambda name: _inside(root, name))
     return expand(file, str(path))
 
 
@@ -106,18 +106,18 @@ def noted_runs(root: Path, study: Study) -> list[Planned]:
         InputError: there is no such note, it is damaged, or it is of other cases, such as those before `study.yaml` was edited.
     """
     noted = _noted_plan(root)["runs"]
-    if [one.get("case") for one in noted] != [_known(run) for run in study.runs]:
+    if [row.get("case") for row in noted] != [_known(run) for run in study.runs]:
         raise InputError(
             f"{root / 'plan.json'} is of other cases than `study.yaml` now gives; run `encircle study resume {root}`."
         )
-    return [Planned(run, one["task"], one["folder"]) for run, one in zip(study.runs, noted, strict=True)]
+    return [Planned(run, row["task"], row["folder"]) for run, row in zip(study.runs, noted, strict=True)]
 
 
 def _noted_plan(root: Path) -> dict[str, Any]:
     plan = read_json(root / "plan.json")
     noted = plan.get("runs") if isinstance(plan, dict) else None
     if not isinstance(noted, list) or not all(
-        isinstance(one, dict) and {"task", "folder"} <= set(one) for one in noted
+        isinstance(row, dict) and {"task", "folder"} <= set(row) for row in noted
     ):
         raise InputError(
             f"{root / 'plan.json'} is damaged; run `encircle study resume {root} --device cpu` to write it anew, or with the other device that the study is on."
@@ -169,8 +169,8 @@ def conclude(
         StorageError: the folder cannot be written.
     """
     runs = noted_runs(root, study)
-    asked = {place for cell in study.cells for place in cell.runs}
-    finished = [run for place, run in enumerate(runs) if place in asked and run.task not in missing]
+    asked = {index for cell in study.cells for index in cell.runs}
+    finished = [run for index, run in enumerate(runs) if index in asked and run.task not in missing]
     cells = judge_cells(study, runs, root, missing)
     verdict, sentence = answer(study, cells)
     summary: dict[str, Any] = {
@@ -227,7 +227,7 @@ def _write_tables(
         for name in ("shift", "drift", "jaccard_clean", "jaccard_attack", "l1_clean", "l1_attack", "accuracy_change"):
             row |= {f"{name}_{end}": cell[name][end] for end in ("mean", "low", "high")}
         at = zip(study.axes, cell["at"], strict=True)
-        labels = {f"axis {axis.name}" if axis.name in row else axis.name: axis.labels[place] for axis, place in at}
+        labels = {f"axis {axis.name}" if axis.name in row else axis.name: axis.labels[index] for axis, index in at}
         rows.append(labels | row)
     write_parquet(root / "cells.parquet", pl.DataFrame(rows, infer_schema_length=None))
     if not finished:

@@ -190,7 +190,7 @@ def _axis(name: str, values: list[Any] | dict[str, Any], origin: str) -> Axis:
         raise InputError(
             f"{origin}: grid.{name} holds {twice!r} twice; drop one, or give each value a name of its own."
         )
-    if name == POOLED and any(value in contents[:place] for place, value in enumerate(contents)):
+    if name == POOLED and any(value in contents[:index] for index, value in enumerate(contents)):
         raise InputError(
             f"{origin}: grid.{name} holds a seed twice under two names; a run repeats nothing, so drop one."
         )
@@ -222,16 +222,16 @@ def _combinations(
     if total > MOST_RUNS:
         raise InputError(f"{origin}: the grid expands to {total} runs, more than {MOST_RUNS}; shorten its lists.")
     rules = [_rule(axes, exclude, origin) for exclude in excludes]
-    used, left = [False] * len(rules), 0
+    used, run_count = [False] * len(rules), 0
     for at in itertools.product(*(range(len(axis.labels)) for axis in axes)):
         hits = [all(at[axis] in places for axis, places in rule.items()) for rule in rules]
         used = [before or hit for before, hit in zip(used, hits, strict=True)]
         if not any(hits):
-            left += 1
+            run_count += 1
             yield at
     if not all(used):
         raise InputError(f"{origin}: exclude number {used.index(False) + 1} excludes nothing; correct its values.")
-    if not left:
+    if not run_count:
         raise InputError(f"{origin}: everything is excluded; drop an exclude.")
 
 
@@ -239,22 +239,22 @@ def _rule(axes: Sequence[Axis], exclude: Mapping[str, Any], origin: str) -> dict
     """Places on the axes that an exclude names, by value or by label."""
     rule = {}
     for name, wanted in exclude.items():
-        place = next((number for number, axis in enumerate(axes) if axis.name == name), None)
-        if place is None:
+        axis_index = next((number for number, axis in enumerate(axes) if axis.name == name), None)
+        if axis_index is None:
             raise unknown_name("key in exclude", name, [axis.name for axis in axes])
-        axis = axes[place]
+        axis = axes[axis_index]
         options_of = wanted if isinstance(wanted, list) else [wanted]
-        found = {
+        excluded = {
             number
             for number, (label, change) in enumerate(zip(axis.labels, axis.changes, strict=True))
             for option in options_of
             if option == label or change.get(name, _NOTHING) == option
         }
-        if not found:
+        if not excluded:
             raise InputError(
                 f"{origin}: exclude names {name} {wanted!r}, which the grid has not; choose from {', '.join(axis.labels)}."
             )
-        rule[place] = found
+        rule[axis_index] = excluded
     return rule
 
 
@@ -263,13 +263,13 @@ _NOTHING = object()
 
 def _run(file: StudyFile, axes: Sequence[Axis], at: tuple[int, ...], origin: str) -> Run:
     """The case of one combination: the base, then what is set for all, then what the axes say, in their order."""
-    labels = [axis.labels[place] for axis, place in zip(axes, at, strict=True)]
+    labels = [axis.labels[index] for axis, index in zip(axes, at, strict=True)]
     where = f"{origin}, run {' · '.join(labels)}" if labels else origin
-    changes = [axis.changes[place] for axis, place in zip(axes, at, strict=True)]
-    whole = next((change[CASE] for change in changes if CASE in change), file.case)
-    if not isinstance(whole, dict):
-        raise InputError(f"{where}: the case {whole!r} is not written out; start the study anew.")
-    content = copy.deepcopy(whole)
+    changes = [axis.changes[index] for axis, index in zip(axes, at, strict=True)]
+    base = next((change[CASE] for change in changes if CASE in change), file.case)
+    if not isinstance(base, dict):
+        raise InputError(f"{where}: the case {base!r} is not written out; start the study anew.")
+    content = copy.deepcopy(base)
     for change in [file.settings, *changes]:
         for key, value in change.items():
             if key != CASE:
@@ -291,7 +291,7 @@ def _cells(axes: Sequence[Axis], runs: Sequence[Run], title: str) -> Iterator[Ce
     for number, run in enumerate(runs):
         pooled.setdefault(tuple(run.at[axis] for axis in own), []).append(number)
     for at, members in pooled.items():
-        labels = [axes[axis].labels[place] for axis, place in zip(own, at, strict=True)]
+        labels = [axes[axis].labels[index] for axis, index in zip(own, at, strict=True)]
         yield Cell(at, " · ".join(labels) or title, tuple(members))
 
 

@@ -114,9 +114,9 @@ def _summary(runs: Sequence[Planned], root: Path, missing: Mapping[str, Missing]
     verdicts = [read_json(root / "runs" / run.folder / "verdict.json") for run in runs]
     if len(runs) == 1:
         return dict(verdicts[0])
-    kept = root / "cells" / f"{digest(sorted(run.task for run in runs))[:24]}.json"
-    if kept.is_file():
-        return dict(read_json(kept))
+    path = root / "cells" / f"{digest(sorted(run.task for run in runs))[:24]}.json"
+    if path.is_file():
+        return dict(read_json(path))
     pooled = []
     for number, run in enumerate(runs):
         scores = pl.read_parquet((root / "runs" / run.folder / "scores.parquet").read_bytes())
@@ -132,7 +132,7 @@ def _summary(runs: Sequence[Planned], root: Path, missing: Mapping[str, Missing]
         label_threshold=first["label_kept_threshold"],
         minimum_targets=first["minimum_targets"],
     )
-    write_json(kept, summary)
+    write_json(path, summary)
     return summary
 
 
@@ -146,8 +146,8 @@ def _judged_cell(
     level: float,
 ) -> dict[str, Any]:
     arms = {arm["arm"]: arm for arm in summary["arms"]}
-    mine, clean = arms[summary["attack"]], arms["clean"]
-    shift = mine["jaccard_change"]
+    attack_arm, clean = arms[summary["attack"]], arms["clean"]
+    shift = attack_arm["jaccard_change"]
     error = summary["standard_error"]
     defined = summary["targets"] - summary["undefined"]
     smallest = None if error is None else EffectError(error, defined).detectable(level=level)
@@ -157,7 +157,7 @@ def _judged_cell(
         detectable=smallest,
         threshold=summary["threshold"],
         label_threshold=summary["label_kept_threshold"],
-        attack=mine["title"],
+        attack=attack_arm["title"],
         targets=summary["targets"],
         undefined=summary["undefined"],
         minimum_targets=summary["minimum_targets"],
@@ -172,9 +172,9 @@ def _judged_cell(
         "verdict": decision.verdict,
         "reason": decision.reason,
         "sentence": decision.sentence,
-        "advice": advice(decision.verdict, mine["title"]),
+        "advice": advice(decision.verdict, attack_arm["title"]),
         "attack": summary["attack"],
-        "attack_title": mine["title"],
+        "attack_title": attack_arm["title"],
         "shift": shift,
         "p": summary["p_value"],
         "p_adjusted": adjusted,
@@ -182,12 +182,12 @@ def _judged_cell(
         "drift": clean["jaccard_change"],
         "control": _strongest(summary),
         "jaccard_clean": clean["jaccard"],
-        "jaccard_attack": mine["jaccard"],
+        "jaccard_attack": attack_arm["jaccard"],
         "l1_clean": clean["l1"],
-        "l1_attack": mine["l1"],
+        "l1_attack": attack_arm["l1"],
         "label_kept": summary["label_kept"],
         "label_lost": evidence.label_fraction < evidence.label_threshold,
-        "accuracy_change": mine["accuracy_change"],
+        "accuracy_change": attack_arm["accuracy_change"],
         "accuracy_resolvable": summary["accuracy_resolvable"],
         "targets": summary["targets"],
         "victims": summary["victims"],
@@ -219,7 +219,7 @@ def _missing_cell(cell: Cell, runs: Sequence[Planned], root: Path, missing: Mapp
         "victims": runs[cell.runs[0]].run.case.victims,
         "demonstration": False,
         "runs": [_run(runs[run], root) for run in cell.runs if runs[run].task not in missing],
-        "missing": [{"title": one.title, "why": one.why, "log": one.log} for one in gone],
+        "missing": [{"title": run.title, "why": run.why, "log": run.log} for run in gone],
     }
 
 

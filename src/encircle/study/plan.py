@@ -10,7 +10,7 @@ from typing import Any, final
 
 from ..attacks import Attack
 from ..audit import Audit, Case
-from ..audit.case_file import each_file
+from ..audit.case_file import rename_files
 from ..audit.goal_context import rehearse
 from ..audit.identity import settings_of
 from ..audit.progress import Silent
@@ -110,7 +110,7 @@ def plan(study: Study, root: Path, *, device: str = "cpu", gpus: float = 0.0) ->
 def located(case: Case, root: Path) -> Case:
     """The case with its files' names made paths below `root`."""
     content = case.model_dump(mode="json")
-    each_file(content, lambda name: str(root / name))
+    rename_files(content, lambda name: str(root / name))
     return Case.model_validate(content)
 
 
@@ -177,8 +177,11 @@ class _RunTasks:
         start = self._start(data)
         path = self._path(start)
         victims = [self._model(start, "victim", seed) for seed in range(2 * audit.victims)]
-        theirs = start if self.attackers is self else self.attackers._start(data)
-        references = [*theirs, *(self.attackers._model(theirs, "reference", seed) for seed in range(audit.references))]
+        attacker_start = start if self.attackers is self else self.attackers._start(data)
+        references = [
+            *attacker_start,
+            *(self.attackers._model(attacker_start, "reference", seed) for seed in range(audit.references)),
+        ]
         targets = self._targets([*start, *victims])
         pieces = []
         for target in self._places():
@@ -197,11 +200,11 @@ class _RunTasks:
 
     def _data(self) -> list[str]:
         """The decoded data and the files of the case: read on the driver's machine, where they lie."""
-        found, needs = dict[str, str](), []
-        each_file(dict(self.spec["case"]), lambda name: found.setdefault(name, name))
-        if found:
-            identity = digest(["files", sorted(found), sorted(self.audit.digests.items())])
-            paths = {name: str(self.planner.root / name) for name in found}
+        files, needs = dict[str, str](), []
+        rename_files(dict(self.spec["case"]), lambda name: files.setdefault(name, name))
+        if files:
+            identity = digest(["files", sorted(files), sorted(self.audit.digests.items())])
+            paths = {name: str(self.planner.root / name) for name in files}
             needs.append(self.planner.task("files", identity, "files", {"paths": paths}, here=True))
         identity = digest(["data", RESULTS_VERSION, self.fingerprint, self.audit.digests["data"]])
         spec = {**self.spec, "root": str(self.planner.root)}
@@ -243,7 +246,7 @@ class _RunTasks:
     def _places(self) -> Iterator[dict[str, int]]:
         wanted = self.audit.targets
         if isinstance(wanted, int):
-            yield from ({"place": place} for place in range(wanted))
+            yield from ({"place": index} for index in range(wanted))
         else:
             yield from ({"row": row} for row in sorted(set(wanted)))
 

@@ -100,17 +100,17 @@ class _Probe:
         self.audit = Audit.from_case(case, device)
         start = self.audit.checkpoint or self.audit.fresh().state_dict()
         self.source = Source(self.audit.build, start, self.audit.device)
-        self.one = replace(self.audit.recipe, epochs=1)
+        self.single_epoch = replace(self.audit.recipe, epochs=1)
         self._crafting: dict[str, float] = {}
         with computing(case.threads):
             started = time.monotonic()
-            trunk = self.source.model(self.one, "probe", 0)
+            trunk = self.source.model(self.single_epoch, "probe", 0)
             # What frozen stages see is worked out once for a study, where it fits in memory.
-            self.frozen_features = frozen_samples(trunk, self.audit.data.train, self.one.shared_stages)
+            self.frozen_features = frozen_samples(trunk, self.audit.data.train, self.single_epoch.shared_stages)
             self.features = time.monotonic() - started
             for _ in range(2):  # the first also loads libraries
                 started = time.monotonic()
-                (self.model,) = fit_on_features(self.source, self.one, self.frozen_features, "probe", [0])
+                (self.model,) = fit_on_features(self.source, self.single_epoch, self.frozen_features, "probe", [0])
                 self.epoch = time.monotonic() - started
 
     def seconds(self, task: Task, case: Case, say: Callable[[str], None]) -> float:
@@ -154,7 +154,7 @@ class _Probe:
         own = Audit.from_case(case, data=data)
         desired = case.goal.resolve(goal_context(own, 0, tuple(explain(target, label).shape), explain, None))
 
-        recipe = case.recipe if attack.retrains else self.one
+        recipe = case.recipe if attack.retrains else self.single_epoch
 
         def ensemble(members: int, staggered: bool) -> Ensemble:
             return Ensemble.pretrained(
@@ -183,18 +183,18 @@ class _Probe:
         few = min(1 + attack.retrains, epochs)  # moves are timed from one to the next, without what is done once
         fewer = {"epochs": few} | ({"attempts": 1} if attempts > 1 else {})
         short = replace(attack, **fewer) if epochs * attempts > 1 else attack  # type: ignore[type-var]
-        ends, begun, whole = list[float](), time.monotonic(), 0
+        ends, begun, planned_count = list[float](), time.monotonic(), 0
 
         def note(done: int, planned: int) -> None:
-            nonlocal whole
+            nonlocal planned_count
             ends.append(time.monotonic())
-            whole = planned
+            planned_count = planned
             if len(ends) > 1 and ends[-1] - ends[0] >= ENOUGH:
                 raise _Enough
 
         with suppress(_Enough):
             short(problem, case.budget, generator("probe"), Watch(progress=note))
         moves = len(ends) - 1
-        timed = time.monotonic() - begun if moves < 1 else (ends[-1] - ends[0]) / moves * whole
+        timed = time.monotonic() - begun if moves < 1 else (ends[-1] - ends[0]) / moves * planned_count
         judging = (attempts > 1) * attempts * VALIDATION_SURROGATES * self.epoch * case.recipe.epochs
         return attempts * epochs * timed / few + judging

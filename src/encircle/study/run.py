@@ -78,7 +78,7 @@ def go_on(
         if listener is not None:
             listener(name, facts)
 
-    asked = None if only is None else [todo.runs[place].task for place in only]
+    asked = None if only is None else [todo.runs[index].task for index in only]
     driver = Driver(root, todo.tasks, executor, listener=hear, again=again, only=asked)
     tally = driver.run(seconds=None if minutes is None else 60 * minutes)
     return _conclude(root, study, tally, only)
@@ -106,10 +106,10 @@ def conclude_now(root: Path) -> Conclusion:
 def _conclude(root: Path, study: Study, tally: Tally, only: Collection[int] | None = None) -> Conclusion:
     if only is not None:
         study = replace(study, cells=tuple(cell for cell in study.cells if set(only) & set(cell.runs)))
-    asked = {place for cell in study.cells for place in cell.runs}
+    asked = {index for cell in study.cells for index in cell.runs}
     missing = {}
-    for place, planned in enumerate(noted_runs(root, study)):
-        if place not in asked:
+    for index, planned in enumerate(noted_runs(root, study)):
+        if index not in asked:
             continue
         if not (root / "runs" / planned.folder / "verdict.json").is_file():
             why, log = tally.reasons.get(

@@ -98,15 +98,15 @@ class _Mapped(Samples):
 
 
 def _save_inputs(samples: Samples, path: Path) -> None:
-    whole = all(bool((_as_float(_as_bytes(chunk)) == chunk).all()) for chunk in samples.chunks())
+    is_bytes = all(bool((_as_float(_as_bytes(chunk)) == chunk).all()) for chunk in samples.chunks())
     shape = (len(samples), *samples.batch(torch.tensor([0])).shape[1:])
-    kind = np.dtype(np.uint8 if whole else np.float32)
+    kind = np.dtype(np.uint8 if is_bytes else np.float32)
     header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
     # Not through a map of the file: where the disk is full, writing into one kills the process.
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for chunk in samples.chunks():
-            file.write(np.ascontiguousarray(_as_bytes(chunk) if whole else chunk.numpy(), kind).tobytes())
+            file.write(np.ascontiguousarray(_as_bytes(chunk) if is_bytes else chunk.numpy(), kind).tobytes())
 
 
 def _load_inputs(path: Path, labels: Tensor) -> Samples:

@@ -13,7 +13,7 @@ from typing import Any, final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..audit import Case, embedded_cases
-from ..audit.case_file import FILES, assign_text, beside, each_file, read_yaml, refuse_boolean_numbers
+from ..audit.case_file import FILES, assign_text, beside, read_yaml, refuse_boolean_numbers, rename_files
 from ..audit.yaml_text import dump
 from ..core import InputError, unknown_name
 from ..storage import write_bytes
@@ -48,27 +48,27 @@ class StudyFile(BaseModel):
         """The file as YAML."""
         return dump(self.model_dump(by_alias=True, mode="json"))
 
-    def each_file(self, place: Callable[[str], str]) -> None:
+    def rename_files(self, rename: Callable[[str], str]) -> None:
         """Rename every file that the study names, wherever it does."""
         if isinstance(self.case, dict):
-            each_file(self.case, place)
-        _each_file(self.settings, place)
+            rename_files(self.case, rename)
+        _rename_files(self.settings, rename)
         for name, values in self.grid.items():
             if isinstance(values, list):
-                for place_in, value in enumerate(values):
+                for index, value in enumerate(values):
                     holder = {name: value}
-                    _each_file(holder, place)
-                    values[place_in] = holder[name]
+                    _rename_files(holder, rename)
+                    values[index] = holder[name]
                 continue
             for label, value in values.items():
                 if name == CASE and isinstance(value, dict):
-                    each_file(value, place)
+                    rename_files(value, rename)
                 elif name in Case.model_fields or "." in name:
                     holder = {name: value}
-                    _each_file(holder, place)
+                    _rename_files(holder, rename)
                     values[label] = holder[name]
                 elif isinstance(value, dict):  # several keys under a name of their own
-                    _each_file(value, place)
+                    _rename_files(value, rename)
 
 
 def embedded_studies() -> dict[str, str]:
@@ -117,11 +117,11 @@ def read_study_file(
         InputError: as `parse_study_file`; a missing case, or a file elsewhere.
     """
     file = parse_study_file(text, origin)
-    place = beside(folder, origin, outside=outside) if folder is not None else str
-    file.each_file(place)
-    file.case = _whole(file.case, place, origin)
+    rename = beside(folder, origin, outside=outside) if folder is not None else str
+    file.rename_files(rename)
+    file.case = _written_out(file.case, rename, origin)
     if CASE in file.grid:
-        file.grid[CASE] = _by_name(file.grid[CASE], place, origin)
+        file.grid[CASE] = _by_name(file.grid[CASE], rename, origin)
     for override in overrides:
         key, _, _ = override.partition("=")
         nested: dict[str, Any] = {}
@@ -145,32 +145,32 @@ def gather_files(file: StudyFile, root: Path) -> StudyFile:
             content = Path(name).read_bytes()
         except OSError:
             raise InputError(f"{name} cannot be read; give an existing file.") from None
-        kept = Path("files") / f"{hashlib.sha256(content).hexdigest()[:16]}{Path(name).suffix}"
-        if not (root / kept).is_file():
-            write_bytes(root / kept, content)
-        return kept.as_posix()
+        copy_name = Path("files") / f"{hashlib.sha256(content).hexdigest()[:16]}{Path(name).suffix}"
+        if not (root / copy_name).is_file():
+            write_bytes(root / copy_name, content)
+        return copy_name.as_posix()
 
     settled = file.model_copy(deep=True)
-    settled.each_file(take)
+    settled.rename_files(take)
     return settled
 
 
-def _each_file(changes: dict[str, Any], place: Callable[[str], str]) -> None:
+def _rename_files(changes: dict[str, Any], rename: Callable[[str], str]) -> None:
     """Rename files among values by dotted key."""
     for key, value in changes.items():
         if key in FILES and isinstance(value, str):
-            changes[key] = place(value)
+            changes[key] = rename(value)
         elif isinstance(value, dict):
-            each_file({key: value}, place)
+            rename_files({key: value}, rename)
 
 
-def _whole(case: str | dict[str, Any], place: Callable[[str], str], origin: str) -> dict[str, Any]:
+def _written_out(case: str | dict[str, Any], rename: Callable[[str], str], origin: str) -> dict[str, Any]:
     """The keys and values of a case."""
     if isinstance(case, dict):
         return copy.deepcopy(case)  # its files were found with the study's own
     if case in (embedded := embedded_cases()):
         return read_yaml(embedded[case], case)
-    path = Path(place(case))
+    path = Path(rename(case))
     try:
         content = read_yaml(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError):
@@ -178,11 +178,11 @@ def _whole(case: str | dict[str, Any], place: Callable[[str], str], origin: str)
             f"{origin}: there is no case file {path}; name one that exists, or one of: {', '.join(embedded)}."
         ) from None
     inner = Path(case).parent
-    each_file(content, lambda name: place(str(inner / name)))
+    rename_files(content, lambda name: rename(str(inner / name)))
     return content
 
 
-def _by_name(cases: list[Any] | dict[str, Any], place: Callable[[str], str], origin: str) -> dict[str, Any]:
+def _by_name(cases: list[Any] | dict[str, Any], rename: Callable[[str], str], origin: str) -> dict[str, Any]:
     """Whole cases by name."""
     wrong = next(
         (case for case in (cases.values() if isinstance(cases, dict) else ()) if not isinstance(case, str | dict)), None
@@ -192,11 +192,11 @@ def _by_name(cases: list[Any] | dict[str, Any], place: Callable[[str], str], ori
             f"{origin}: grid.case holds {reprlib.repr(wrong)}, which is neither a name nor a case written out; correct it."
         )
     if isinstance(cases, dict):
-        return {str(label): _whole(case, place, origin) for label, case in cases.items()}
+        return {str(label): _written_out(case, rename, origin) for label, case in cases.items()}
     if not all(isinstance(case, str) for case in cases):
         raise InputError(f"{origin}: grid.case must list names of cases, or give each a name; correct it.")
     names = [Path(case).stem for case in cases]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{origin}: grid.case holds {twice!r} twice; drop one, or give each case a name of its own.")
-    return {name: _whole(case, place, origin) for name, case in zip(names, cases, strict=True)}
+    return {name: _written_out(case, rename, origin) for name, case in zip(names, cases, strict=True)}

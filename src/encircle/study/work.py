@@ -11,7 +11,7 @@ from typing import Any, final
 
 from ..attacks import Attack
 from ..audit import Audit, Case
-from ..audit.case_file import each_file
+from ..audit.case_file import rename_files
 from ..audit.pieces import Pieces
 from ..audit.run import claim, computing, finish_run
 from ..audit.users_code import users_errors
@@ -65,18 +65,18 @@ class _Job:
     def audit(self) -> Audit:
         content = self.case.model_dump(mode="json")
         names: list[str] = []
-        each_file(content, lambda name: names.append(name) or name)  # type: ignore[func-returns-value]
+        rename_files(content, lambda name: names.append(name) or name)  # type: ignore[func-returns-value]
         if names:
             moved = read_json(self._among("files.json") / "files.json")
-            each_file(content, lambda name: str(self._among("files.json") / moved[name]))
+            rename_files(content, lambda name: str(self._among("files.json") / moved[name]))
         case = Case.model_validate(content)
         return Audit.from_case(case, self.spec["device"], data=self.data, described=dict(self.spec["case"]))
 
     @cached_property
     def shop(self) -> Workshop:
         """Finds the models it is given; trains none that is there."""
-        found = list(self.inputs.values())
-        return Workshop(self.audit, self.spec["fingerprint"], _Telling(self.tell), found=found)
+        products = list(self.inputs.values())
+        return Workshop(self.audit, self.spec["fingerprint"], _Telling(self.tell), found=products)
 
     @cached_property
     def pieces(self) -> Pieces:
@@ -117,8 +117,8 @@ class _Job:
 
     def path(self) -> None:
         """The code path of the runs of this network."""
-        found = list(self.inputs.values())
-        _ = Workshop(self.audit, self.spec["fingerprint"], self.shop.reporter, found=found, home=self.out).path
+        products = list(self.inputs.values())
+        _ = Workshop(self.audit, self.spec["fingerprint"], self.shop.reporter, found=products, home=self.out).path
 
     def model(self) -> None:
         """A clean victim, or one of the attacker's models."""
