@@ -77,7 +77,7 @@ def page(summary: dict[str, Any] | None = None) -> str:
 
 
 def picture(summary: dict[str, Any], path: Path) -> None:
-    """Shift against dose with intervals, the band of the seed null and the threshold; a panel an explainer."""
+    """Effect against dose with intervals, the band of the seed null and the threshold; a panel an explainer."""
     names = [axis["name"] for axis in summary["axes"]]
     dose, series = names.index(summary["dose"]), names.index("attack")
     panel_axis = next(axis_index for axis_index in range(len(names)) if axis_index not in {dose, series})

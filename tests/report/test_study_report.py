@@ -94,8 +94,8 @@ def test_curves_have_a_panel_an_explainer_and_a_line_an_attack(tmp_path: Path) -
     assert section.count('class="threshold"') == 2
     assert len(re.findall(r'<g class="s\d">', section)) == 4
     assert len(re.findall(r'class="whisker-of"', section)) == 12
-    [first, _] = re.findall(r'aria-label="(Shift against dose[^"]*)"', section)
-    assert first.startswith("Shift against dose. IMF: 2%: +0.08 [0.03,\xa00.13], 5%: +0.16 ")
+    [first, _] = re.findall(r'aria-label="(Effect against dose[^"]*)"', section)
+    assert first.startswith("Effect against dose. IMF: 2%: +0.08 [0.03,\xa00.13], 5%: +0.16 ")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The page's tables of limits: shares of the way where they mean something, and a word about cells that fall short."""
+"""The page's tables of limits: fractions of the ceiling where they mean something, and a word about cells that fall short."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_ceiling_that_most_models_did_not_reach_says_little() -> None:
     ("changes", "said"),
     [
         ({"jaccard_change": {"mean": 0.3, "low": None, "high": None}}, "cannot be told.** No interval is claimed (+0.30)"),
-        ({"jaccard_change": interval(0.01)}, "not reproduced.** The explanation did not move beyond the seed drift"),
+        ({"jaccard_change": interval(0.01)}, "not reproduced.** The explanation did not move beyond the seed null"),
         ({"jaccard_change": interval(0.3), "jaccard": interval(0.5), "accuracy_change": interval(0.1), "l1": interval(0.1)}, "reproduced.** All 5"),
         ({"jaccard_change": interval(0.3), "jaccard": interval(0.02)}, "in part.** The explanation moved (+0.30"),
         (

@@ -25,7 +25,7 @@ class NoPoison(Attack):
     title = "no poison"
     about = (
         "No poison at all. Two clean models that differ only in their seed explain a sample a little differently; that difference is the "
-        "seed drift, and every change is counted beyond it."
+        "seed null, and every effect is counted beyond it."
     )
 
     @property

@@ -68,7 +68,7 @@ class IntervalRow:
 @final
 @dataclass(frozen=True)
 class Forest:
-    """Rows of intervals on one axis, with zero, the band of the seed drift and, where one applies, the threshold."""
+    """Rows of intervals on one axis, with zero, the band of the seed null and, where one applies, the threshold."""
 
     height: float
     rows: list[IntervalRow]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _VERDICTS = {
-    "PASS": "No shift beyond what another training seed does, and the audit was large enough to have seen one of the "
-    "threshold's size. It speaks of this attack, this budget and this data only.",
-    "WARN": "A small shift, one that gave itself away by changing predictions, or too little evidence to tell. "
+    "PASS": "No effect was found, and the audit was large enough to have found one of the threshold's size. "
+    "It speaks of this attack, this budget and this data only.",
+    "WARN": "A small effect, one that gave itself away by changing predictions, or too little evidence to tell. "
     "The sentence beside it says which.",
-    "FAIL": "The attack bent the explanations by at least the threshold, beyond what another training seed does, "
+    "FAIL": "The attack bent the explanations: its effect is at least the threshold, "
     "while the victims kept their prediction.",
     "ERROR": "The audit did not finish, so it says nothing either way. It is never a pass.",
 }
@@ -26,12 +26,14 @@ _TERMS = {
     "L1": "Mean distance between the map and the desired map, both scaled to [0, 1]. Lower is nearer to what the "
     "attacker wants.",
     "Undefined": "There is nothing to compute, for instance because a map is the same everywhere.",
-    "Change beyond the seed drift": "Score with poison minus score without, less what another seed alone would "
-    "change. A shift is claimed only where its interval excludes zero.",
+    "Effect": "What an arm changes a score by, beyond the seed null: the score with its samples minus the score without, less what another "
+    "training seed changes. It is claimed only where its interval excludes zero. Verdicts also call it a shift.",
+    "Seed null": "What another training seed changes by itself: clean victims against clean victims. An effect inside it is no news.",
+    "Fraction of the ceiling": "The attack’s effect over that of bending the model itself, which needs no poison.",
     "Interval": "In brackets, where one is claimed: a 95\u00a0% bootstrap interval over targets, then victims.",
     "Label kept": "The share of victims that still give the target its class. An attack that flips it has failed.",
     "Accuracy change": "Percentage points on held-out rows, each victim against the clean victim of the same seed.",
-    "Drift of other maps": "How far the explanations of other test samples turn (one minus the cosine). A careless "
+    "Collateral drift": "How far the explanations of other test samples turn (one minus the cosine). A careless "
     "attack moves them all and is easier to notice.",
     "Base": "The sample from which a poison sample was made.",
     "L∞, L2, PSNR": "Between a poison sample and its base: the largest change of a single value, the length of the "
@@ -54,13 +56,13 @@ def glossary(arm_titles: Mapping[str, str], abouts: Mapping[str, str]) -> list[t
 
 _STUDY_TERMS = {
     "Cell": "One combination of what the study varies. Runs that differ only in their seed are pooled into one cell.",
-    "Shift": "How far the attack moved the explanation towards the desired map (Jaccard), beyond what another training seed does.",
-    "Dose–response": "The shift against how much the attacker controls. A real effect usually grows with it.",
-    "Seed drift band": "What a mere change of training seed does, clean against clean. A shift inside it is no news.",
-    "Adjusted p": "The probability of so large a shift if there were none, corrected by Holm’s procedure for all comparisons of the study: "
+    "Effect": "How far the attack moved the explanation towards the desired map (Jaccard), beyond the seed null. Verdicts also call it a shift.",
+    "Dose–response": "The effect against how much the attacker controls. A real effect usually grows with it.",
+    "Seed null": _TERMS["Seed null"],
+    "Adjusted p": "The probability of so large an effect if there were none, corrected by Holm’s procedure for all comparisons of the study: "
     "claiming wherever it is at most 0.05 makes any false claim at all in one study of twenty.",
-    "Would have been claimed from": "The smallest shift that this cell would have claimed with 80\u00a0% probability, after the correction. "
-    "“No shift found” says little where this number is large.",
+    "Would have been claimed from": "The smallest effect that this cell would have claimed with 80\u00a0% probability, after the correction. "
+    "That none was found says little where this number is large.",
     "Strongest control": "The arm without an attack, or with the paper’s baseline, that may have moved the explanation furthest.",
 }
 

@@ -151,7 +151,7 @@ def _in_numbers(arms: list[Mapping[str, Any]], attack: str) -> str:
     clean, attacked = by_name["clean"], by_name[attack]
     return (
         f"Jaccard with the desired map {decimal(clean['jaccard']['mean'])} → {decimal(attacked['jaccard']['mean'])} "
-        f"({estimate(attacked['jaccard_change'], signed=True)} beyond the seed drift); "
+        f"({estimate(attacked['jaccard_change'], signed=True)} beyond the seed null); "
         f"label kept by {percent(attacked['label_kept']['mean'])} of the victims."
     )
 
@@ -204,7 +204,7 @@ def _arm_row(arm: Mapping[str, Any], run: SavedRun) -> ArmRow:
 def _changes_chart(run: SavedRun, key: str, threshold: float | None) -> Forest:
     intervals = [
         Interval(
-            name="Seed drift alone, no poison" if arm["arm"] == "clean" else _capital(arm["title"]),
+            name="Seed null: no poison" if arm["arm"] == "clean" else _capital(arm["title"]),
             text=estimate(arm[key], signed=True),
             mean=known(arm[key]["mean"]),
             low=known(arm[key]["low"]),
@@ -214,30 +214,27 @@ def _changes_chart(run: SavedRun, key: str, threshold: float | None) -> Forest:
         for arm in run.verdict["arms"]
         if arm["arm"] != "ceiling"  # it would squeeze what the chart is for; the table has it
     ]
-    drift = next((arm[key] for arm in run.verdict["arms"] if arm["arm"] == "clean"), None)
-    low, high = (None, None) if drift is None else (known(drift["low"]), known(drift["high"]))
+    null = next((arm[key] for arm in run.verdict["arms"] if arm["arm"] == "clean"), None)
+    low, high = (None, None) if null is None else (known(null["low"]), known(null["high"]))
     band = None if low is None or high is None else (low, high)
     return forest(intervals, band, threshold)
 
 
 def _chart_in_words(run: SavedRun, key: str, score: str) -> str:
     rows = (f"{arm['title']} {estimate(arm[key], signed=True)}" for arm in run.verdict["arms"])
-    return f"Change of {score} beyond the seed drift, by arm: {'; '.join(rows)}."
+    return f"Effect on {score} beyond the seed null, by arm: {'; '.join(rows)}."
 
 
 def _reach(run: SavedRun) -> str | None:
-    """How much of the way to the ceiling the attack went; None without a ceiling."""
+    """The attack's effect as a fraction of the ceiling's; None without a ceiling."""
     share = run.verdict.get("share_of_way")
     if share is None:
         return None
     ceiling = next((arm for arm in run.verdict["arms"] if arm["arm"] == "ceiling"), None)
     reached = "" if ceiling is None else f" (Jaccard {decimal(ceiling['jaccard']['mean'])})"
     if known(share["mean"]) is None:
-        return f"Bending the model itself hardly moves its explanation either{reached}, so there is no way to take a share of."
-    return (
-        f"Of the way from clean to what bending the model itself reaches{reached}, "
-        f"the attack went {percent_estimate(share)}."
-    )
+        return f"Bending the model itself hardly moves its explanation either{reached}, so there is no ceiling to take a fraction of."
+    return f"The attack’s effect is {percent_estimate(share)} of the ceiling’s, which is what bending the model itself reaches{reached}."
 
 
 def _poison_rows(run: SavedRun, titles: Mapping[str, str]) -> list[PoisonRow]:
@@ -319,7 +316,7 @@ def _provenance(run: SavedRun) -> list[tuple[str, str]]:
         ("Seeds", ", ".join(f"{name} {value}" for name, value in seeds.items()) or "see the case"),
         (
             "Victim seeds",
-            f"0 to {victims - 1} per arm; clean victims 0 to {2 * victims - 1}, the second half for the drift",
+            f"0 to {victims - 1} per arm; clean victims 0 to {2 * victims - 1}, the second half for the seed null",
         ),
         ("Versions", ", ".join(f"{name} {version}" for name, version in environment["versions"].items())),
         ("Results version", str(environment["results_version"])),

@@ -73,7 +73,7 @@ class Point:
 @final
 @dataclass(frozen=True)
 class Line:
-    """One value of the series; its path is broken where a cell has no shift."""
+    """One value of the series; its path is broken where a cell has no effect."""
 
     number: int
     marker: str
@@ -116,7 +116,7 @@ class Curves:
 def curves(
     axes: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]], dose: str, threshold: float
 ) -> Curves | None:
-    """Place the curves; None where no cell on the dose's axis has a shift.
+    """Place the curves; None where no cell on the dose's axis has an effect.
 
     Args:
         axes: the study's axes.
@@ -206,7 +206,7 @@ def _panel(
             lines.append(Line(number, MARKERS[number % len(MARKERS)], path, list(itertools.chain(*pieces))))
         said = ", ".join(f"{labels[cell['at'][along]]}: {_in_words(cell)}" for cell in line_cells)
         words.append(f"{name}: {said}" if name else said)
-    return Panel(title, f"Shift against dose. {'; '.join(words)}.", lines, _band(cells, along, values, across, up))
+    return Panel(title, f"Effect against dose. {'; '.join(words)}.", lines, _band(cells, along, values, across, up))
 
 
 def _in_words(cell: Mapping[str, Any]) -> str:
@@ -224,7 +224,7 @@ def _point(cell: Mapping[str, Any], x: float, up: Axis) -> Point:
 
 
 def _band(cells: Sequence[Mapping[str, Any]], along: int, values: Sequence[float], across: Doses, up: Axis) -> str:
-    """The seed drift's intervals over the doses, as wide as the widest of the panel's lines."""
+    """The seed null's intervals over the doses, as wide as the widest of the panel's lines."""
     ends: dict[float, tuple[float, float]] = {}
     for cell in cells:
         low, high = known(cell["drift"]["low"]), known(cell["drift"]["high"])

@@ -160,10 +160,10 @@ def _entry(study: SavedStudy, number: int, base: str) -> CellEntry:
 
 def _numbers(cell: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [
-        ("Shift beyond the seed drift", estimate(cell["shift"], signed=True)),
+        ("Effect beyond the seed null", estimate(cell["shift"], signed=True)),
         ("Adjusted p (p by itself)", f"{p_value(cell['p_adjusted'])} ({p_value(cell['p'])})"),
         ("Would have been claimed from", _at_least(cell["smallest_detectable_shift"])),
-        ("Seed drift: clean against clean", estimate(cell["drift"], signed=True)),
+        ("Seed null: clean against clean", estimate(cell["drift"], signed=True)),
     ]
     if cell["control"] is not None:
         rows.append(
@@ -181,7 +181,7 @@ def _numbers(cell: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _at_least(value: Any) -> str:
-    """The smallest shift that would have been claimed; zero is none: it comes of scores that are all the same."""
+    """The smallest effect that would have been claimed; zero is none: it comes of scores that are all the same."""
     number = known(value)
     return decimal(max(number, 0.01)) if number else "not known"
 
@@ -213,27 +213,27 @@ _REASONS = {
     "undefined": ("Undefined explanations", "The map was constant for too many targets to say anything."),
     "chance": (
         "May be chance",
-        "The interval excludes zero, but among all comparisons of the study such a shift may be chance. More targets would tell.",
+        "The interval excludes zero, but among all comparisons of the study such an effect may be chance. More targets would tell.",
     ),
     "label": ("The attack gave itself away", "The explanation moved, but too many victims changed their prediction."),
-    "small": ("A shift smaller than the threshold", "It is there, and smaller than what was set to count."),
+    "small": ("An effect smaller than the threshold", "It is there, and smaller than what was set to count."),
     "away": ("Moved, but away from the attacker’s map", "Not steered, but not stable either."),
     "weak": (
         "Too little evidence to call it nothing",
-        "No shift was found, but one of the threshold’s size might have been missed. More targets would tell.",
+        "No effect was found, but one of the threshold’s size might have been missed. More targets would tell.",
     ),
     "some": (
         "Undefined for some targets",
-        "No shift was found, but for some targets the map was constant, and nothing is known about those.",
+        "No effect was found, but for some targets the map was constant, and nothing is known about those.",
     ),
     "open": (
         "The threshold is not ruled out",
-        "No shift was found, but the interval still holds one of the threshold’s size. More targets would tell.",
+        "No effect was found, but the interval still holds one of the threshold’s size. More targets would tell.",
     ),
     "same": ("The same score everywhere", "Every score was the same, which says nothing of what would be seen."),
 }
 _MOVED = {"label", "small", "away"}
-"""Reasons of cells that did find a shift: what else would have been claimed is beside the point there."""
+"""Reasons of cells that did find an effect: what else would have been claimed is beside the point there."""
 
 
 def _note(cell: Mapping[str, Any], *, moved: bool = False) -> str:

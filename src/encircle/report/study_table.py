@@ -13,7 +13,7 @@ _DEEPEST = 46.0
 """Per cent of the accent colour in the deepest cell: text stays readable on it in light and dark."""
 
 _LEAST = 0.2
-"""A shift of so much is drawn in the deepest colour unless a larger one is there."""
+"""An effect of so much is drawn in the deepest colour unless a larger one is there."""
 
 
 @final
@@ -52,7 +52,7 @@ class Row:
 @final
 @dataclass(frozen=True)
 class Table:
-    """The table, its headings, and the largest shift of its scale."""
+    """The table, its headings, and the largest effect of its scale."""
 
     heads: list[str]
     across: str

@@ -71,13 +71,13 @@ def measures(cells: Mapping[str, CellResult]) -> str:
 def _measured(cell: CellResult) -> dict[str, str | None]:
     scores, attack = cell.table("scores"), cell.verdict["attack"]
     entries: dict[str, str | None] = {
-        "change of Jaccard": plain_estimate(cell.attack["jaccard_change"]),
-        "change of L1": plain_estimate(cell.attack["l1_change"]),
+        "effect on Jaccard": plain_estimate(cell.attack["jaccard_change"]),
+        "effect on L1": plain_estimate(cell.attack["l1_change"]),
     }
     for column, title in _SCORES.items():
         means = [_mean(_victims(cell, scores, arm)[column]) for arm in ("clean", attack)]
         entries[title] = None if None in means else " → ".join(f"{mean:.2f}" for mean in means)
-    entries["how far other samples' maps move, another seed → IMF"] = " → ".join(
+    entries["collateral drift (other samples' maps), another seed → IMF"] = " → ".join(
         decimal(arm["drift"]["mean"]) for arm in (cell.arm("clean"), cell.attack)
     )
     poison = cell.table("poisons").filter(pl.col("arm") == attack)

@@ -41,8 +41,8 @@ def what_holds_back(results: Path, tables: Mapping[Part, Mapping[str, CellResult
         parts += [
             "The ceiling is what a clean victim's explanation can be bent to by training the model itself on L_adv beside the clean data, keeping the "
             "target's label and all but a point of accuracy ([method](method.md#evidence)): a map that the network could give, whether or not poison can "
-            "bring it there. Where no attempt keeps both and comes nearer, a model stays as it was, is not bent, and counts all the same. IMF's share of the "
-            "way is its change of Jaccard in the tables above over the ceiling's, where both are of the same targets "
+            "bring it there. Where no attempt keeps both and comes nearer, a model stays as it was, is not bent, and counts all the same. IMF's fraction of "
+            "the ceiling is its effect in the tables above over the ceiling's, where both are of the same targets "
             "(they are drawn among what all clean victims get right, which fewer victims leave more of).",
             _ceilings(bent, attacked),
             *_room(bent, attacked),
@@ -50,7 +50,7 @@ def what_holds_back(results: Path, tables: Mapping[Part, Mapping[str, CellResult
     if varied:
         parts += [
             "IMF with one thing changed at a time, on fewer targets (dogs also of five breeds and with two surrogates, so that every limit can have a run of "
-            f"its own): change of Jaccard beyond the seed drift, then L1, then the change of accuracy in points. {OTHERS}",
+            f"its own): effect on Jaccard, then L1, then the change of accuracy in points. {OTHERS}",
             changes_of(varied, "limit", LIMITS),
             changes_of(varied, "limit", LIMITS, l1_of),
             changes_of(varied, "limit", LIMITS, accuracy_change),
@@ -66,7 +66,7 @@ def _ceilings(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]
         entries = [" → ".join(decimal(arm[metric]["mean"]) for arm in arms) for metric in ("jaccard", "l1")]
         effect = plain_estimate(arms[1]["jaccard_change"])
         rows.append(f"| {' | '.join([title_of(name), *entries, effect, _count(unbent_models(cell)), fraction])} |")
-    head = "| cell | Jaccard, clean → ceiling | L1, clean → ceiling | change of Jaccard | not bent | IMF's share of the way |\n|---|---|---|---|---|---|\n"
+    head = "| cell | Jaccard, clean → ceiling | L1, clean → ceiling | effect | not bent | IMF, of the ceiling |\n|---|---|---|---|---|---|\n"
     return head + "\n".join(rows)
 
 

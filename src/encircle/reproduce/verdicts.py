@@ -40,7 +40,7 @@ def _sentence(cell: CellResult) -> str:
         return f"cannot be told.** No interval is claimed ({measured})."
     if outcome == "not reproduced":
         nor = f" Nor: {failed}." if failed else ""
-        return f"not reproduced.** The explanation did not move beyond the seed drift ({measured}).{nor}{more}"
+        return f"not reproduced.** The explanation did not move beyond the seed null ({measured}).{nor}{more}"
     if outcome == "in part":
         but = f", but not: {failed}" if failed else ""
         return f"in part.** The explanation moved ({measured}){but}.{more}"
@@ -54,7 +54,7 @@ def _listed(gates: Sequence[Gate], answer: str) -> str:
 def _asked(gate: Gate) -> str:
     """What a gate asks for."""
     return {
-        MOVED: "the paired change of Jaccard is positive beyond the seed drift",
+        MOVED: "an effect on Jaccard whose interval lies above zero",
         L1: f"L1 at least {L1_BELOW_WATERMARK:.0%} below WM's",
         JACCARD: f"Jaccard at least {gate.threshold:.2f}",
         LABEL: f"at least {LABEL_KEPT:.0%} of victims keep the label",

@@ -44,7 +44,7 @@ class Reached:
         name: which.
         settings: keys of the case that it changes.
         gain: of Jaccard over IMF as published, paired by target and seed; undefined where the attacker's own models make another desired map.
-        share: of the way from clean to the ceiling, an interval of `verdict.json`; without a mean where that way is too short to speak of.
+        share: fraction of the ceiling, an interval of `verdict.json`; without a mean where the ceiling is too low to speak of.
         watermark_l1: the unbounded WM's L1 at the same budget; None where undefined.
         noise_accuracy: what random noise of the same budget, on the same bases, changes of accuracy; an interval of `verdict.json`.
         cell: of the study, as in `study.json`.
