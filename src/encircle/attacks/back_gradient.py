@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core import CONFIGURED
 from ..threat import Budget
-from ..training.frozen import frozen_forward, frozen_samples
+from ..training.frozen import frozen_forward
 from .base import Bases, Problem, Watch
 from .bases import OtherShare
 from .objective import Objective
@@ -66,7 +66,7 @@ class BackGradient(OptimisedAttack):
     ) -> Tensor:
         ensemble, device = problem.ensemble(*self.ensemble), problem.target.device
         trunk, frozen = ensemble.learners[0].model, ensemble.recipe.shared_stages
-        clean = problem.frozen_features or frozen_samples(trunk, problem.clean, frozen)
+        clean = problem.clean_features(trunk, frozen)
         poison, labels, overwritten = poison.to(device), bases.labels, bases.overwritten(budget)
         motion = Motion(self, budget, bases.inputs.to(device), problem.target, problem.legal.relaxed())
         first = int(torch.randint(2**40, (1,), generator=random))

@@ -19,6 +19,7 @@ from ..goals import DesiredMap
 from ..models import second_derivatives
 from ..threat import Budget, Legal
 from ..training import Ensemble, Recipe
+from ..training.frozen import frozen_samples
 
 
 @final
@@ -49,6 +50,10 @@ class Problem:
     references: Sequence[nn.Module]
     legal: Legal
     frozen_features: Samples | None = None
+
+    def clean_features(self, model: nn.Module, frozen: int) -> Samples:
+        """What a model's frozen stages make of the clean set: `frozen_features`, or computed now."""
+        return self.frozen_features or frozen_samples(model, self.clean, frozen)
 
 
 @final
@@ -146,7 +151,7 @@ class Attack(ABC):
             return Poison(empty, none, none, empty, none)
         with second_derivatives():
             crafted, bases = self._craft(problem, budget, count, random, watch or Watch())
-        samples = self._undamaged(crafted.detach().cpu(), bases, count)
+        samples = self._checked(crafted.detach().cpu(), bases, count)
         if self.bounded:
             samples = budget.project(samples, bases.inputs, problem.legal)
             if (excess := budget.excess(samples, bases.inputs)) > 0:
@@ -158,7 +163,7 @@ class Attack(ABC):
         return Poison(samples, bases.labels, bases.rows, bases.inputs, bases.overwritten(budget))
 
     @final
-    def _undamaged(self, samples: Tensor, bases: Bases, count: int) -> Tensor:
+    def _checked(self, samples: Tensor, bases: Bases, count: int) -> Tensor:
         # Before they are projected: that would stretch a wrong shape by broadcasting, and hide NaN in a legal value.
         if samples.shape != bases.inputs.shape or not bool(samples.isfinite().all()):
             raise EncircleError(f"{self.title} returned damaged poison (wrong shape or NaN); lower its step size.")

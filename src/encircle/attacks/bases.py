@@ -18,7 +18,7 @@ from ..seeds import generator
 from ..threat import Budget, Legal
 from ..training import Recipe
 from ..training.code_path import gauss_newton, inner_products, trainable
-from ..training.frozen import CHUNK, frozen_samples
+from ..training.frozen import CHUNK
 from .base import Bases, Problem
 from .curvature import ratio, solved
 from .metagradient import exchanged
@@ -212,7 +212,8 @@ def alignment(
     Returns:
         A score a row, of any sign. The highest bends most.
     """
-    recipe, frozen_features = problem.recipe.for_labels(problem.clean.labels), _frozen_features(problem)
+    recipe = problem.recipe.for_labels(problem.clean.labels)
+    frozen_features = problem.clean_features(problem.references[0], recipe.shared_stages)
     total = torch.zeros(len(rows))
     for model in problem.references:
         goal = Objective(problem.explainer, problem.target, problem.label, problem.desired, "cosine", 0.0, None)
@@ -230,11 +231,6 @@ def alignment(
             weights = recipe.weights_of(labels[indices])
             total[indices] += scores if weights is None else scores * weights.to(scores)
     return total
-
-
-def _frozen_features(problem: Problem) -> Samples:
-    """What the frozen stages make of the clean set."""
-    return problem.frozen_features or frozen_samples(problem.references[0], problem.clean, problem.recipe.shared_stages)
 
 
 def _curvature(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float
@@ -81,6 +81,7 @@ class FeatureEncirclement(SurrogateAttack):
 
     kind: Literal["encirclement"] = Field(default="encirclement", kw_only=True)
     title = "feature encirclement"
+    uses_attack_gradient: ClassVar[bool] = False
     about = (
         "Poison that surrounds, in the model's features, what the desired map shows of the target. It looks at no gradient of the "
         "explanation."

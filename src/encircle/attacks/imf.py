@@ -65,7 +65,7 @@ def finite_difference(
         return torch.autograd.grad(loss_of(trainable_forward(model, leaf, frozen), labels), leaf)[0]
 
     parameters = trainable(model)
-    here = gradient()
+    present = gradient()
     cached = [parameter.detach().clone() for parameter in parameters]
     with torch.no_grad():
         for parameter, step in zip(parameters, attack_gradient, strict=True):
@@ -74,7 +74,7 @@ def finite_difference(
     with torch.no_grad():
         for parameter, value in zip(parameters, cached, strict=True):
             parameter.copy_(value)
-    return here - ahead
+    return present - ahead
 
 
 def exact(

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..training.frozen import frozen_features_of, frozen_samples
+from ..training.frozen import frozen_features_of
 from .base import Problem
 from .objective import Objective
 from .parameter_vectors import unit_scaled
@@ -57,7 +57,7 @@ def exchanged(
     """
     ensemble = problem.ensemble(1, True)
     trunk, frozen = ensemble.learners[0].model, ensemble.recipe.shared_stages
-    clean = problem.frozen_features or frozen_samples(trunk, problem.clean, frozen)
+    clean = problem.clean_features(trunk, frozen)
     objective = Objective(
         problem.explainer, problem.target, problem.label, problem.desired, "cosine", LABEL_WEIGHT, HINGE
     )

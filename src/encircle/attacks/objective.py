@@ -126,7 +126,7 @@ class Objective:
         with nullcontext() if self.softplus is None else _Smoothed(self.softplus):
             maps, _, logits = self.explainer.explain(model, target, labels, graph=True)
         mask = None if self.desired.mask is None else self.desired.mask.to(maps.device)
-        far = distance(maps, self.desired.values.to(maps), mask, self.kind)
+        distances = distance(maps, self.desired.values.to(maps), mask, self.kind)
         entropy = F.cross_entropy(logits, labels, reduction="none")
         term = entropy if self.hinge is None else (entropy - self.hinge).clamp(min=0)
-        return far + self.label_weight * term, far, entropy
+        return distances + self.label_weight * term, distances, entropy

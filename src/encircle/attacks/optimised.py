@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..core import CONFIGURED
 from ..threat import Budget, Legal
-from ..training.frozen import frozen_features_of, frozen_samples
+from ..training.frozen import frozen_features_of
 from ..training.learner import layer_noise
 from .base import Attack, Bases, Problem, Watch
 from .bases import Order, OtherShare, choose_bases
@@ -99,7 +99,7 @@ class OptimisedAttack(Attack):
         return self
 
     @model_validator(mode="after")
-    def _something_is_dirty(self) -> OptimisedAttack:
+    def _dirty_labels_exist(self) -> OptimisedAttack:
         if self.dirty_label and not self.other_share:
             raise ValueError("dirty_label is about samples of other classes; set other_share too")
         if self.dirty_label and self.other_share == "balanced":
@@ -176,7 +176,7 @@ class OptimisedAttack(Attack):
         ensemble = problem.ensemble(*self.ensemble)  # by the victims' recipe, whatever the crafting followed
         frozen, trunk = ensemble.recipe.shared_stages, ensemble.learners[0].model
         projected = budget.project(poison.cpu(), bases.inputs, problem.legal)
-        clean = problem.frozen_features or frozen_samples(trunk, problem.clean, frozen)
+        clean = problem.clean_features(trunk, frozen)
         poison_features = frozen_features_of(trunk, projected, frozen)
         mixed = clean.with_poison(poison_features, bases.labels, bases.overwritten(budget))
         surrogates = ensemble.validation_models(mixed, VALIDATION_SURROGATES)

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass as plain_dataclass
 from itertools import chain, islice
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float, Int
@@ -20,7 +20,7 @@ from ..training import Ensemble
 from ..training.augmentation import flipped_and_shifted
 from ..training.batches import batches, read_ahead, steps_per_epoch
 from ..training.code_path import trainable
-from ..training.frozen import frozen_forward, frozen_samples
+from ..training.frozen import frozen_forward
 from ..training.learner import Learner
 from .base import Bases, Problem, Watch
 from .objective import Objective
@@ -111,9 +111,10 @@ class SurrogateAttack(OptimisedAttack):
     staggered: bool = True
     restart: bool = True
     augmented: bool = False
+    uses_attack_gradient: ClassVar[bool] = True  # whether δ depends on ∇_θ L_adv of the surrogates as they are
 
     @model_validator(mode="after")
-    def _restarts_make_sense(self) -> SurrogateAttack:
+    def _restarts_are_staggered(self) -> SurrogateAttack:
         if self.restart and not self.staggered:
             raise ValueError("restart would begin anew all models at once, as none is staggered; set restart: false")
         return self
@@ -137,7 +138,7 @@ class SurrogateAttack(OptimisedAttack):
             iteration: the iteration.
             model: the group as one model (`Ensemble.groups`).
             members: how many models it is.
-            attack_gradient: ∇_θ L_adv for each trainable parameter of `model`.
+            attack_gradient: ∇_θ L_adv for each trainable parameter of `model`; empty where `uses_attack_gradient` is False.
         """
 
     @final
@@ -157,7 +158,7 @@ class SurrogateAttack(OptimisedAttack):
         trunk = ensemble.learners[0].model  # with frozen stages, all members share it
         mixed = problem.clean.with_poison(poison, bases.labels, bases.overwritten(budget))
         ensemble.learn_from(mixed.labels)
-        clean = problem.frozen_features or frozen_samples(trunk, problem.clean, frozen)
+        clean = problem.clean_features(trunk, frozen)
         poison, labels = poison.to(device), bases.labels.to(device)
         motion = Motion(self, budget, bases.inputs.to(device), problem.target, problem.legal.relaxed())
         memory: dict[Learner, list[Tensor]] = {}
@@ -232,17 +233,22 @@ class SurrogateAttack(OptimisedAttack):
         )
         upper, distance, entropy = objective(ensemble.joined, count)
         learnt = [trainable(model) for model, _ in ensemble.groups]
-        flat = iter(torch.autograd.grad(upper.sum(), list(chain(*learnt)), materialize_grads=True))
+        flat = iter(
+            torch.autograd.grad(upper.sum(), list(chain(*learnt)), materialize_grads=True)
+            if self.uses_attack_gradient
+            else ()
+        )
+        terms = torch.stack([upper, distance, entropy], dim=1).tolist()
+        del upper, distance, entropy  # with their graph
         iteration = Iteration(ensemble, objective, frozen_features.detach(), labels, *clean, sizes, compare, memory)
-        total, extra_notes = torch.zeros_like(frozen_features), list[dict[str, float]]()
+        total, notes = torch.zeros_like(frozen_features), list[dict[str, float]]()
         for (model, members), parameters in zip(ensemble.groups, learnt, strict=True):
             gradient = list(islice(flat, len(parameters)))
-            shares, noted = self._shares(iteration, model, members, gradient)
+            shares, group_notes = self._shares(iteration, model, members, gradient)
             total += shares.sum(dim=0) / count
-            extra_notes += noted
-        terms = torch.stack([upper, distance, entropy], dim=1).tolist()
-        notes = [dict(zip(("upper", "distance", "label"), values, strict=True)) for values in terms]
-        notes = [note | extra for note, extra in zip(notes, extra_notes, strict=True)]
+            notes += group_notes
+        columns = ("upper", "distance", "label")
+        notes = [dict(zip(columns, values, strict=True)) | note for values, note in zip(terms, notes, strict=True)]
         if not frozen_features.requires_grad:
             return total, notes
         return torch.autograd.grad(frozen_features, leaf, total)[0], notes

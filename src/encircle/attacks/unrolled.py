@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float
@@ -37,6 +37,7 @@ class Unrolled(SurrogateAttack):
     steps: int = Field(default=2, ge=1, le=10)
     kind: Literal["unrolled"] = Field(default="unrolled", kw_only=True)
     title = "unrolled steps"
+    uses_attack_gradient: ClassVar[bool] = False
     about = (
         "Poison that is moved by what it does to the explanation a few training steps later, crafted like the paper's."
     )

@@ -61,7 +61,7 @@ class Recipe:
     augmentation: Literal["flip-and-shift"] | None = None
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Recipe:
+    def _is_consistent(self) -> Recipe:
         if self.frozen_stages and self.start == "scratch":
             raise ValueError("frozen_stages needs start='checkpoint': frozen random stages would never learn anything")
         if self.starts > 1 and self.start == "scratch":

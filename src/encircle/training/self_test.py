@@ -158,7 +158,7 @@ class SelfTest:
         wanted = f"it must give logits ({len(self._inputs)}, {self._classes}) in training mode and in eval mode"
         if not isinstance(output, Tensor):
             raise InputError(
-                f"the network gives a {_form(output)}{when}; {wanted}, so return the logits alone and leave auxiliary outputs out."
+                f"the network gives a {_type_of(output)}{when}; {wanted}, so return the logits alone and leave auxiliary outputs out."
             )
         if output.shape != (len(self._inputs), self._classes):
             raise InputError(
@@ -293,10 +293,10 @@ class SelfTest:
         inputs, frozen = self._inputs[:2].double(), self._plain.shared_stages
         with suppress(Exception), torch.no_grad():
             exact(inputs)
-            return all(self._agree(exact, inputs, frozen))
+            return all(self._compared_derivatives(exact, inputs, frozen))
         return True
 
-    def _agree(self, model: nn.Module, inputs: Tensor, frozen: int) -> Iterator[bool]:
+    def _compared_derivatives(self, model: nn.Module, inputs: Tensor, frozen: int) -> Iterator[bool]:
         parameters = trainable(model)
         random = torch.Generator().manual_seed(1)
         direction = [
@@ -394,7 +394,7 @@ def _shared_buffers(first: nn.Module, second: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in first.named_buffers() if value.numel() and value.data_ptr() in pointers}
 
 
-def _form(output: Any) -> str:
+def _type_of(output: Any) -> str:
     if isinstance(output, tuple | list):
         return f"{type(output).__name__} of {len(output)}"
     if isinstance(output, dict):
