@@ -298,6 +298,10 @@ def _mean(values: list[float | None]) -> float | None:
     return sum(present) / len(present) if present else None
 
 
+_SEED_TITLES = {"seed drift": "seed null"}
+"""What seeds are called whose saved name is another."""
+
+
 def _provenance(run: SavedRun) -> list[tuple[str, str]]:
     environment, data = run.environment, run.environment["data"]
     rows = ", ".join(
@@ -313,7 +317,10 @@ def _provenance(run: SavedRun) -> list[tuple[str, str]]:
         ("Data", f"{data['name']}, {rows}"),
         *(("Of the data", str(note)) for note in run.verdict.get("notes") or []),
         ("Data fingerprint", data["fingerprint"]),
-        ("Seeds", ", ".join(f"{name} {value}" for name, value in seeds.items()) or "see the case"),
+        (
+            "Seeds",
+            ", ".join(f"{_SEED_TITLES.get(name, name)} {value}" for name, value in seeds.items()) or "see the case",
+        ),
         (
             "Victim seeds",
             f"0 to {victims - 1} per arm; clean victims 0 to {2 * victims - 1}, the second half for the seed null",
