@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from benchmarks.measure import in_turn, ratios, save, say, summary
 from benchmarks.networks import CLASSES, SIZES, Size, build, samples_of
 from encircle.threat import Budget, Legal
-from encircle.training.code_path import mixed_product
+from encircle.training.derivatives import mixed_product
 
 REPEATS = 5
 FEW, MANY = 2, 8

@@ -12,7 +12,8 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.measure import save, say
 from benchmarks.networks import SIZES, recipe_of, samples_of, source_of
 from encircle.training import Learner
-from encircle.training.code_path import mixed_product, trainable
+from encircle.training.derivatives import mixed_product
+from encircle.training.frozen import trainable
 
 TOP = 6
 

@@ -19,7 +19,7 @@ from encircle.models import ResNet13
 from encircle.reproduce.kdd21 import CELLS, PRESETS
 from encircle.storage import write_json
 from encircle.training.batches import steps_per_epoch
-from encircle.training.code_path import trainable
+from encircle.training.frozen import trainable
 
 HERE = Path(__file__).resolve().parent.parent
 OUT = HERE / "results" / "kdd21" / "paper.json"

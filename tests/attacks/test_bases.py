@@ -20,7 +20,7 @@ from encircle.core import InputError
 from encircle.data import TensorSamples
 from encircle.models import CamClassifier
 from encircle.threat import Budget
-from encircle.training.code_path import trainable
+from encircle.training.frozen import trainable
 from tests.attacks.problems import problem
 from tests.networks import tiny
 

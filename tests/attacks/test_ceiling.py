@@ -12,8 +12,7 @@ from encircle.attacks.objective import Objective
 from encircle.models import predict
 from encircle.seeds import generator
 from encircle.training import Recipe
-from encircle.training.code_path import trainable
-from encircle.training.frozen import frozen_samples
+from encircle.training.frozen import frozen_samples, trainable
 from tests.attacks.problems import EXPLAINERS, Kind, problem
 from tests.training.problems import recipe, same, weights
 

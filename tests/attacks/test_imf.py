@@ -18,8 +18,8 @@ from encircle.attacks.objective import Objective
 from encircle.attacks.optimised import stepped
 from encircle.threat import Budget, Column, Legal
 from encircle.training import CodePath, Ensemble, Learner
-from encircle.training.code_path import loss_of, trainable
-from encircle.training.frozen import frozen_forward, trainable_forward
+from encircle.training.derivatives import loss_of
+from encircle.training.frozen import frozen_forward, trainable, trainable_forward
 from tests.attacks.problems import NO_CLEAN, distance_at_the_end, first_time, problem
 from tests.networks import tiny
 from tests.reference import algorithm1 as reference

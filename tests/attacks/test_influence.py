@@ -20,8 +20,8 @@ from encircle.attacks.parameter_vectors import inner
 from encircle.attacks.surrogate import Iteration
 from encircle.threat import Budget
 from encircle.training import CodePath
-from encircle.training.code_path import gauss_newton, inner_products, mixed_product, trainable
-from encircle.training.frozen import frozen_forward, trainable_forward
+from encircle.training.derivatives import gauss_newton, inner_products, mixed_product
+from encircle.training.frozen import frozen_forward, trainable, trainable_forward
 from tests.attacks.problems import distance_at_the_end, first_time, problem
 from tests.training.problems import recipe
 

@@ -13,7 +13,7 @@ from encircle.attacks import GradientMatching
 from encircle.attacks.matching import towards
 from encircle.attacks.objective import Objective
 from encircle.training import CodePath
-from encircle.training.code_path import trainable
+from encircle.training.frozen import trainable
 from tests.attacks.problems import NO_CLEAN, distance_at_the_end, first_time, problem
 from tests.training.problems import recipe
 

@@ -13,8 +13,8 @@ from encircle.attacks.through_training import AT_ONCE, slopes_at_the_end
 from encircle.data import Samples
 from encircle.seeds import generator
 from encircle.training.batches import batches, steps_per_epoch
-from encircle.training.code_path import CodePath, trainable
-from encircle.training.frozen import frozen_forward
+from encircle.training.code_path import CodePath
+from encircle.training.frozen import frozen_forward, trainable
 from encircle.training.learner import Learner, in_training, losses_of
 from tests.attacks.problems import problem
 from tests.training.problems import recipe

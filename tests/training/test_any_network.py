@@ -15,8 +15,10 @@ from encircle.models import Adapter, feasible, second_derivatives, shares_weight
 from encircle.seeds import derive_seed, generator
 from encircle.training import CodePath, Recipe, Source
 from encircle.training.batches import batches
-from encircle.training.code_path import gauss_newton, measured, mixed_product, trainable
+from encircle.training.code_path import measured
+from encircle.training.derivatives import gauss_newton, mixed_product
 from encircle.training.fit import fit_on_features
+from encircle.training.frozen import trainable
 from encircle.training.learner import layer_noise
 
 from ..any_networks import NETWORKS, NOT_AT_ONCE, RANDOM, Build

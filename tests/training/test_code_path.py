@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from encircle.models import WithCamHead
 from encircle.training import code_path
-from encircle.training.code_path import CodePath, measured, mixed_product, trainable
+from encircle.training.code_path import CodePath, measured
+from encircle.training.derivatives import mixed_product
+from encircle.training.frozen import trainable
 from tests.networks import tiny, tiny_inputs
 
 

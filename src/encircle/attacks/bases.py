@@ -17,8 +17,8 @@ from ..models import CamClassifier
 from ..seeds import generator
 from ..threat import Budget, Legal
 from ..training import Recipe
-from ..training.code_path import gauss_newton, inner_products, trainable
-from ..training.frozen import CHUNK
+from ..training.derivatives import gauss_newton, inner_products
+from ..training.frozen import CHUNK, trainable
 from .base import Bases, Problem
 from .curvature import ratio, solved
 from .metagradient import exchanged

@@ -20,7 +20,7 @@ from ..models import copied, predict
 from ..scoring.thresholds import ACCURACY_LOSS
 from ..training import Recipe
 from ..training.batches import batches, steps_per_epoch
-from ..training.code_path import trainable
+from ..training.frozen import trainable
 from ..training.learner import Learner, in_training, layer_noise, losses_of
 from .objective import Distance, Objective
 

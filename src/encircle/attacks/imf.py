@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from ..core import CONFIGURED
 from ..training import Ensemble
-from ..training.code_path import Product, loss_of, mixed_product, trainable
-from ..training.frozen import trainable_forward
+from ..training.derivatives import Product, loss_of, mixed_product
+from ..training.frozen import trainable, trainable_forward
 from .base import Problem
 from .surrogate import Iteration, SurrogateAttack
 

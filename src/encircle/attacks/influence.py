@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ..core import CONFIGURED
-from ..training.code_path import gauss_newton, mixed_product
+from ..training.derivatives import gauss_newton, mixed_product
 from .bases import OtherShare
 from .curvature import ratio, solved
 from .parameter_vectors import inner, times, unit_scale

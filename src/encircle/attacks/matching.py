@@ -12,8 +12,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ..core import CONFIGURED
-from ..training.code_path import loss_of, mixed_product, trainable
-from ..training.frozen import trainable_forward
+from ..training.derivatives import loss_of, mixed_product
+from ..training.frozen import trainable, trainable_forward
 from .parameter_vectors import inner, plus, times, unit_scale
 from .surrogate import Iteration, SurrogateAttack
 

@@ -19,8 +19,7 @@ from ..threat import Budget
 from ..training import Ensemble
 from ..training.augmentation import flipped_and_shifted
 from ..training.batches import batches, read_ahead, steps_per_epoch
-from ..training.code_path import trainable
-from ..training.frozen import frozen_forward
+from ..training.frozen import frozen_forward, trainable
 from ..training.learner import Learner
 from .base import Bases, Problem, Watch
 from .objective import Objective

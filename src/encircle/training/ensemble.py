@@ -19,9 +19,9 @@ from ..models import Way, copied, feasible, stacked
 from ..seeds import generator
 from ..storage import write_bytes
 from .batches import steps_per_epoch
-from .code_path import CodePath, trainable
+from .code_path import CodePath
 from .fit import fit_on_features, train
-from .frozen import frozen_samples
+from .frozen import frozen_samples, trainable
 from .learner import Learner, in_training, layer_noise, losses_of
 from .recipe import Recipe
 from .source import Source

@@ -50,6 +50,30 @@ def trainable_forward(
     return cast(Tensor, model(frozen_features)) if early is None else early.late(frozen_features, count)
 
 
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that training moves: θ without frozen stages."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad and parameter.numel()]
+
+
+@final
+class TrainableStages(nn.Module):
+    """The stages of a model that are not frozen, as a module: it takes frozen features and gives logits.
+
+    Args:
+        model: the whole model.
+        frozen: number of frozen stages.
+    """
+
+    def __init__(self, model: nn.Module, frozen: int) -> None:
+        super().__init__()
+        self.model = model
+        self._frozen = frozen
+
+    def forward(self, frozen_features: Tensor) -> Tensor:
+        """Logits."""
+        return trainable_forward(self.model, frozen_features, self._frozen)
+
+
 @torch.no_grad()
 def frozen_features_of(
     model: nn.Module, inputs: Float[Tensor, "n *shape"], frozen: int

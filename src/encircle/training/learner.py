@@ -14,8 +14,7 @@ from torch.nn import functional as F
 from ..models import batch_norms, split
 from ..seeds import derive_seed
 from .augmentation import flipped_and_shifted
-from .code_path import trainable
-from .frozen import trainable_forward
+from .frozen import trainable, trainable_forward
 from .recipe import Recipe
 
 

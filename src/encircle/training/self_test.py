@@ -17,9 +17,10 @@ from ..explain import Explainer
 from ..models import copied, feasible, module_errors, second_derivatives, stacked
 from ..models.adapter import module_path, reason_of
 from ..models.base import observing
-from .code_path import CodePath, agree, gauss_newton, loss_of, mixed_product, trainable
+from .code_path import CodePath, agree
+from .derivatives import gauss_newton, loss_of, mixed_product
 from .differences import is_derivative, twice
-from .frozen import frozen_forward, trainable_forward
+from .frozen import frozen_forward, trainable, trainable_forward
 from .learner import in_training, layer_noise, losses_of
 from .recipe import Recipe
 from .source import Source
