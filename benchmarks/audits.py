@@ -16,9 +16,10 @@ import torch
 from benchmarks.measure import RESULTS, ratios, save, say
 from benchmarks.straightforward import Scores, audit_plainly
 from encircle.audit import Audit, Case, read_case
-from encircle.audit.progress import Silent
-from encircle.audit.run import computing, run_audit
-from encircle.audit.workshop import Workshop
+from encircle.audit.computing import computing
+from encircle.audit.models import ModelStore
+from encircle.audit.progress import Silent, WorkLog
+from encircle.audit.run import run_audit
 
 SCORES = ("l1", "jaccard_soft", "cosine", "probability", "accuracy", "drift")
 DIGITS = """
@@ -86,7 +87,7 @@ def with_the_library(cases: list[Case], folder: Path) -> tuple[float, list[dict[
     """Seconds and scores, from nothing but the starting weights, which are learnt before."""
     audits = [Audit.from_case(case) for case in cases]
     for audit in audits:  # both ways have the starting weights
-        _ = Workshop(audit, audit.data.check(), Silent(), cache=folder / "cache").source
+        _ = ModelStore(audit, audit.data.check(), WorkLog(Silent()), cache=folder / "cache").source
     scores = []
     started = time.perf_counter()
     for audit in audits:
@@ -100,12 +101,12 @@ def straightforwardly(cases: list[Case], rows: list[list[int]]) -> tuple[float, 
     audits = [Audit.from_case(case) for case in cases]
     starts = []
     for audit in audits:
-        source = Workshop(audit, audit.data.check(), Silent()).source
+        source = ModelStore(audit, audit.data.check(), WorkLog(Silent())).source
         starts.append(source.checkpoint)
     scores = []
     started = time.perf_counter()
     for audit, targets, start in zip(audits, rows, starts, strict=True):
-        with computing(audit.threads):
+        with computing(audit.settings.threads):
             scores.append(audit_plainly(audit, targets, start))
     return time.perf_counter() - started, scores
 

@@ -23,7 +23,7 @@ from encircle.attacks.bases import base_inputs
 from encircle.attacks.objective import distance
 from encircle.audit import Audit
 from encircle.audit.goal_context import goal_context
-from encircle.audit.pieces import DRIFT_SAMPLES
+from encircle.audit.score_victim import DRIFT_SAMPLES
 from encircle.data import Samples
 from encircle.data.poison import Poison
 from encircle.goals import DesiredMap, cells
@@ -48,11 +48,11 @@ class Model:
     """
 
     def __init__(self, audit: Audit, source: Source, role: str, seed: int, total: int) -> None:
-        self.recipe, self.total, self.taken = audit.recipe, total, 0
-        self.model = source.model(audit.recipe, role, seed)
+        self.recipe, self.total, self.taken = audit.settings.recipe, total, 0
+        self.model = source.model(audit.settings.recipe, role, seed)
         self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         learnt = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.learnt, self.optimiser = learnt, audit.recipe.build_optimiser(self.model)
+        self.learnt, self.optimiser = learnt, audit.settings.recipe.build_optimiser(self.model)
 
     def step(self, inputs: Tensor, labels: Tensor) -> None:
         """One step."""
@@ -81,12 +81,12 @@ def trained(audit: Audit, source: Source, samples: Samples, role: str, seed: int
         seed: of its start and the order of batches.
         steps: how many; None for all.
     """
-    total = audit.recipe.epochs * steps_per_epoch(len(samples), audit.recipe.batch_size)
+    total = audit.settings.recipe.epochs * steps_per_epoch(len(samples), audit.settings.recipe.batch_size)
     model, remaining = Model(audit, source, role, seed, total), total if steps is None else steps
     order = generator(role, "order", seed)
     with layer_noise(role, seed):
         while remaining > 0:
-            for rows in batches(len(samples), audit.recipe.batch_size, order):
+            for rows in batches(len(samples), audit.settings.recipe.batch_size, order):
                 if remaining == 0:
                     break
                 model.step(samples.batch(rows), samples.labels[rows])
@@ -107,12 +107,12 @@ def encircled(imf: IMF, audit: Audit, source: Source, problem: Problem, random: 
     Returns:
         The poison and its bases.
     """
-    clean, budget = problem.clean, audit.budget
+    clean, budget = problem.clean, audit.settings.budget
     bases = choose_bases(problem, budget, budget.size(len(clean)), imf.target_share)
-    total = audit.recipe.epochs * steps_per_epoch(len(clean), audit.recipe.batch_size)
+    total = audit.settings.recipe.epochs * steps_per_epoch(len(clean), audit.settings.recipe.batch_size)
     models = []
     for member in range(imf.models):
-        seed = audit.seed * imf.models + member
+        seed = audit.settings.seed * imf.models + member
         models.append(trained(audit, source, clean, "surrogate", seed, round(member * total / imf.models)))
         models[-1].total = total
     noise = torch.rand(bases.inputs.shape, generator=random) * 2 - 1
@@ -120,7 +120,7 @@ def encircled(imf: IMF, audit: Audit, source: Source, problem: Problem, random: 
     poison = budget.project(bases.inputs + budget.entry_radius(bases.inputs) * noise, bases.inputs, legal)
     overwritten = bases.rows if budget.mode == "replace" else torch.full_like(bases.rows, -1)
     mixed = clean.with_poison(poison, bases.labels, overwritten)
-    size, iteration, restarts = audit.recipe.batch_size, 0, 0
+    size, iteration, restarts = audit.settings.recipe.batch_size, 0, 0
     planned = imf.epochs * steps_per_epoch(len(mixed), size)
     with layer_noise("crafting", random.initial_seed()):
         for _ in range(imf.epochs):
@@ -137,7 +137,7 @@ def encircled(imf: IMF, audit: Audit, source: Source, problem: Problem, random: 
                 for index, model in enumerate(models):
                     if model.taken >= total:
                         restarts += 1
-                        seed = (audit.seed + 1) * 1_000_003 + restarts
+                        seed = (audit.settings.seed + 1) * 1_000_003 + restarts
                         models[index] = Model(audit, source, "surrogate", seed, total)
                 iteration += 1
     return poison, bases
@@ -182,35 +182,35 @@ def audit_plainly(audit: Audit, rows: list[int], checkpoint: dict[str, Tensor] |
 
 
 def _target_scores(audit: Audit, source: Source, row: int) -> Scores:
-    data, victims = audit.data, audit.victims
+    data, victims = audit.data, audit.settings.victims
     train, label = data.train, int(data.test.labels[row])
     target = data.test.batch(torch.tensor([row]))
-    seeds = [derive_seed(audit.seed, number) for number in range(2 * victims)]
-    references = [trained(audit, source, train, "reference", seeds[n]).model for n in range(audit.references)]
+    seeds = [derive_seed(audit.settings.seed, number) for number in range(2 * victims)]
+    references = [trained(audit, source, train, "reference", seeds[n]).model for n in range(audit.settings.references)]
     clean = [trained(audit, source, train, "victim", seed).model for seed in seeds]
     desired = _desired(audit, references, row, target, label)
     scores: Scores = {
         (row, "clean", number): _scores(audit, row, target, label, desired, model, clean[number % victims])
         for number, model in enumerate(clean)
     }
-    for arm in audit.arms[1:]:
+    for arm in (member.attack for member in audit.arms[1:]):
         problem = Problem(
             clean=train,
             target=target,
             label=label,
             desired=desired,
-            explainer=audit.explainer,
+            explainer=audit.settings.explainer,
             ensemble=_none,
-            recipe=audit.recipe,
+            recipe=audit.settings.recipe,
             references=references,
             legal=audit.legal,
         )
-        random = generator("attack", audit.seed, row, arm.kind)
+        random = generator("attack", audit.settings.seed, row, arm.kind)
         if isinstance(arm, IMF):
             with _crafting_plainly(arm, audit, source):
-                poison = arm(problem, audit.budget, random)
+                poison = arm(problem, audit.settings.budget, random)
         else:
-            poison = arm(problem, audit.budget, random)
+            poison = arm(problem, audit.settings.budget, random)
         with tempfile.TemporaryDirectory() as folder:
             poison.save(Path(folder) / "poison", features=data.features)
             poison = Poison.load(Path(folder) / "poison", lambda bases: base_inputs(train, target, audit.legal, bases))
@@ -238,22 +238,26 @@ def _crafting_plainly(arm: IMF, audit: Audit, source: Source) -> Iterator[None]:
 
 def _desired(audit: Audit, references: list[nn.Module], row: int, target: Tensor, label: int) -> DesiredMap:
     def explain(sample: Tensor, of: int) -> Tensor:
-        maps = [audit.explainer.attribute(model, sample, torch.tensor([of]))[0].detach() for model in references]
+        maps = [
+            audit.settings.explainer.attribute(model, sample, torch.tensor([of]))[0].detach() for model in references
+        ]
         return torch.stack(maps).mean(dim=0)
 
     positive_units = None
-    if audit.explainer.space(audit.data.shape) == "units":
-        maps = [audit.explainer.attribute(model, target, torch.tensor([label]))[0].detach() for model in references]
+    if audit.settings.explainer.space(audit.data.shape) == "units":
+        maps = [
+            audit.settings.explainer.attribute(model, target, torch.tensor([label]))[0].detach() for model in references
+        ]
         positive_units = torch.stack(maps).amin(dim=0) > 0
     shape = tuple(explain(target, label).shape)
-    return audit.goal.resolve(goal_context(audit, row, shape, explain, positive_units))
+    return audit.settings.goal.resolve(goal_context(audit, row, shape, explain, positive_units))
 
 
 def _scores(
     audit: Audit, row: int, target: Tensor, label: int, desired: DesiredMap, model: nn.Module, clean: nn.Module
 ) -> dict[str, Any]:
     data, chosen = audit.data, torch.tensor([label])
-    maps = audit.explainer.attribute(model, target, chosen)[0].detach().numpy().astype(np.float32)
+    maps = audit.settings.explainer.attribute(model, target, chosen)[0].detach().numpy().astype(np.float32)
     box = data.boxes.get(row)
     inside = None if box is None or maps.ndim != 2 else cells(box, (maps.shape[0], maps.shape[1])).numpy() > 0
     mask = None if desired.mask is None else desired.mask.numpy()
@@ -265,13 +269,14 @@ def _scores(
             for other in range(len(part))
             if part is not data.test or other != row
         ]
-    order = torch.randperm(len(data.test), generator=generator("watched", audit.seed))[:DRIFT_SAMPLES]
+    order = torch.randperm(len(data.test), generator=generator("watched", audit.settings.seed))[:DRIFT_SAMPLES]
     far = []
     for other in sorted(order.tolist()):
         if other != row:
             sample, its = data.test.batch(torch.tensor([other])), data.test.labels[other : other + 1]
             poisoned_map, clean_map = (
-                audit.explainer.attribute(network, sample, its)[0].detach().numpy() for network in (model, clean)
+                audit.settings.explainer.attribute(network, sample, its)[0].detach().numpy()
+                for network in (model, clean)
             )
             far.append(1 - cosine(poisoned_map, clean_map))
     return {

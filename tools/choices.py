@@ -16,9 +16,8 @@ import polars as pl
 
 from encircle.attacks import IMF
 from encircle.audit import Audit, Case, Judgement, embedded_cases, read_case
-from encircle.audit.identity import settings_of
+from encircle.audit.identity import run_folder, settings_of
 from encircle.audit.progress import Silent
-from encircle.audit.run import run_folder
 from encircle.audit.several import run_cases
 
 HERE = Path(__file__).resolve().parent.parent

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_breast_cancer, load_digits
 
 from encircle.audit import Audit, Case
-from encircle.audit.run import run_folder
+from encircle.audit.identity import run_folder
 from encircle.data import split_rows
 from encircle.reproduce.packed import pack, read_run, unpack
 from encircle.scoring.verdicts import judge

@@ -135,6 +135,16 @@ class SavedRun:
         return str(self.verdict["attack"])
 
     @property
+    def clean(self) -> str:
+        """The name of the arm that the audited one is paired with: clean victims under the same defence."""
+        return next((reference_of(arm) for arm in self.verdict["arms"] if arm["arm"] == self.attack), "clean")
+
+    @property
+    def poison(self) -> str:
+        """The name of the undefended arm whose poison the audited one learns from."""
+        return self.attack.partition("+")[0]
+
+    @property
     def space(self) -> str:
         """What the entries of maps are: `"grid"`, `"columns"` or `"units"`."""
         known = self.environment["data"].get("space")
@@ -150,6 +160,11 @@ class SavedRun:
     def is_images(self) -> bool:
         """Whether the run's data are pictures rather than rows of a table."""
         return bool(self.environment["data"]["kind"] == "image")
+
+
+def reference_of(arm: Mapping[str, Any]) -> str:
+    """The name of the arm that an arm of `verdict.json` is paired with: clean victims under the same defence, undefended unless it says so."""
+    return str(arm.get("reference", "clean"))
 
 
 def load_run(folder: Path) -> SavedRun:
@@ -231,14 +246,14 @@ def _check_maps(run: SavedRun) -> None:
     path = run.folder / "maps.safetensors"
     for target in run.environment["targets"]:
         row = target["row"]
-        for name in ("input", "goal", "mask", "clean/0", f"{run.attack}/0"):
+        for name in ("input", "goal", "mask", f"{run.clean}/0", f"{run.attack}/0"):
             if f"{row}/{name}" not in run.maps:
                 raise _unusable(path, f"lacks the map '{row}/{name}'")
         goal = run.maps[f"{row}/goal"].shape
         dimensions = (3, 2) if run.is_images else (1, 1)
         if (run.maps[f"{row}/input"].ndim, len(goal)) != dimensions:
             raise _unusable(path, f"holds an input or a goal of the wrong shape for target {row}")
-        for name in ("mask", "clean/0", f"{run.attack}/0"):
+        for name in ("mask", f"{run.clean}/0", f"{run.attack}/0"):
             if run.maps[f"{row}/{name}"].shape != goal:
                 raise _unusable(path, f"holds a map '{row}/{name}' of another shape than its goal")
 

@@ -144,39 +144,39 @@ def test_controls_are_made_of_the_attack_s_own_bases_and_dirty_labels_are_named(
         "dirty_label": True,
     }
     audit = Audit.from_case(case_of(TINY, attack=attack))
-    by_kind = {arm.kind: arm for arm in audit.arms}
-    for kind in ("base", "noise", "matching"):
-        arm = by_kind[kind]
-        assert {name: getattr(arm, name) for name in attack if name != "kind"} == {
+    by_key = {arm.key: arm for arm in audit.arms}
+    for key in ("base", "noise", "matching"):
+        control = by_key[key].attack
+        assert {name: getattr(control, name) for name in attack if name != "kind"} == {
             name: value for name, value in attack.items() if name != "kind"
         }
-        assert arm.uses_explainer
-        assert audit.titles[kind].endswith(" (dirty label)")
-    assert audit.titles["watermark"] == "WM (unbounded)"
+        assert control.uses_explainer
+        assert by_key[key].title.endswith(" (dirty label)")
+    assert by_key["watermark"].title == "WM (unbounded)"
     plain = Audit.from_case(case_of(TINY))
-    assert not any(arm.uses_explainer for arm in plain.arms if arm.kind in {"clean", "base", "noise"})
-    assert not any("dirty" in title for title in plain.titles.values())
+    assert not any(arm.attack.uses_explainer for arm in plain.arms if arm.key in {"clean", "base", "noise"})
+    assert not any("dirty" in arm.title for arm in plain.arms)
 
 
 class TestAttacker:
     def test_supposes_what_is_not_said_otherwise(self) -> None:
         case = case_of(TINY, attacker={"recipe": {"epochs": 9}})
-        supposed = case.supposed()
+        supposed = case.supposed
         assert supposed is not None
         assert (supposed.recipe.epochs, supposed.recipe.lr) == (9, case.recipe.lr)
         assert supposed.model == case.model
         assert supposed.attacker is None
-        assert case_of(TINY).supposed() is None
+        assert case_of(TINY).supposed is None
 
     def test_an_attacker_may_lack_the_weights_that_victims_start_from(self) -> None:
         case = case_of(TINY_IMAGES, attacker={"recipe": {"start": "scratch", "frozen_stages": 0}})
         assert case.pretraining is not None
-        supposed = case.supposed()
+        supposed = case.supposed
         assert supposed is not None
         assert supposed.pretraining is None
         attacker = Audit.from_case(case).attacker
         assert attacker is not None
-        assert (attacker.recipe.start, attacker.pretraining) == ("scratch", None)
+        assert (attacker.settings.recipe.start, attacker.settings.pretraining) == ("scratch", None)
         assert attacker.describe()["pretraining"] is None
 
     @pytest.mark.parametrize(

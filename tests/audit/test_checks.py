@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 
 from encircle.attacks import IMF, Attack, FeatureEncirclement, Influence, Watermark
 from encircle.audit import Audit, run_audit
+from encircle.audit.case_file import own_settings
 from encircle.core import InputError
 from encircle.data import DataSet, TensorSamples
 from encircle.explain import Attribution, Cam, Explainer, Grad
@@ -52,9 +53,8 @@ def table(kinds: tuple[str, str], budget: Budget, attack: Attack | None = None, 
         columns=columns,
     )
     settings = {"explainer": Grad(), "goal": Features(("age",)), "recipe": Recipe(epochs=1, batch_size=16), **more}
-    return Audit(
-        lambda: nn.Linear(4, classes), data, budget=budget, attack=attack or IMF(models=1, epochs=1), **settings
-    )
+    settings |= {"budget": budget, "attack": attack or IMF(models=1, epochs=1)}
+    return Audit(lambda: nn.Linear(4, classes), data, own_settings(settings))
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -208,7 +208,7 @@ def test_numbers_of_any_library_are_numbers(setting: str, value: Any) -> None:
 
 @pytest.mark.parametrize(("setting", "value"), [("victims", 1.5), ("seed", "3"), ("targets", "all"), ("victims", True)])
 def test_what_is_no_whole_number_is_refused(setting: str, value: Any) -> None:
-    with pytest.raises(InputError, match=f"{setting} must be a whole number"):
+    with pytest.raises(InputError, match=f"{setting}: input should be a valid (integer|tuple)"):
         images(**{setting: value})
 
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from encircle.audit import Audit, run_audit
-from encircle.audit.run import RESULTS
+from encircle.audit.finish import RESULTS
 from encircle.core import InputError
 from encircle.report import render
 from encircle.run_folder import DamagedError, load_run

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -24,6 +25,7 @@ from encircle.audit.kinds import KINDS
 from encircle.cli import main
 from encircle.core import CONFIGURED, InputError
 from encircle.data import DataSet, DataSource, TensorSamples
+from encircle.defences import Defence
 from encircle.explain import Attribution, Explainer
 from encircle.goals import DesiredMap, Goal, GoalContext
 from encircle.models import Architecture
@@ -31,6 +33,7 @@ from encircle.report import render
 from encircle.study.grid import expand
 from encircle.study.study_file import StudyFile
 from encircle.threat import Budget
+from encircle.training import Recipe
 
 HERE = Path(__file__).resolve().parents[2]
 
@@ -123,13 +126,40 @@ class Copies(Attack):
         return inputs + self.shift, Bases(rows, inputs, torch.full((count,), problem.label))
 
 
-ROWS = {"data": Stripes, "model": OneLayer, "explainer": TimesInput, "goal": LastColumn, "attack": Copies}
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class Shrunk(Defence):
+    """More weight decay.
+
+    Args:
+        weight_decay: of victims.
+    """
+
+    weight_decay: float = Field(default=0.1, ge=0)
+    kind: Literal["shrunk"] = Field(default="shrunk", kw_only=True)
+    title = "more weight decay"
+    about = "Victims whose weights are pulled to zero."
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        return replace(recipe, weight_decay=self.weight_decay)
+
+
+ROWS = {
+    "data": Stripes,
+    "model": OneLayer,
+    "explainer": TimesInput,
+    "goal": LastColumn,
+    "attack": Copies,
+    "defence": Shrunk,
+}
 MODULES = {kinds.key: sys.modules[kinds.module] for kinds in KINDS.values()}
 CASE: dict[str, Any] = {
     "title": "Toys",
     **{
         key: {"kind": name}
-        for key, name in zip(ROWS, ("stripes", "one-layer", "times-input", "last-column", "copies"), strict=True)
+        for key, name in zip(
+            ROWS, ("stripes", "one-layer", "times-input", "last-column", "copies", "shrunk"), strict=True
+        )
     },
     "recipe": {"epochs": 20, "lr": 0.5, "batch_size": 8},
     **{"targets": 1, "victims": 1, "references": 1},
@@ -150,8 +180,10 @@ class TestRows:
         assert case.model_dump(mode="json")["attack"] == {"shift": 0.02, "kind": "copies"}
         judgement = run_audit(Audit.from_case(case), tmp_path)
         assert judgement.summary["about"]["copies"] == Copies.about
+        assert judgement.summary["about"]["copies+shrunk"] == f"{Copies.about} {Shrunk.about}"
         page = render([judgement.folder], tmp_path / "report.html").read_text(encoding="utf-8")
         assert Copies.about in page
+        assert Shrunk.about in page
 
     @pytest.mark.parametrize(
         ("override", "sentence"),

@@ -18,7 +18,8 @@ from torch.utils.data import Dataset
 
 from encircle.attacks import IMF
 from encircle.audit import Audit, run_audit
-from encircle.audit.goal_context import rehearse
+from encircle.audit.case_file import own_settings
+from encircle.audit.rehearsal import rehearse
 from encircle.core import InputError, StorageError
 from encircle.explain import Cam, Grad
 from encircle.goals import Away, Features, FromFile, Region
@@ -248,15 +249,10 @@ def test_several_starts_share_neither_units_nor_frozen_stages(changes: dict[str,
 
 def test_a_checkpoint_is_but_one_start() -> None:
     own = own_audit()
-    settings = {name: getattr(own, name) for name in ("explainer", "goal", "budget")}
+    shared = {name: getattr(own.settings, name) for name in ("explainer", "goal", "budget")}
+    settings = own_settings({"recipe": Recipe(start="checkpoint", starts=2), **shared})
     with pytest.raises(InputError, match="several starts are learnt by a pretraining recipe"):
-        Audit(
-            own.build,
-            own.data,
-            recipe=Recipe(start="checkpoint", starts=2),
-            checkpoint=dict(own.fresh().state_dict()),
-            **settings,
-        )
+        Audit(own.build, own.data, settings, checkpoint=dict(own.fresh().state_dict()))
 
 
 def test_a_target_that_the_clean_model_gets_wrong_is_refused(tmp_path: Path) -> None:
@@ -552,9 +548,9 @@ def test_mini_batches_of_nothing_but_poison(fraction: float, tmp_path: Path) -> 
         ({"targets": 0}, "targets must be at least 1"),
         ({"targets": []}, "targets must be at least 1"),
         ({"targets": 21}, "21 targets are more than the 20 test samples"),
-        ({"title": 5}, "the title 5 is no text"),
-        ({"victims": 0}, "victims must be at least 1"),
-        ({"references": 0}, "references must be at least 1"),
+        ({"title": 5}, "title: input should be a valid string (given: 5)"),
+        ({"victims": 0}, "victims: input should be greater than or equal to 1 (given: 0)"),
+        ({"references": 0}, "references: input should be greater than or equal to 1 (given: 0)"),
         ({"checkpoint": own_network().state_dict()}, "start='scratch' neither"),
         ({"recipe": Recipe(start="checkpoint")}, "needs either pretraining or a checkpoint"),
         ({"checkpoint": "nowhere.safetensors", "recipe": Recipe(start="checkpoint")}, "do not exist"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from encircle.audit import Audit
-from encircle.audit.run import run_folder, run_identity
+from encircle.audit.identity import run_folder, run_identity
 
 from .tiny_cases import TINY, case_of
 

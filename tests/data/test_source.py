@@ -8,7 +8,7 @@ import pytest
 
 from encircle.audit import Audit, Case
 from encircle.audit.case_file import read_case
-from encircle.audit.run import run_identity
+from encircle.audit.identity import run_identity
 from encircle.core import InputError
 from encircle.data import StanfordDogs, TableFile
 from encircle.data.source import dataset_path

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from benchmarks.audits import SCORES as BENCHMARKED
 
-from encircle.audit.parts import SCORE_COLUMNS
+from encircle.audit.step_results import SCORE_COLUMNS
 from encircle.report.targets import ALL_SCORES
 from encircle.reproduce.beside import _SCORES as BESIDE
 from encircle.run_folder import _ESTIMATES, _SCORES

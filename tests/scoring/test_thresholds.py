@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from encircle.audit.case import Judging
+from encircle.audit import Judging
 from encircle.report.glossary import glossary, study_glossary
 from encircle.scoring import thresholds
 

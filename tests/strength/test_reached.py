@@ -125,7 +125,7 @@ def test_who_guesses_the_recipe_crafts_for_another_on_the_victims_network() -> N
     found = variants_of(case, None, {"epochs": 9})
     assert list(found) == [PUBLISHED, BEST_IMF, SELECTED, LITTLE, TRANSFERRED, GUESSED]
     assert found[GUESSED] == {"attack": found[SELECTED]["attack"], "attacker": {"recipe": {"epochs": 9}}}
-    supposed = Case.model_validate({**case, **found[GUESSED]}).supposed()
+    supposed = Case.model_validate({**case, **found[GUESSED]}).supposed
     assert supposed is not None
     assert (supposed.recipe.epochs, supposed.model) == (9, case_of(TINY).model)
 

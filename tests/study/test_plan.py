@@ -13,8 +13,9 @@ import yaml
 from encircle.audit import Audit, run_audit
 from encircle.core import InputError
 from encircle.study.grid import Study, expand
-from encircle.study.plan import KINDS, SHARED, Plan, plan
+from encircle.study.plan import Plan, plan
 from encircle.study.study_file import gather_files, read_study_file
+from encircle.study.task_kinds import TASK_KINDS
 from encircle.training import save_weights
 
 from ..audit.tiny_cases import TINY, TINY_IMAGES
@@ -132,9 +133,9 @@ def test_tasks_come_after_what_they_need_and_ids_do_not_depend_on_place_or_title
     for task in first.tasks:
         assert set(task.needs) <= seen, task.label
         assert task.id not in seen
-        assert task.kind in KINDS
+        assert task.kind in TASK_KINDS
         assert task.folder.split("/")[0] == (
-            "shared" if task.kind in SHARED else "runs" if task.kind == "run" else "pieces"
+            "shared" if TASK_KINDS[task.kind].is_shared else "runs" if task.kind == "run" else "pieces"
         )
         seen.add(task.id)
     renamed = study_of(

@@ -38,7 +38,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     clock = Clock()
-    monkeypatch.setattr("encircle.study.probe.time.monotonic", clock)
+    monkeypatch.setattr("encircle.study.costs.time.monotonic", clock)
     hook = torch.nn.modules.module.register_module_forward_hook(clock.tick)
     yield clock
     hook.remove()
@@ -89,7 +89,7 @@ def test_no_more_crafting_is_timed_than_is_enough(
     todo = planned({"kind": "imf", "models": 1, "epochs": 2}, tmp_path)
     told, taken = list[float](), list[float]()
     for enough in (0.0, math.inf):
-        monkeypatch.setattr("encircle.study.probe.ENOUGH", enough)
+        monkeypatch.setattr("encircle.study.costs.ENOUGH", enough)
         begun = clock.now
         told.append(forecast(todo, tmp_path, 1, lambda _: None).seconds["attack"])
         taken.append(clock.now - begun)

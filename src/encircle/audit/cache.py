@@ -42,16 +42,16 @@ class Cache:
     Args:
         folder: where files are kept, and may be deleted at any time; None keeps none.
         identity: what else they depend on (data, architecture, threads, versions).
-        found: folders that may hold them too, which are only read.
+        products: folders that may hold them too, which are only read.
         limit: bytes to keep.
     """
 
     def __init__(
-        self, folder: Path | None, identity: str, *, found: Sequence[Path] = (), limit: int = CACHE_BYTES
+        self, folder: Path | None, identity: str, *, products: Sequence[Path] = (), limit: int = CACHE_BYTES
     ) -> None:
         self._folder = folder
         self._identity = identity
-        self._found = found
+        self._products = products
         self._limit = limit
 
     def key(self, recipe: Recipe, role: str, seed: int, content: str) -> str:
@@ -60,19 +60,19 @@ class Cache:
 
     def read(self, key: str, load: Callable[[Path], _T], *, suffix: str = ".safetensors") -> _T | None:
         """What `load` makes of the file, or None if there is none that it can read."""
-        for folder in [*([self._folder] if self._folder else []), *self._found]:
+        for folder in [*([self._folder] if self._folder else []), *self._products]:
             path = folder / f"{key}{suffix}"
             if not path.is_file():
                 continue
             try:
-                found = load(path)
+                content = load(path)
             except (EncircleError, RuntimeError):
                 if folder == self._folder:
                     path.unlink(missing_ok=True)  # a cache may be damaged: make it anew
                 continue
             with suppress(OSError):  # another process may just have trimmed it
                 os.utime(path)
-            return found
+            return content
         return None
 
     def write(self, key: str, save: Callable[[Path], None], *, suffix: str = ".safetensors") -> None:

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from ..attacks import Attack, Ceiling, Influence
 from ..core import CONFIGURED
 from ..data import DataSource, Digits
-from ..explain import Cam, Explainer
-from ..goals import Goal, Region
 from ..models import Architecture, SmallResNetModel
-from ..scoring.thresholds import BENT_EFFECT, LABEL_KEPT, MINIMUM_TARGETS
-from ..threat import Budget
-from ..training import CodePath, Recipe
+from ..training import Recipe
 from .kinds import OfKind, PartOf
-
-
-@final
-@dataclass(frozen=True, config=CONFIGURED)
-class Judging:
-    """What a verdict needs.
-
-    Args:
-        threshold: a change of the Jaccard score against clean, beyond the seed null, from which an explanation counts as bent.
-        label_kept: share of victims that must keep the target's class for an attack to count.
-        minimum_targets: with fewer targets, or a single victim, no interval is claimed and the run is a demonstration.
-    """
-
-    threshold: float = Field(default=BENT_EFFECT, gt=0, le=1)
-    label_kept: float = Field(default=LABEL_KEPT, gt=0, le=1)
-    minimum_targets: int = Field(default=MINIMUM_TARGETS, ge=2)
+from .settings import AuditSettings
 
 
 @final
@@ -52,53 +34,21 @@ class Attacker:
 
 
 @final
-class Case(BaseModel):
+class Case(AuditSettings):
     """One audit: data, model, recipe, explainer, desired map, attack, budget and the amount of evidence.
 
     Args:
-        title: what it is called in reports.
         data: the data set.
         model: the network.
-        recipe: how victims learn; the attacker knows it, but not the victims' seeds.
-        pretraining: how a checkpoint is learnt on the pre-training part of the data; for recipes that start from one.
-        checkpoint: or a file of weights (`.safetensors`, or `.pt` of plain tensors).
-        explainer: what explanations come from.
-        goal: the desired map.
-        attack: what is audited; the controls always run beside it.
-        budget: how much poison, how far from its bases.
+        checkpoint: a file of weights that models start from (`.safetensors`, or `.pt` of plain tensors), in place of `pretraining`.
         attacker: what the attacker supposes of the victims otherwise than it is; null knows network and recipe.
-        ceiling: estimates how far the explanation could be bent at all, by changing the model itself, to see the attack beside; null does not.
-        targets: how many targets are drawn from the test set by the seeded rule, or which of its rows.
-        victims: victims per target and arm, each of another seed.
-        references: the attacker's own clean models, for choosing bases and resolving goals.
-        seed: of everything.
-        threads: CPU threads; results are bit for bit the same only for the same number.
-        code_path: how models are computed; by default it is measured once which way is fastest, and kept with the run. Results are bit for
-            bit the same only for the same path: name it for scores that are to be compared bit for bit.
-        judging: what a verdict needs.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    title: str = "Audit"
     data: Annotated[DataSource, OfKind("data")] = Field(default_factory=Digits)
     model: Annotated[Architecture, OfKind("model")] = Field(default_factory=SmallResNetModel)
-    recipe: Recipe = Field(default_factory=Recipe)
-    pretraining: Recipe | None = None
     checkpoint: Path | None = None
-    explainer: Annotated[Explainer, OfKind("explainer")] = Field(default_factory=Cam)
-    goal: Annotated[Goal, OfKind("goal")] = Field(default_factory=Region)
-    attack: Annotated[Attack, OfKind("attack")] = Field(default_factory=Influence)
-    budget: Budget = Field(default_factory=lambda: Budget(fraction=0.1))
     attacker: Attacker | None = None
-    ceiling: Ceiling | None = None
-    targets: int | tuple[int, ...] = 10
-    victims: int = Field(default=3, ge=1)
-    references: int = Field(default=2, ge=1)
-    seed: int = Field(default=0, ge=0)
-    threads: int = Field(default=1, ge=1)
-    code_path: CodePath | None = None
-    judging: Judging = Field(default_factory=Judging)
+    _supposed: Case | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _consistent(self) -> Case:
@@ -110,11 +60,8 @@ class Case(BaseModel):
         unknown = set(self.attacker.recipe) - set(Recipe.__dataclass_fields__) if self.attacker else set[str]()
         if unknown:
             raise ValueError(f"attacker.recipe: {min(unknown)!r} is no key of a recipe")
-        count = self.targets if isinstance(self.targets, int) else len(self.targets)
-        if count < 1:
-            raise ValueError("targets must be at least 1")
         try:
-            _ = self.supposed()
+            self._supposed = self._as_supposed()
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -122,8 +69,12 @@ class Case(BaseModel):
             raise ValueError(f"attacker.{where}: {message}" if where else f"attacker: {message}") from None
         return self
 
+    @property
     def supposed(self) -> Case | None:
         """The case as the attacker supposes it to be; None where that is as it is."""
+        return self._supposed
+
+    def _as_supposed(self) -> Case | None:
         if self.attacker is None:
             return None
         content = self.model_dump(mode="json") | {"attacker": None}
@@ -133,3 +84,23 @@ class Case(BaseModel):
         if recipe["start"] == "scratch":  # an attacker who lacks the weights that victims start from
             content |= {"checkpoint": None, "pretraining": None}
         return Case.model_validate(content | {"recipe": recipe})
+
+    @property
+    def files(self) -> list[str]:
+        """The names of all files that the case names."""
+        goal = [value for value in vars(self.goal).values() if isinstance(value, Path)]
+        return [str(path) for path in (self.checkpoint, *goal) if path is not None]
+
+    def with_files(self, path_of: Callable[[str], Path]) -> Case:
+        """The same case, whose files lie elsewhere; it is not validated anew.
+
+        Args:
+            path_of: where a file lies, by its name in this case.
+        """
+        moved = {name: path_of(str(path)) for name, path in vars(self.goal).items() if isinstance(path, Path)}
+        update: dict[str, Any] = {"goal": replace(self.goal, **moved)} if moved else {}  # type: ignore[type-var]
+        if self.checkpoint is not None:
+            update["checkpoint"] = path_of(str(self.checkpoint))
+        case = self.model_copy(update=update)
+        case._supposed = None if self._supposed is None else self._supposed.with_files(path_of)
+        return case

@@ -16,6 +16,7 @@ from ..core import InputError
 from .case import Case
 from .case_keys import keys_below
 from .kinds import KINDS
+from .settings import OwnSettings
 from .yaml_text import load
 
 FILES = ("checkpoint", "goal.path", "goal.mask")
@@ -94,12 +95,25 @@ def case_of(content: dict[str, Any], origin: str) -> Case:
     except ValidationError as error:
         raise InputError(f"{origin}: {_explained(error)}") from None
     refuse_boolean_numbers(content, case.model_dump(), origin)
-    if (
-        supposed := case.supposed()
-    ) is not None and case.attacker is not None:  # keys of a recipe, not yet validated there
+    if case.supposed is not None and case.attacker is not None:  # keys of a recipe, not yet validated there
         recipe = {"recipe": case.attacker.recipe}
-        refuse_boolean_numbers({"attacker": recipe}, {"attacker": supposed.model_dump()}, origin)
+        refuse_boolean_numbers({"attacker": recipe}, {"attacker": case.supposed.model_dump()}, origin)
     return case
+
+
+def own_settings(values: Mapping[str, Any]) -> OwnSettings:
+    """The settings of an audit whose network and data are given in Python.
+
+    Args:
+        values: settings by name (`AuditSettings`).
+
+    Raises:
+        InputError: an unknown name, a value out of range or of the wrong type, or true or false for a number.
+    """
+    try:
+        return OwnSettings.model_validate(dict(values), strict=True)
+    except ValidationError as error:
+        raise InputError(_explained(error)) from None
 
 
 def refuse_boolean_numbers(content: Any, validated: Any, origin: str) -> None:
@@ -200,10 +214,14 @@ def assign(content: dict[str, Any], key: str, value: Any) -> None:
     content[last] = value
 
 
+_TYPES = ("int", "tuple[int, ...]")
+"""What validation adds to the name of a key of several types."""
+
+
 def _explained(error: ValidationError) -> str:
     """The first problem of a validation in one sentence."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"] if not _is_kind(part))
+    where = ".".join(str(part) for part in first["loc"] if not _is_kind(part) and part not in _TYPES)
     if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
         name = str(first["loc"][-1])
         near = get_close_matches(name, _keys_at(first["loc"][:-1]), n=1)

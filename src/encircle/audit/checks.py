@@ -24,30 +24,26 @@ TRIED = 256
 
 def check_settings(audit: Audit) -> None:
     """Refuse at once what would otherwise fail, or mean nothing, after hours of training."""
-    counts = {"victims": audit.victims, "references": audit.references, "threads": audit.threads}
-    counts["targets"] = audit.targets if isinstance(audit.targets, int) else len(audit.targets)
-    for name, count in counts.items():
-        if count < 1:
-            raise InputError(f"{name} must be at least 1, not {count}.")
-    if isinstance(audit.targets, int) and audit.targets > len(audit.data.test):
+    settings = audit.settings
+    if isinstance(settings.targets, int) and settings.targets > len(audit.data.test):
         raise InputError(
-            f"{audit.targets} targets are more than the {len(audit.data.test)} test samples; ask for fewer."
+            f"{settings.targets} targets are more than the {len(audit.data.test)} test samples; ask for fewer."
         )
-    starts = (audit.pretraining is not None) + (audit.checkpoint is not None)
-    if starts != (audit.recipe.start == "checkpoint"):
+    starts = (settings.pretraining is not None) + (audit.checkpoint is not None)
+    if starts != (settings.recipe.start == "checkpoint"):
         raise InputError(
             "a recipe with start='checkpoint' needs either pretraining or a checkpoint, and one with start='scratch' neither."
         )
-    if audit.recipe.starts > 1 and audit.pretraining is None:
+    if settings.recipe.starts > 1 and settings.pretraining is None:
         raise InputError("several starts are learnt by a pretraining recipe; give one, or set starts to 1.")
-    if audit.recipe.starts > 1 and audit.code_path is not None and audit.code_path.members != "loop":
+    if settings.recipe.starts > 1 and settings.code_path is not None and settings.code_path.members != "loop":
         raise InputError(
             "models of several starts share no frozen stages, so they cannot be computed at once; set code_path.members: loop or leave it out."
         )
-    weights = audit.recipe.class_weights
+    weights = settings.recipe.class_weights
     if isinstance(weights, tuple) and len(weights) != len(audit.data.classes):
         raise InputError(f"{len(weights)} class weights for {len(audit.data.classes)} classes; give one a class.")
-    if audit.pretraining is not None and audit.data.pretrain is None:
+    if settings.pretraining is not None and audit.data.pretrain is None:
         raise InputError(
             f"{audit.data.name} has no pre-training part; set its pretrain share above 0, or give a checkpoint."
         )
@@ -56,6 +52,7 @@ def check_settings(audit: Audit) -> None:
     _check_augmentation(audit)
     _check_network(audit)
     _check_attacker(audit)
+    _check_defence(audit)
 
 
 def _check_data(audit: Audit) -> None:
@@ -82,29 +79,31 @@ def _check_data(audit: Audit) -> None:
 
 def _check_budget(audit: Audit) -> None:
     """Refuse a budget under which no sample changes: its verdict would be about nothing."""
-    budget, train = audit.budget, audit.data.train
+    settings = audit.settings
+    budget, train = settings.budget, audit.data.train
     if (count := budget.size(len(train))) == 0:
         raise InputError(
             f"a budget of {budget.fraction:.3g} of {len(train)} training samples comes to none, so that there is nothing to judge; raise budget.fraction."
             if budget.fraction is not None
             else "a budget of 0 samples leaves nothing to judge; raise budget.count."
         )
-    ball = budget if audit.attack.bounded else replace(budget, norm="linf", epsilon=1.0)
+    ball = budget if settings.attack.bounded else replace(budget, norm="linf", epsilon=1.0)
     some = torch.linspace(0, len(train) - 1, min(TRIED if audit.data.kind == "table" else 1, len(train))).long()
     if not bool(ball.movable(audit.legal.quantised(train.batch(some)), audit.legal).any()):
         raise InputError(_nothing_moves(audit, ball))
-    for arm in audit.arms:
-        if hasattr(arm, "target_share"):
+    for attack in (arm.attack for arm in audit.arms):
+        if hasattr(attack, "target_share"):
             for label in _target_classes(audit):
-                shares = {name: getattr(arm, name) for name in ("target_share", "other_share", "repeats")}
-                check_pools(train.labels, label, budget, count, order=getattr(arm, "bases", "nearest"), **shares)
+                shares = {name: getattr(attack, name) for name in ("target_share", "other_share", "repeats")}
+                check_pools(train.labels, label, budget, count, order=getattr(attack, "bases", "nearest"), **shares)
 
 
 def _target_classes(audit: Audit) -> list[int]:
     """Classes that targets may be of and that there is something to learn about."""
+    settings = audit.settings
     labels = audit.data.test.labels
-    if not isinstance(audit.targets, int):
-        labels = labels[[row for row in audit.targets if 0 <= row < len(labels)]]
+    if not isinstance(settings.targets, int):
+        labels = labels[[row for row in settings.targets if 0 <= row < len(labels)]]
     learnt = set(audit.data.train.labels.tolist())
     return [label for label in sorted(set(labels.tolist())) if label in learnt]
 
@@ -124,30 +123,32 @@ def _nothing_moves(audit: Audit, ball: Budget) -> str:
 
 
 def _check_augmentation(audit: Audit) -> None:
+    settings = audit.settings
     augmented = {
-        "recipe.augmentation": audit.recipe.augmentation is not None,
-        "pretraining.augmentation": audit.pretraining is not None and audit.pretraining.augmentation is not None,
-        "attack.augmented": getattr(audit.attack, "augmented", False),
+        "recipe.augmentation": settings.recipe.augmentation is not None,
+        "pretraining.augmentation": settings.pretraining is not None and settings.pretraining.augmentation is not None,
+        "attack.augmented": getattr(settings.attack, "augmented", False),
     }
     for key, asked in augmented.items():
         if asked and audit.data.kind != "image":
             raise InputError(f"rows of a table cannot be mirrored or shifted; leave {key} out.")
-    if augmented["recipe.augmentation"] and audit.code_path is not None and audit.code_path.members != "loop":
+    if augmented["recipe.augmentation"] and settings.code_path is not None and settings.code_path.members != "loop":
         raise InputError(
             "augmentation draws for each model by itself, so models cannot be computed at once; set code_path.members: loop or leave it out."
         )
 
 
 def _check_network(audit: Audit) -> None:
-    apart = audit.recipe.start == "scratch" or audit.recipe.starts > 1
-    if apart and audit.explainer.space(audit.data.shape) == "units":
+    settings = audit.settings
+    apart = settings.recipe.start == "scratch" or settings.recipe.starts > 1
+    if apart and settings.explainer.space(audit.data.shape) == "units":
         raise InputError(
             "CAM over hidden units compares units between networks, and units of separately initialised networks do not "
             "correspond; use a recipe with start: checkpoint and starts: 1, or the explainer grad."
         )
     network = audit.fresh()
-    audit.explainer.check(network)
-    split(network, audit.recipe.frozen_stages)
+    settings.explainer.check(network)
+    split(network, settings.recipe.frozen_stages)
     probe = audit.data.train.batch(torch.arange(min(2, len(audit.data.train))))
     with torch.no_grad(), module_errors(network, f"for {tuple(probe.shape)} float32 inputs"):
         logits = network(probe)
@@ -156,15 +157,16 @@ def _check_network(audit: Audit) -> None:
         raise InputError(
             f"the network gives {form} for {len(probe)} inputs and {len(audit.data.classes)} classes; it must give logits (n, classes)."
         )
-    audit.attack.check(network if audit.attacker is None else audit.attacker.fresh())
-    if audit.attack.needs_gradient and not audit.explainer.differentiable:
+    settings.attack.check(network if audit.attacker is None else audit.attacker.fresh())
+    if settings.attack.needs_gradient and not settings.explainer.differentiable:
         raise InputError(
-            f"{audit.attack.title} differentiates through the explainer and {type(audit.explainer).__name__} is not differentiable; choose another "
+            f"{settings.attack.title} differentiates through the explainer and {type(settings.explainer).__name__} is not differentiable; choose another "
             "explainer or the attack watermark."
         )
 
 
 def _check_attacker(audit: Audit) -> None:
+    settings = audit.settings
     if audit.attacker is None:
         return
     if audit.attacker.data is not audit.data:
@@ -172,14 +174,32 @@ def _check_attacker(audit: Audit) -> None:
             "the attacker's audit has other data; give it the very same data set, which the attacker knows."
         )
     mine, theirs = audit.fresh(), audit.attacker.fresh()
-    if audit.explainer.space(audit.data.shape) == "units" and str(mine) != str(theirs):
+    if settings.explainer.space(audit.data.shape) == "units" and str(mine) != str(theirs):
         raise InputError(
             "CAM over hidden units compares units between networks, and an attacker of another network has other units; use the explainer grad."
         )
     probe, label = audit.data.train.batch(torch.tensor([0])), torch.tensor([0])
-    shapes = [tuple(audit.explainer.attribute(network, probe, label).shape[1:]) for network in (mine, theirs)]
+    shapes = [tuple(settings.explainer.attribute(network, probe, label).shape[1:]) for network in (mine, theirs)]
     if shapes[0] != shapes[1]:
         raise InputError(
             f"the attacker's network gives maps of {shapes[1]} and the victims' of {shapes[0]}, so that no desired map fits both; choose a network "
             "of the same grid."
+        )
+
+
+def _check_defence(audit: Audit) -> None:
+    """Refuse a defence whose victims start elsewhere, or whose maps no desired map fits."""
+    settings, defence = audit.settings, audit.settings.defence
+    recipe, explainer = defence.recipe(settings.recipe), defence.explainer(settings.explainer)
+    if (recipe.start, recipe.starts) != (settings.recipe.start, settings.recipe.starts):
+        raise InputError(
+            f"the defence {defence.kind} changes where victims start; set recipe.start and recipe.starts in the case itself."
+        )
+    network = audit.fresh()
+    explainer.check(network)
+    probe, label = audit.data.train.batch(torch.tensor([0])), torch.tensor([0])
+    shapes = [tuple(way.attribute(network, probe, label).shape[1:]) for way in (settings.explainer, explainer)]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            f"under the defence {defence.kind} maps are of {shapes[1]} and without it of {shapes[0]}, so that no desired map fits both; choose another."
         )

@@ -5,15 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from ..core import InputError
+from ..core import RESULTS_VERSION, InputError, digest
+from ..defences import NoDefence
+from ..models import module_errors
 from ..storage import sha256_of
+
+if TYPE_CHECKING:
+    from .audit import Audit
+
+MODEL_DIGESTS = ("checkpoint", "network", "data")
+"""Those of `Audit.digests` that a model's weights depend on."""
 
 
 def settings_of(piece: Any) -> Any:
@@ -93,3 +101,122 @@ def digest_of_file(path: Path) -> str:
         return sha256_of(path)
     except OSError:
         raise InputError(f"{path} cannot be read; give an existing file.") from None
+
+
+def own_description(audit: Audit) -> dict[str, Any]:
+    """How an audit is described whose network and data were given in Python, as `case.yaml` holds it."""
+    settings = dict(audit.settings)
+    if isinstance(settings["defence"], NoDefence):  # undefended audits are known by what they always were
+        del settings["defence"]
+    return {
+        "title": settings.pop("title"),
+        "data": {"kind": audit.data.name},
+        "model": {"kind": type(audit.fresh()).__name__},
+        **{name: _described(value) for name, value in settings.items()},
+        "attacker": None if audit.attacker is None else audit.attacker.describe(),
+    }
+
+
+def _described(value: Any) -> Any:
+    if value is None or isinstance(value, int | str):
+        return value
+    return list(value) if isinstance(value, tuple) else settings_of(value)
+
+
+def digests_of(audit: Audit, *, own_network: bool) -> dict[str, str]:
+    """SHA-256 of what an audit's settings name but do not hold: starting weights, files of the goal, an own network, the data.
+
+    A network of the user's own is known by its text, its weights of seed 0, and what it makes of two samples when it is used and when it learns, and how
+    that depends on them: two networks that differ only in the code of `forward` are different models.
+
+    Args:
+        audit: the audit.
+        own_network: whether its network was given in Python, and is described by no settings.
+
+    Raises:
+        InputError: a file cannot be read, or the network fails.
+    """
+    goal = vars(audit.settings.goal)
+    digests = {name: digest_of_file(value) for name, value in goal.items() if isinstance(value, Path)}
+    if audit.checkpoint is not None:
+        digests["checkpoint"] = digest_of_weights(audit.checkpoint)
+    if own_network:
+        digests["network"] = _network_digest(audit)
+    data = audit.data
+    about = [list(data.classes), list(data.features), sorted((row, list(box)) for row, box in data.boxes.items())]
+    digests["data"] = digest([*about, sorted((name, repr(column)) for name, column in data.columns.items())])
+    if audit.attacker is not None:
+        digests |= {f"attacker's {name}": value for name, value in audit.attacker.digests.items()}
+    if audit.device.type != "cpu":
+        digests["device"] = digest(str(audit.device))
+    return digests
+
+
+def _network_digest(audit: Audit) -> str:
+    network = audit.fresh()
+    weights = digest_of_weights(network.state_dict())
+    names = {id(value): name for name, value in network.named_parameters()}
+    tied = [names[id(value)] for _, value in network.named_parameters(remove_duplicate=False)]
+    learns = [name for name, value in network.named_parameters() if value.requires_grad]
+    inputs = audit.data.train.batch(torch.arange(min(2, len(audit.data.train)))).clone().requires_grad_()
+    with module_errors(network, "when it is told from others"), torch.random.fork_rng(devices=[]):
+        logits = network(inputs)
+        (slopes,) = torch.autograd.grad(logits.square().sum(), inputs, allow_unused=True)
+        facts = [logits, inputs.new_zeros(1) if slopes is None else slopes.norm()]
+        torch.manual_seed(0)
+        learnt = network.train()(inputs)
+        parameters = [value for value in network.parameters() if value.requires_grad]
+        steps = torch.autograd.grad(learnt.square().sum(), parameters, allow_unused=True) if parameters else ()
+        facts += [learnt, *(step.norm() for step in steps if step is not None)]
+        facts += [value.double().norm() for value in network.buffers()]  # as one pass has left them
+    rounded = [f"{value:.3g}" for values in facts for value in values.flatten().tolist()]
+    return digest([str(network), weights, tied, learns, rounded])
+
+
+def run_identity(audit: Audit, fingerprint: str) -> str:
+    """What a run is known by: everything that decides its scores, and so not where somebody else may get the data.
+
+    Args:
+        audit: the audit.
+        fingerprint: of its data.
+    """
+    described = audit.describe()
+    data = {key: value for key, value in described["data"].items() if key != "source"}
+    return digest([described | {"data": data}, audit.digests, RESULTS_VERSION, fingerprint])
+
+
+def model_identity(audit: Audit) -> list[Any]:
+    """What the weights of an audit's models depend on besides recipe and seed; no explainer, goal, attack or defence."""
+    return [
+        RESULTS_VERSION,
+        audit.describe()["model"],
+        {name: audit.digests[name] for name in MODEL_DIGESTS if name in audit.digests},
+        repr(audit.settings.pretraining),
+        audit.settings.threads,
+        torch.__version__,
+        str(audit.device),
+    ]
+
+
+_LONGEST_NAME = 220
+"""Bytes of a run folder's name: file systems allow 255, and a study writes it under a longer, temporary one."""
+
+
+def run_folder(audit: Audit, runs: Path | str, fingerprint: str) -> Path:
+    """The folder of an audit's run: named for people, and after everything that decides its scores.
+
+    Args:
+        audit: the audit.
+        runs: the folder of run folders.
+        fingerprint: of its data.
+    """
+    settings = audit.settings
+    name = "-".join([_slug(audit.data.name), _slug(kind_of(settings.explainer)), _slug(settings.attack.kind)])
+    identity = run_identity(audit, fingerprint)[:12]
+    # Bytes, not letters, are counted by file systems; a cut may go through a letter.
+    short = name.encode()[: _LONGEST_NAME - len(identity) - 1].decode(errors="ignore")
+    return Path(runs) / f"{short}-{identity}"
+
+
+def _slug(text: str) -> str:
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in text.lower()).split()) or "unnamed"

@@ -15,6 +15,7 @@ from pydantic_core import SchemaValidator, core_schema
 from ..attacks import Attack
 from ..core import InputError
 from ..data import DataSource
+from ..defences import Defence
 from ..explain import Explainer
 from ..goals import Goal
 from ..models import Architecture
@@ -65,6 +66,7 @@ KINDS: Final = {
         Kinds("explainer", Explainer, "encircle.explain", "explainers"),
         Kinds("goal", Goal, "encircle.goals", "goals"),
         Kinds("attack", Attack, "encircle.attacks", "attacks"),
+        Kinds("defence", Defence, "encircle.defences", "defences"),
     )
 }
 """The keys of a case that name a kind."""

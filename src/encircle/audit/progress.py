@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol, final
 
 
@@ -37,6 +39,36 @@ class Silent:
 
     def finish(self, kind: str, *, reused: bool = False) -> None:
         """Ignored."""
+
+
+@final
+class WorkLog:
+    """Tells a reporter of each piece of work, and adds up what each kind took.
+
+    Args:
+        reporter: told about progress.
+
+    Attributes:
+        seconds: time spent so far, by kind of work.
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def work(self, kind: str, label: str) -> Iterator[None]:
+        """Time a piece of work and report its beginning and end."""
+        self.reporter.begin(kind, label)
+        started = time.monotonic()
+        yield
+        self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - started
+        self.reporter.finish(kind)
+
+    def reused(self, kind: str, count: int = 1) -> None:
+        """Report pieces of work that are there already."""
+        for _ in range(count):
+            self.reporter.finish(kind, reused=True)
 
 
 @final

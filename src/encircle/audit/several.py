@@ -17,8 +17,9 @@ from ..storage import file_error, read_json, write_json
 from .audit import Audit
 from .case import Case
 from .case_file import case_of
+from .finish import Judgement, judgement_of
 from .progress import Reporter
-from .run import Judgement, judgement_of, run_audit
+from .run import run_audit
 from .time_limit import UNLIMITED, LimitedReporter, TimeLimit
 
 WORK = "encircle.audit.several:work"

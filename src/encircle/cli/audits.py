@@ -165,7 +165,10 @@ _LISTS: dict[str, Callable[[], dict[str, str]]] = {
 @app.command("list")
 def list_(
     what: Annotated[
-        str, typer.Argument(help="attacks, explainers, goals, datasets, models, cases or studies.", metavar="WHAT")
+        str,
+        typer.Argument(
+            help="attacks, defences, explainers, goals, datasets, models, cases or studies.", metavar="WHAT"
+        ),
     ],
 ) -> None:
     """List what a case can name, and the embedded cases and studies."""

@@ -19,9 +19,9 @@ from ..storage import check_length, write_text
 from ..study.dry_run import outlook_of_rest, outlook_of_study
 from ..study.folder import Conclusion, begin, noted_device, reopen
 from ..study.grid import expand, refuse_equal_runs
-from ..study.plan import KINDS
 from ..study.run import conclude_now, executor_of, go_on, standing
 from ..study.study_file import StudyFile, embedded_studies, read_study_file
+from ..study.task_kinds import TASK_KINDS
 from .board import clock
 from .interrupts import STOPPED
 from .options import Address, Cpus, Device, DryRun, Gpus, Json, Kind, Minutes, SameDevice, Zero
@@ -235,9 +235,9 @@ def _answer(conclusion: Conclusion, *, as_json: bool, exit_zero: bool) -> None:
 def _counts(title: str, tally: Tally) -> Table:
     states = ("done", "running", "waiting", "blocked", "failed")
     table = Table("", *states, title=escape(title), title_justify="left")
-    for kind, words in KINDS.items():
+    for kind, row in TASK_KINDS.items():
         if kind in tally.counts:
-            table.add_row(words, *(str(tally.counts[kind].get(state, 0) or "") for state in states))
+            table.add_row(row.words, *(str(tally.counts[kind].get(state, 0) or "") for state in states))
     return table
 
 

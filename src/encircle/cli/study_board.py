@@ -12,12 +12,9 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from ..study.plan import KINDS
+from ..study.task_kinds import TASK_KINDS
 from .board import clock
 from .terminal import answers, messages
-
-_PRIORS = {"weights": 15.0, "model": 2.0, "ensemble": 5.0, "unexplained": 4.0, "control": 3.0, "attack": 25.0}
-"""Seconds a task is thought to take before one of its kind has been timed; 1 for others."""
 
 PAUSE = 30.0
 """Seconds between two lines where there is no terminal."""
@@ -109,15 +106,15 @@ class StudyBoard:
 
     def _seconds(self, kind: str) -> float:
         timed = self._timed.get(kind)
-        return sum(timed) / len(timed) if timed else _PRIORS.get(kind, 1.0)
+        return sum(timed) / len(timed) if timed else TASK_KINDS[kind].prior
 
     def __rich__(self) -> Table:
         """The board."""
         table = Table.grid(padding=(0, 1))
-        for kind, words in KINDS.items():
+        for kind, row in TASK_KINDS.items():
             if total := self._total.get(kind):
                 done = self._done.get(kind, 0)
-                table.add_row(words, ProgressBar(total=total, completed=done, width=24), f"{done} of {total}")
+                table.add_row(row.words, ProgressBar(total=total, completed=done, width=24), f"{done} of {total}")
         for task, (_, label, since) in self._running.items():
             share = f"{self._shares[task]:.0%}" if task in self._shares else ""
             table.add_row(f"[dim]{escape(label)}[/dim]", "", f"[dim]{clock(time.monotonic() - since)} {share}[/dim]")

@@ -42,6 +42,7 @@ class Poison:
         bases: `(p,)` rows of the clean training set, -1 for the target itself.
         base_inputs: `(p, *shape)`, what `inputs` were made from.
         overwritten: `(p,)` rows of the clean set that are replaced, -1 for samples that are added.
+        content: what victims learn from it is known by (hex digits over its files, its labels and where it goes), once it was read from files.
     """
 
     inputs: Float[Tensor, "p *shape"]
@@ -49,6 +50,7 @@ class Poison:
     bases: Int[Tensor, "p"]
     base_inputs: Float[Tensor, "p *shape"]
     overwritten: Int[Tensor, "p"]
+    content: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -121,7 +123,8 @@ class Poison:
         labels, bases, overwritten = (
             torch.tensor(manifest[name], dtype=torch.int64) for name in ("labels", "bases", "overwritten")
         )
-        return cls(inputs, labels, bases, base_inputs(bases), overwritten)
+        content = digest([manifest["sha256"], manifest["labels"], manifest["overwritten"]])
+        return cls(inputs, labels, bases, base_inputs(bases), overwritten, content)
 
 
 def _is_manifest(content: Any) -> bool:

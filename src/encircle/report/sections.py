@@ -10,7 +10,7 @@ from typing import Any, final
 import polars as pl
 import yaml
 
-from ..run_folder import SavedRun
+from ..run_folder import SavedRun, reference_of
 from .charts import Forest, Interval, Lines, forest, lines
 from .formats import UNDEFINED, decimal, duration, estimate, known, percent, percent_estimate
 from .targets import ALL_SCORES, Target, target_of
@@ -146,9 +146,9 @@ def _capital(title: str) -> str:
 
 def _in_numbers(arms: list[Mapping[str, Any]], attack: str) -> str:
     by_name = {arm["arm"]: arm for arm in arms}
-    if "clean" not in by_name or attack not in by_name:
+    if attack not in by_name or reference_of(by_name[attack]) not in by_name:
         return ""
-    clean, attacked = by_name["clean"], by_name[attack]
+    clean, attacked = by_name[reference_of(by_name[attack])], by_name[attack]
     return (
         f"Jaccard with the desired map {decimal(clean['jaccard']['mean'])} → {decimal(attacked['jaccard']['mean'])} "
         f"({estimate(attacked['jaccard_change'], signed=True)} beyond the seed null); "
@@ -157,7 +157,7 @@ def _in_numbers(arms: list[Mapping[str, Any]], attack: str) -> str:
 
 
 def _share(run: SavedRun) -> float | None:
-    return known(run.poisons.filter(pl.col("arm") == run.attack)["share_of_set"].cast(pl.Float64).mean())
+    return known(run.poisons.filter(pl.col("arm") == run.poison)["share_of_set"].cast(pl.Float64).mean())
 
 
 def _facts(run: SavedRun) -> list[tuple[str, str]]:
@@ -167,6 +167,7 @@ def _facts(run: SavedRun) -> list[tuple[str, str]]:
         "explainer": "Explainer",
         "goal": "Desired map",
         "budget": "Attacker's budget",
+        "defence": "Defence",
         "start": "Victims start from",
         "attacker": "The attacker supposes",
     }
@@ -179,7 +180,7 @@ def _facts(run: SavedRun) -> list[tuple[str, str]]:
 
 
 def _arm_row(arm: Mapping[str, Any], run: SavedRun) -> ArmRow:
-    null = arm["arm"] == "clean"
+    null = arm["arm"] == reference_of(arm)
     if null:
         accuracy_change = "–"
     elif run.verdict["accuracy_resolvable"]:
@@ -214,7 +215,7 @@ def _changes_chart(run: SavedRun, key: str, threshold: float | None) -> Forest:
         for arm in run.verdict["arms"]
         if arm["arm"] != "ceiling"  # it would squeeze what the chart is for; the table has it
     ]
-    null = next((arm[key] for arm in run.verdict["arms"] if arm["arm"] == "clean"), None)
+    null = next((arm[key] for arm in run.verdict["arms"] if arm["arm"] == run.clean), None)
     low, high = (None, None) if null is None else (known(null["low"]), known(null["high"]))
     band = None if low is None or high is None else (low, high)
     return forest(intervals, band, threshold)
@@ -247,7 +248,7 @@ def _poison_rows(run: SavedRun, titles: Mapping[str, str]) -> list[PoisonRow]:
         rows.append(
             PoisonRow(
                 title=titles[arm],
-                strong=arm == run.attack,
+                strong=arm == run.poison,
                 bounded=bool(part["bounded"].all()),
                 count="–".join(str(end) for end in dict.fromkeys((counts[0], counts[-1]))) if counts else UNDEFINED,
                 share_of_set=percent(part["share_of_set"].mean()),

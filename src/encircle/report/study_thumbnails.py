@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from ..core import InputError
-from ..run_folder import LazyMaps, read_checked
+from ..run_folder import LazyMaps, read_checked, reference_of
 from .pictures import Picture, heat, photograph
 
 SIDE = 48
@@ -31,18 +31,20 @@ def thumbnails(run: Path) -> list[Thumbnail]:
     """The first target of a run in four small pictures; none for tables, and none where the run cannot be read."""
     try:
         row = read_checked(run / "environment.json", {"targets": [{"row": int}]})["targets"][0]["row"]
-        attack = read_checked(run / "verdict.json", {"attack": str})["attack"]
+        verdict = read_checked(run / "verdict.json", {"attack": str, "arms": [{"arm": str}]})
+        attack = verdict["attack"]
+        clean = next(reference_of(arm) for arm in verdict["arms"] if arm["arm"] == attack)
         maps = LazyMaps(run / "maps.safetensors")
         sample, goal = maps[f"{row}/input"], maps[f"{row}/goal"]
         if sample.ndim != 3 or goal.ndim != 2 or not sample.size:
             return []
-        shown = {"clean": maps[f"{row}/clean/0"], "attacked": maps[f"{row}/{attack}/0"], "desired": goal}
+        shown = {"clean": maps[f"{row}/{clean}/0"], "attacked": maps[f"{row}/{attack}/0"], "desired": goal}
         if any(values.shape != goal.shape for values in shown.values()):
             return []
         everything = np.ones_like(goal)
         drawn = [Thumbnail(heat(_small(values), everything), caption) for caption, values in shown.items()]
         return [Thumbnail(photograph(_small(sample)), "input"), *drawn]
-    except (InputError, OSError, KeyError, IndexError, TypeError, ValueError, SafetensorError):
+    except (InputError, OSError, KeyError, IndexError, StopIteration, TypeError, ValueError, SafetensorError):
         return []
 
 

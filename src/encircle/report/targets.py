@@ -124,7 +124,7 @@ def target_of(run: SavedRun, index: int, anchor: str, titles: Mapping[str, str])
     target = run.environment["targets"][index]
     row = target["row"]
     table = None if run.is_images else _table_target(run, target)
-    poison, base = run.maps.get(f"{row}/{run.attack}/poison"), run.maps.get(f"{row}/{run.attack}/base")
+    poison, base = run.maps.get(f"{row}/{run.poison}/poison"), run.maps.get(f"{row}/{run.poison}/base")
     pictures, chart = None, None
     if poison is not None and base is not None:
         if run.is_images:
@@ -161,11 +161,11 @@ def _image_target(run: SavedRun, target: Mapping[str, Any]) -> ImageTarget:
         alt = f"{what} of test row {row} (class “{name}”), {strongest}{f'; {note}' if note else ''}."
         return Panel(caption, note, alt, heat(values, mask if masked else np.ones_like(values)), border)
 
-    clean, manipulated = run.maps[f"{row}/clean/0"], run.maps[f"{row}/{run.attack}/0"]
+    clean, manipulated = run.maps[f"{row}/{run.clean}/0"], run.maps[f"{row}/{run.attack}/0"]
     input_alt = f"Test row {row}, class “{name}”: the picture whose explanation is attacked."
     full = []
     for caption, what, arm in (
-        ("Clean, every pixel", "Clean map before pooling", "clean"),
+        ("Clean, every pixel", "Clean map before pooling", run.clean),
         ("Manipulated, every pixel", "Manipulated map before pooling", run.attack),
     ):
         values = run.maps.get(f"{row}/{arm}/{SHOWN_SEED}/full")
@@ -175,7 +175,7 @@ def _image_target(run: SavedRun, target: Mapping[str, Any]) -> ImageTarget:
         photograph=photograph(run.maps[f"{row}/input"]),
         panels=[
             Panel("Input", f"class “{name}”", input_alt),
-            panel("Clean map", "Clean map", clean, _shown_score(run, row, "clean")),
+            panel("Clean map", "Clean map", clean, _shown_score(run, row, run.clean)),
             panel("Desired map", "Desired map", goal, "what the attacker wants"),
             panel("Manipulated map", "Manipulated map", manipulated, _shown_score(run, row, run.attack)),
         ],
@@ -188,7 +188,7 @@ def _image_target(run: SavedRun, target: Mapping[str, Any]) -> ImageTarget:
 def _table_target(run: SavedRun, target: Mapping[str, Any]) -> TableTarget:
     row = target["row"]
     goal, mask = run.maps[f"{row}/goal"], run.maps[f"{row}/mask"]
-    clean, manipulated = run.maps[f"{row}/clean/0"], run.maps[f"{row}/{run.attack}/0"]
+    clean, manipulated = run.maps[f"{row}/{run.clean}/0"], run.maps[f"{row}/{run.attack}/0"]
     values = run.maps[f"{row}/input"]
     features = _feature_names(run, len(values))
     by_units = run.space == "units" or len(goal) != len(features)
@@ -213,7 +213,7 @@ def _table_target(run: SavedRun, target: Mapping[str, Any]) -> TableTarget:
     notes.extend(f"The {name} map is the same everywhere, so it has no bars." for name in flat)
     return TableTarget(
         bars=bars(shown),
-        alt=_bars_in_words(target, entries, _shown_score(run, row, "clean"), _shown_score(run, row, run.attack)),
+        alt=_bars_in_words(target, entries, _shown_score(run, row, run.clean), _shown_score(run, row, run.attack)),
         units=by_units,
         note=" ".join(notes),
         values=list(zip(features, (decimal(value) for value in values), strict=True)),
@@ -271,7 +271,7 @@ def _poison_bars(run: SavedRun, poison: _Map, base: _Map) -> PoisonBars:
 
 def _victims(run: SavedRun, row: int) -> list[VictimRow]:
     part = run.scores.filter(pl.col("target") == row)
-    clean = {victim["seed"]: victim for victim in part.filter(pl.col("arm") == "clean").iter_rows(named=True)}
+    clean = {victim["seed"]: victim for victim in part.filter(pl.col("arm") == run.clean).iter_rows(named=True)}
     attacked = part.filter(pl.col("arm") == run.attack).sort("seed")
     rows = []
     for victim in attacked.iter_rows(named=True):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
+from ..run_folder import reference_of
 from .formats import UNDEFINED, p_value, plain_estimate, points
 
 EFFECT = "Effect: change of Jaccard towards the desired map, beyond the seed null"
@@ -44,7 +45,7 @@ def arms_table(summary: Mapping[str, Any]) -> TextTable:
         (
             arm["title"],
             plain_estimate(arm["jaccard"], ".2f"),
-            "" if arm["arm"] == "clean" else plain_estimate(arm["jaccard_change"]),
+            "" if arm["arm"] == reference_of(arm) else plain_estimate(arm["jaccard_change"]),
             plain_estimate(arm["l1"], ".2f"),
             share(arm["label_kept"]["mean"] or 0),
         )

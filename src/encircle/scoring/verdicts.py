@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -27,6 +27,7 @@ def judge(
     *,
     attack: str,
     titles: dict[str, str],
+    references: Mapping[str, str] | None = None,
     victims: int,
     accuracy_rows: int,
     threshold: float,
@@ -39,6 +40,7 @@ def judge(
         scores: the rows of `scores.parquet`.
         attack: the audited arm.
         titles: the arms in the order of the table, with their names for people; `clean` is the first, and `ceiling`, if there is one, no attack.
+        references: for each arm that of clean victims under the same defence, which it is paired with; `clean` where it is not named.
         victims: of each arm and target; seeds from here on are clean victims for the seed null.
         accuracy_rows: held-out rows that accuracy was read on.
         threshold: effect on the Jaccard score from which an explanation counts as bent.
@@ -76,16 +78,20 @@ def judge(
         scored = column(arm, name, null=null)
         return hierarchical_bootstrap(scored, minimum_targets=enough_targets, shared_seeds=True)
 
+    def clean_of(arm: str) -> str:
+        return (references or {}).get(arm, "clean")
+
     def effect_of(arm: str, name: str) -> Interval:
-        clean, null = column("clean", name), column("clean", name, null=True)
-        compare: Callable[..., Interval] = seed_null if arm == "clean" else paired_effect
-        samples = (clean, null) if arm == "clean" else (column(arm, name), clean, null)
+        clean, null = column(clean_of(arm), name), column(clean_of(arm), name, null=True)
+        compare: Callable[..., Interval] = seed_null if arm == clean_of(arm) else paired_effect
+        samples = (clean, null) if arm == clean_of(arm) else (column(arm, name), clean, null)
         return compare(*samples, minimum_targets=enough_targets, shared_seeds=True)
 
     arms = [
         {
             "arm": arm,
             "title": title,
+            **({} if clean_of(arm) == "clean" else {"reference": clean_of(arm)}),
             "jaccard": facts_of(estimate(arm, "jaccard")),
             "l1": facts_of(estimate(arm, "l1")),
             "jaccard_change": facts_of(effect_of(arm, "jaccard")),
@@ -93,19 +99,21 @@ def judge(
             "label_kept": facts_of(estimate(arm, "label_kept")),
             "accuracy": facts_of(estimate(arm, "accuracy")),
             "accuracy_change": facts_of(
-                _paired_change(column(arm, "accuracy"), column("clean", "accuracy"), enough_targets)
+                _paired_change(column(arm, "accuracy"), column(clean_of(arm), "accuracy"), enough_targets)
             ),
-            "drift": facts_of(estimate(arm, "drift", null=arm == "clean")),
+            "drift": facts_of(estimate(arm, "drift", null=arm == clean_of(arm))),
         }
         for arm, title in titles.items()
     ]
     effect = effect_of(attack, "jaccard")
     # 81 of 90 are 0.9, whatever the mean of means is rounded to.
     label_fraction = round(estimate(attack, "label_kept").mean, 9)
-    samples = (column(attack, "jaccard"), column("clean", "jaccard"), column("clean", "jaccard", null=True))
+    clean = clean_of(attack)
+    samples = (column(attack, "jaccard"), column(clean, "jaccard"), column(clean, "jaccard", null=True))
     error = None if effect.low is None else effect_error(*samples, shared_seeds=True)
     detectable = None if error is None else error.detectable()
-    ceiling = column("ceiling", "jaccard") if "ceiling" in titles else None
+    # The ceiling is of undefended models.
+    ceiling = column("ceiling", "jaccard") if "ceiling" in titles and clean == "clean" else None
     fraction = (
         None
         if ceiling is None

@@ -200,9 +200,9 @@ def choices_of(case: Mapping[str, Any], factors: Mapping[str, Settings] = FACTOR
         )
     audit = Audit.from_case(Case.model_validate(case))
     idle = IDLE if own["kind"] == "encirclement" else set[str]()
-    if audit.data.kind == "table" or audit.recipe.augmentation is not None:
+    if audit.data.kind == "table" or audit.settings.recipe.augmentation is not None:
         idle = idle | AUGMENTED
-    if audit.budget.mode == "replace":
+    if audit.settings.budget.mode == "replace":
         repeated = {"repeats", "metagradient"}
         factors = {
             name: changes for name, changes in factors.items() if not repeated & {*changes, changes.get("bases")}

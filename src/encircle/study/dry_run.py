@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any, final
 
 from ..audit import Audit, Case
-from ..audit.goal_context import rehearse
-from ..audit.run import check_threads
+from ..audit.computing import check_threads
+from ..audit.rehearsal import rehearse
 from ..jobs.store import DATABASE
 from .folder import reopen
 from .grid import Study, expand
-from .plan import KINDS, SHARED, Plan, plan
+from .plan import Plan, plan
 from .probe import forecast
 from .run import standing
 from .study_file import StudyFile
+from .task_kinds import TASK_KINDS
 
 Say = Callable[[str], None]
 """Told what is being timed."""
@@ -137,17 +138,17 @@ def _outlook(
     study: Study, todo: Plan, root: Path, finished: Mapping[str, int], cpus: int | None, say: Say
 ) -> StudyOutlook:
     workers = cpus or len(os.sched_getaffinity(0))
-    planned = {kind: sum(task.kind == kind for task in todo.tasks) for kind in KINDS}
+    planned = {kind: sum(task.kind == kind for task in todo.tasks) for kind in TASK_KINDS}
     remaining = {kind: max(count - finished.get(kind, 0), 0) for kind, count in planned.items()}
     expected = forecast(todo, root, workers, say).seconds if any(remaining.values()) else {}
     work = tuple(
         KindOfWork(
-            words,
+            row.words,
             remaining[kind],
-            todo.wanted[kind] if kind in SHARED or todo.wanted[kind] > planned[kind] else None,
+            todo.wanted[kind] if row.is_shared or todo.wanted[kind] > planned[kind] else None,
             expected.get(kind, 0.0) * remaining[kind] / planned[kind],
         )
-        for kind, words in KINDS.items()
+        for kind, row in TASK_KINDS.items()
         if remaining[kind]
     )
     poison = [run.poison for run in todo.runs]

@@ -12,6 +12,7 @@ from typing import Any, final
 import polars as pl
 
 from ..core import digest
+from ..run_folder import reference_of
 from ..scoring import EffectError, Interval, holm
 from ..scoring.thresholds import FALSE_CLAIMS
 from ..scoring.verdicts import Evidence, advice, decide, judge
@@ -126,6 +127,7 @@ def _summary(runs: Sequence[Planned], root: Path, missing: Mapping[str, Missing]
         pl.concat(pooled),
         attack=first["attack"],
         titles={arm["arm"]: arm["title"] for arm in first["arms"]},
+        references={arm["arm"]: reference_of(arm) for arm in first["arms"]},
         victims=first["victims"],
         accuracy_rows=min(verdict["held_out"] for verdict in verdicts),
         threshold=first["threshold"],
@@ -146,7 +148,8 @@ def _judged_cell(
     level: float,
 ) -> dict[str, Any]:
     arms = {arm["arm"]: arm for arm in summary["arms"]}
-    attack_arm, clean = arms[summary["attack"]], arms["clean"]
+    attack_arm = arms[summary["attack"]]
+    clean = arms[reference_of(attack_arm)]
     shift = attack_arm["jaccard_change"]
     error = summary["standard_error"]
     defined = summary["targets"] - summary["undefined"]
@@ -230,7 +233,9 @@ def _run(planned: Planned, root: Path) -> dict[str, Any]:
 
 def _strongest(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     """The control that may have moved the explanation furthest: the highest upper end of an interval."""
-    controls = [arm for arm in summary["arms"] if arm["arm"] not in {"clean", "ceiling", summary["attack"]}]
+    audited = {summary["attack"], summary["attack"].partition("+")[0]}  # with the defence and without
+    others = {"ceiling", *audited, *(reference_of(arm) for arm in summary["arms"])}
+    controls = [arm for arm in summary["arms"] if arm["arm"] not in others]
     reach = [(arm["jaccard_change"]["high"], arm["jaccard_change"]["mean"]) for arm in controls]
     known = [number for number, ends in enumerate(reach) if ends[1] is not None]
     if not known:

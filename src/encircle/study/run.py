@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..audit.run import check_threads
+from ..audit.computing import check_threads
 from ..core import InputError
 from ..jobs.cluster import ClusterExecutor
 from ..jobs.driver import Driver, Listener

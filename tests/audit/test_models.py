@@ -1,4 +1,4 @@
-"""What a workshop makes once: what frozen stages see, ensembles, victims, and the choice of a code path."""
+"""What a model store makes once: features after frozen stages, ensembles, victims, and the choice of a code path."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from encircle.audit import Audit, Case
-from encircle.audit import workshop as module
-from encircle.audit.progress import Silent
+from encircle.audit import Audit, Case, code_paths, frozen_views
+from encircle.audit.case_file import own_settings
+from encircle.audit.code_paths import CODE_PATH
+from encircle.audit.models import ModelStore
+from encircle.audit.progress import Silent, WorkLog
 from encircle.audit.run import run_audit
-from encircle.audit.workshop import CODE_PATH, Workshop
 from encircle.core import EncircleError, InputError
 from encircle.data.poison import Poison
 from encircle.storage import read_json, write_json
@@ -24,16 +25,16 @@ from tests.training.problems import same, weights
 FREE = {"code_path": None}
 
 
-def shop_of(case: Case, folder: Path | None = None, **more: Any) -> Workshop:
+def store_of(case: Case, folder: Path | None = None, **more: Any) -> ModelStore:
     audit = Audit.from_case(case)
-    return Workshop(audit, audit.data.check(), Silent(), cache=folder, **more)
+    return ModelStore(audit, audit.data.check(), WorkLog(Silent()), cache=folder, **more)
 
 
 def poison_of(audit: Audit, count: int, *, replaced: bool = False) -> Poison:
     rows = torch.arange(count)
     inputs = 1 - audit.data.train.batch(rows)
     where = rows + 3 if replaced else torch.full((count,), -1)
-    return Poison(inputs, audit.data.train.labels[rows], rows, inputs, where)
+    return Poison(inputs, audit.data.train.labels[rows], rows, inputs, where, content="some")
 
 
 @pytest.mark.parametrize("limit", [None, 10], ids=["kept", "too large to keep"])
@@ -43,11 +44,11 @@ def test_poisoned_features_are_those_of_the_poisoned_set(
 ) -> None:
     if limit is not None:
         monkeypatch.setattr(frozen_samples, "__kwdefaults__", {"limit": limit})
-    shop = shop_of(case_of(TINY_IMAGES))
-    poison = poison_of(shop.audit, 4, replaced=replaced)
-    whole = shop.audit.data.train.with_poison(poison.inputs, poison.labels, poison.overwritten)
-    model = shop.clean_model("victim", 0)
-    found, rows = shop.poisoned(poison), torch.arange(len(whole))
+    models = store_of(case_of(TINY_IMAGES))
+    poison = poison_of(models.audit, 4, replaced=replaced)
+    whole = models.audit.data.train.with_poison(poison.inputs, poison.labels, poison.overwritten)
+    model = models.clean_model("victim", 0)
+    found, rows = models.views.poisoned(poison), torch.arange(len(whole))
     assert torch.equal(found.labels, whole.labels)
     with torch.no_grad():
         expected = model.early(whole.batch(rows), 2)  # type: ignore[operator]
@@ -55,38 +56,38 @@ def test_poisoned_features_are_those_of_the_poisoned_set(
 
 
 def test_without_frozen_stages_nothing_is_worked_out_or_kept(tmp_path: Path) -> None:
-    shop = shop_of(case_of(TINY), tmp_path)
-    assert shop.frozen_features() is shop.audit.data.train
-    poison = poison_of(shop.audit, 3)
-    assert len(shop.poisoned(poison)) == len(shop.audit.data.train) + 3
+    models = store_of(case_of(TINY), tmp_path)
+    assert models.views.train() is models.audit.data.train
+    poison = poison_of(models.audit, 3)
+    assert len(models.views.poisoned(poison)) == len(models.audit.data.train) + 3
     assert list(tmp_path.iterdir()) == []
 
 
 def test_features_and_ensembles_are_read_by_the_next_audit_of_the_same_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = shop_of(case_of(TINY_IMAGES), tmp_path)
-    seen, models = first.frozen_features().batch(torch.arange(5)), first.ensemble(2, True)
+    first = store_of(case_of(TINY_IMAGES), tmp_path)
+    features, ensemble = first.views.train().batch(torch.arange(5)), first.ensemble(2, True)
 
     def forbidden(*arguments: Any, **named: Any) -> Any:
         raise AssertionError("worked out a second time")
 
-    monkeypatch.setattr(module, "frozen_samples", forbidden)
+    monkeypatch.setattr(frozen_views, "frozen_samples", forbidden)
     monkeypatch.setattr(Ensemble, "pretrained", forbidden)
-    other = shop_of(case_of(TINY_IMAGES, explainer={"kind": "cam"}), tmp_path)
-    assert torch.equal(other.frozen_features().batch(torch.arange(5)), seen)
-    for mine, theirs in zip(other.ensemble(2, True).learners, models.learners, strict=True):
+    other = store_of(case_of(TINY_IMAGES, explainer={"kind": "cam"}), tmp_path)
+    assert torch.equal(other.views.train().batch(torch.arange(5)), features)
+    for mine, theirs in zip(other.ensemble(2, True).learners, ensemble.learners, strict=True):
         assert same(weights(mine.model), weights(theirs.model))
         assert mine.taken == theirs.taken
 
 
 @pytest.mark.parametrize("way", ["loop", "vectorised"])
-@pytest.mark.parametrize("keep", [False, True])
-def test_victims_are_the_same_whichever_is_asked_for_first(tmp_path: Path, way: str, keep: bool) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_victims_are_the_same_whichever_is_asked_for_first(tmp_path: Path, way: str, shared: bool) -> None:
     case = case_of(TINY, code_path={"members": way})
-    shop = shop_of(case, tmp_path)
-    poison = poison_of(shop.audit, 3)
-    forwards, backwards = shop.victims(poison, "p", keep=keep), shop.victims(poison, "p", keep=keep)
+    models = store_of(case, tmp_path)
+    poison = poison_of(models.audit, 3)
+    forwards, backwards = models.victims(poison, shared=shared), models.victims(poison, shared=shared)
     found = [weights(forwards(number)) for number in (0, 1)]
     again = [weights(backwards(number)) for number in (1, 0)]
     assert same(found[0], again[1])
@@ -97,32 +98,32 @@ def test_victims_are_the_same_whichever_is_asked_for_first(tmp_path: Path, way: 
 
 class TestAttackers:
     def test_one_who_knows_the_victims_recipe_and_network_works_in_the_same_place(self) -> None:
-        shop = shop_of(case_of(TINY))
-        assert shop.attackers is shop
+        models = store_of(case_of(TINY))
+        assert models.attackers is models
 
     @pytest.mark.parametrize(
         "attacker", [{"model": {"kind": "small-resnet", "widths": [4, 6, 6]}}, {"recipe": {"epochs": 2}}], ids=str
     )
     def test_another_s_models_are_those_of_an_audit_of_what_is_supposed(self, attacker: dict[str, Any]) -> None:
         case = case_of(TINY_IMAGES, attacker=attacker)
-        supposed = case.supposed()
+        supposed = case.supposed
         assert supposed is not None
-        shop, theirs = shop_of(case), shop_of(supposed)
-        assert same(weights(shop.attackers.references[0]), weights(theirs.references[0]))
+        models, theirs = store_of(case), store_of(supposed)
+        assert same(weights(models.attackers.references[0]), weights(theirs.references[0]))
         assert torch.equal(
-            shop.attackers.frozen_features().batch(torch.arange(3)), theirs.frozen_features().batch(torch.arange(3))
+            models.attackers.views.train().batch(torch.arange(3)), theirs.views.train().batch(torch.arange(3))
         )
-        mine, other = (one.ensemble(2, True).learners[1].model for one in (shop.attackers, theirs))
+        mine, other = (one.ensemble(2, True).learners[1].model for one in (models.attackers, theirs))
         assert same(weights(mine), weights(other))
-        plain = shop_of(case_of(TINY_IMAGES))
-        assert same(weights(shop.clean_victims[0]), weights(plain.clean_victims[0]))
-        assert not same(weights(shop.attackers.references[0]), weights(plain.references[0]))
+        plain = store_of(case_of(TINY_IMAGES))
+        assert same(weights(models.clean_victims[0]), weights(plain.clean_victims[0]))
+        assert not same(weights(models.attackers.references[0]), weights(plain.references[0]))
 
     def test_one_of_several_starts_has_learnt_none_of_the_victims(self) -> None:
-        shop = shop_of(case_of(TINY_IMAGES, attacker={"recipe": {"starts": 3}}))
-        theirs = shop.attackers
-        assert len({*shop.start_keys, *theirs.start_keys}) == 4
-        assert theirs.frozen_features() is shop.audit.data.train  # nothing is shared, so nothing is worked out for all
+        models = store_of(case_of(TINY_IMAGES, attacker={"recipe": {"starts": 3}}))
+        theirs = models.attackers
+        assert len({*models.starts.keys, *theirs.starts.keys}) == 4
+        assert theirs.views.train() is models.audit.data.train  # nothing is shared, so nothing is worked out for all
         stems = [weights(learner.model.stages[0]) for learner in theirs.ensemble(3, True).learners]  # type: ignore[operator, index]
         learnt = [theirs.source.checkpoint or {}, *theirs.source.others]
         for stem in stems:
@@ -138,26 +139,27 @@ class TestAttackers:
         case = case_of(TINY)
         mine = Audit.from_case(case)
         theirs = Audit.from_case(case_of(TINY, recipe={**TINY["recipe"], "epochs": 4}), data=mine.data)
-        settings = {name: getattr(mine, name) for name in ("recipe", "explainer", "goal", "budget")}
-        told = Audit(mine.build, mine.data, **settings, attacker=theirs)
+        names = ("recipe", "explainer", "goal", "budget")
+        settings = own_settings({name: getattr(mine.settings, name) for name in names})
+        told = Audit(mine.build, mine.data, settings, attacker=theirs)
         assert told.describe()["attacker"] == theirs.describe()
-        shop = Workshop(told, "data", Silent())
-        assert shop.attackers.audit is theirs
+        models = ModelStore(told, "data", WorkLog(Silent()))
+        assert models.attackers.audit is theirs
         other = Audit.from_case(case_of(TINY, recipe={**TINY["recipe"], "epochs": 4}))
         with pytest.raises(InputError, match="the attacker's audit has other data"):
-            Audit(mine.build, mine.data, **settings, attacker=other)
+            Audit(mine.build, mine.data, settings, attacker=other)
 
 
 class TestCodePath:
     @pytest.fixture
     def coming(self, monkeypatch: pytest.MonkeyPatch) -> list[CodePath]:
         paths: list[CodePath] = []
-        monkeypatch.setattr(module, "measured", lambda *given: paths.pop(0))
+        monkeypatch.setattr(code_paths, "measured", lambda *_: paths.pop(0))
         return paths
 
     def test_a_case_that_names_one_is_not_measured(self, coming: list[CodePath], tmp_path: Path) -> None:
-        shop = shop_of(case_of(TINY, code_path={"members": "vectorised"}), tmp_path / "cache", home=tmp_path)
-        assert shop.path == CodePath("vectorised", "reverse")
+        models = store_of(case_of(TINY, code_path={"members": "vectorised"}), tmp_path / "cache", home=tmp_path)
+        assert models.path == CodePath("vectorised", "reverse")
         assert read_json(tmp_path / CODE_PATH) == {"members": "vectorised", "product": "reverse"}
 
     def test_is_measured_once_and_shared_by_audits_of_the_same_models(
@@ -166,9 +168,9 @@ class TestCodePath:
         coming.append(CodePath("vectorised", "forward"))
         for number, changes in enumerate([{}, {"goal": {"kind": "features", "count": 3}}]):
             (tmp_path / str(number)).mkdir()
-            shop = shop_of(case_of(TINY, **FREE, **changes), tmp_path / "cache", home=tmp_path / str(number))
-            assert shop.path == CodePath("vectorised", "forward")
-            assert shop.ensemble(2, True).path == shop.path
+            models = store_of(case_of(TINY, **FREE, **changes), tmp_path / "cache", home=tmp_path / str(number))
+            assert models.path == CodePath("vectorised", "forward")
+            assert models.ensemble(2, True).path == models.path
 
     def test_a_resumed_run_keeps_its_own_whatever_would_be_measured_now(
         self, coming: list[CodePath], tmp_path: Path
@@ -176,15 +178,15 @@ class TestCodePath:
         coming += [CodePath("vectorised", "reverse"), CodePath("loop", "reverse")]
         (tmp_path / "run").mkdir()
         for _ in range(2):  # the cache is cleared in between
-            shop = shop_of(case_of(TINY, **FREE), None, home=tmp_path / "run")
-            assert shop.path == CodePath("vectorised", "reverse")
+            models = store_of(case_of(TINY, **FREE), None, home=tmp_path / "run")
+            assert models.path == CodePath("vectorised", "reverse")
         assert len(coming) == 1
 
     def test_a_damaged_one_is_one_clear_sentence(self, tmp_path: Path) -> None:
         for content in ({"members": "both"}, [1], {"member": "loop"}):
             write_json(tmp_path / CODE_PATH, content)
             with pytest.raises(EncircleError, match=r"code_path\.json names no code path .* delete it"):
-                _ = shop_of(case_of(TINY, **FREE), None, home=tmp_path).path
+                _ = store_of(case_of(TINY, **FREE), None, home=tmp_path).path
 
     def test_is_kept_with_the_run(self, coming: list[CodePath], tmp_path: Path) -> None:
         coming.append(CodePath("vectorised", "forward"))
@@ -221,8 +223,8 @@ def test_augmentation_draws_for_each_model_by_itself(tmp_path: Path, monkeypatch
     """What a victim sees must not depend on how many others are trained, or on which machine was faster at what."""
     recipe = {"start": "scratch", "epochs": 1, "augmentation": "flip-and-shift"}
     images = {**TINY_IMAGES, "recipe": recipe, "pretraining": None, "code_path": None}
-    monkeypatch.setattr("encircle.audit.workshop.measured", lambda *given: CodePath("vectorised", "forward"))
-    assert shop_of(case_of(images), tmp_path).path == CodePath("loop", "forward")
+    monkeypatch.setattr(code_paths, "measured", lambda *_: CodePath("vectorised", "forward"))
+    assert store_of(case_of(images), tmp_path).path == CodePath("loop", "forward")
     asked = {"members": "vectorised", "product": "reverse"}
     with pytest.raises(InputError, match=r"augmentation draws for each model by itself.* set code_path\.members: loop"):
-        shop_of(case_of(images, code_path=asked), tmp_path)
+        store_of(case_of(images, code_path=asked), tmp_path)

@@ -1,4 +1,4 @@
-"""Finished pieces of a run: one file a victim, from which the run's tables are assembled and a killed run resumes."""
+"""Finished steps of a run: one file a victim, from which the run's tables are assembled and a killed run resumes."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 @final
-class Parts:
-    """The pieces of one run.
+class StepResults:
+    """The finished steps of one run.
 
     Args:
         folder: the run folder.
@@ -70,22 +70,22 @@ class Parts:
         self._parts = folder / "parts"
 
     def has(self, name: str) -> bool:
-        """Whether this piece is finished."""
+        """Whether this step is finished."""
         return (self._parts / f"{name}.safetensors").is_file()
 
     def write(self, name: str, maps: Arrays, rows: list[dict[str, Any]], table: str) -> None:
-        """Keep a piece: maps by their final names, and rows of one of the tables, in one file."""
+        """Keep a step: maps by their final names, and rows of one of the tables, in one file."""
         facts = {"table": table, "rows": json.dumps([_plain(row) for row in rows])}
         write_arrays(self._parts / f"{name}.safetensors", maps, facts)
 
     def discard(self) -> None:
-        """Delete the pieces, once everything in them is in the run's tables."""
+        """Delete the steps, once everything in them is in the run's tables."""
         shutil.rmtree(self._parts, ignore_errors=True)
 
     def assemble(self) -> tuple[pl.DataFrame, list[str]]:
-        """Write the run's tables and maps from all pieces; returns the scores, and the desired maps' names by target.
+        """Write the run's tables and maps from all steps; returns the scores, and the desired maps' names by target.
 
-        Rows and maps are sorted, so that the files do not depend on the order in which pieces were finished.
+        Rows and maps are sorted, so that the files do not depend on the order in which steps were finished.
         """
         maps: Arrays = {}
         rows: dict[str, list[dict[str, Any]]] = {"scores": [], "poisons": [], "history": [], "goals": []}

@@ -1,0 +1,212 @@
+"""What tasks cost: a few seconds of training and crafting are timed, and scaled up by what a task does of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import final
+
+import torch
+
+from ..attacks import Attack, BaseSamples, NoPoison, Problem, RandomNoise, Watch
+from ..attacks.metagradient import ROUNDS, TRAININGS
+from ..attacks.optimised import VALIDATION_SURROGATES
+from ..audit import Audit, Case
+from ..audit.computing import computing
+from ..audit.goal_context import goal_context
+from ..jobs.task import Task
+from ..seeds import generator
+from ..training import Ensemble, Source
+from ..training.fit import fit_on_features
+from ..training.frozen import frozen_samples
+
+ENOUGH = 10.0
+"""Seconds of crafting after which no more of it is timed: an epoch of a large network would take minutes."""
+
+SCORING = 0.5
+"""Seconds that scoring a few models is supposed to take; it is not measured."""
+
+_SHARED_ATTACKS = {attack.kind for attack in (NoPoison(), BaseSamples(), RandomNoise()) if not attack.uses_explainer}
+
+Say = Callable[[str], None]
+"""Told what is being timed."""
+
+Cost = Callable[["Probe", Task, Case, Say], float]
+"""Seconds that a task takes: `cost(probe, task, case, say)`."""
+
+
+@final
+class _EnoughError(Exception):
+    """Ends a crafting that was timed for long enough; nothing went wrong."""
+
+
+@final
+class Probe:
+    """Timings for one data set, network and recipe.
+
+    Args:
+        case: names them; its files are where they are read.
+        device: where models are trained.
+
+    Attributes:
+        features: seconds that the frozen stages take for the training set.
+        epoch: seconds of an epoch of training.
+    """
+
+    def __init__(self, case: Case, device: str) -> None:
+        self.audit = Audit.from_case(case, device)
+        start = self.audit.checkpoint or self.audit.fresh().state_dict()
+        self.source = Source(self.audit.build, start, self.audit.device)
+        self.one = replace(self.audit.settings.recipe, epochs=1)
+        self._crafting: dict[str, float] = {}
+        with computing(case.threads):
+            started = time.monotonic()
+            trunk = self.source.model(self.one, "probe", 0)
+            # What frozen stages see is worked out once for a study, where it fits in memory.
+            self.frozen_features = frozen_samples(trunk, self.audit.data.train, self.one.shared_stages)
+            self.features = time.monotonic() - started
+            for _ in range(2):  # the first also loads libraries
+                started = time.monotonic()
+                (self.model,) = fit_on_features(self.source, self.one, self.frozen_features, "probe", [0])
+                self.epoch = time.monotonic() - started
+
+    def training(self, case: Case) -> float:
+        """Seconds that a victim takes."""
+        return self.epoch * case.recipe.epochs
+
+    @property
+    def pretraining_rows(self) -> float:
+        """How many samples starting weights are learnt from, as a fraction of the training set."""
+        return len(self.audit.data.pretrain or []) / len(self.audit.data.train)
+
+    def crafting(self, case: Case, say: Callable[[str], None]) -> float:
+        """Seconds that an attack's crafting takes, from an epoch of it, or the beginning of one, at the first budget that is asked for.
+
+        Args:
+            case: names the attack.
+            say: told that it is timed.
+        """
+        key = repr((case.explainer, case.attack))
+        if key not in self._crafting:
+            say(f"timing some of the crafting: {case.title}")
+            with computing(case.threads):
+                self._crafting[key] = self._craft(case, case.attack)
+        return self._crafting[key]
+
+    def _craft(self, case: Case, attack: Attack) -> float:
+        audit, data = self.audit, self.audit.data
+        epochs = int(getattr(attack, "epochs", 1))
+        target, label = data.test.batch(torch.tensor([0])).to(audit.device), int(data.test.labels[0])
+
+        def explain(sample: torch.Tensor, of: int) -> torch.Tensor:
+            return case.explainer.attribute(self.model, sample, torch.tensor([of]))[0].detach().cpu()
+
+        own = Audit.from_case(case, data=data)
+        desired = case.goal.resolve(goal_context(own, 0, tuple(explain(target, label).shape), explain, None))
+
+        recipe = case.recipe if attack.retrains else self.one
+
+        def ensemble(members: int, staggered: bool) -> Ensemble:
+            return Ensemble.pretrained(
+                self.source,
+                recipe,
+                data.train,
+                members=members,
+                staggered=False,
+                seed=0,
+                frozen_features=self.frozen_features,
+            )
+
+        problem = Problem(
+            clean=data.train,
+            target=target,
+            label=label,
+            desired=desired,
+            explainer=case.explainer,
+            ensemble=ensemble,
+            recipe=recipe,
+            references=[self.model],
+            legal=audit.legal,
+            frozen_features=self.frozen_features,
+        )
+        attempts = int(getattr(attack, "attempts", 1))
+        few = min(1 + attack.retrains, epochs)  # moves are timed from one to the next, without what is done once
+        fewer = {"epochs": few} | ({"attempts": 1} if attempts > 1 else {})
+        short = replace(attack, **fewer) if epochs * attempts > 1 else attack  # type: ignore[type-var]
+        ends, began, moves_an_epoch = list[float](), time.monotonic(), 0
+
+        def note(done: int, planned: int) -> None:
+            nonlocal moves_an_epoch
+            ends.append(time.monotonic())
+            moves_an_epoch = planned
+            if len(ends) > 1 and ends[-1] - ends[0] >= ENOUGH:
+                raise _EnoughError
+
+        with suppress(_EnoughError):
+            short(problem, case.budget, generator("probe"), Watch(progress=note))
+        moves = len(ends) - 1
+        timed = time.monotonic() - began if moves < 1 else (ends[-1] - ends[0]) / moves * moves_an_epoch
+        judging = (attempts > 1) * attempts * VALIDATION_SURROGATES * self.epoch * case.recipe.epochs
+        return attempts * epochs * timed / few + judging
+
+
+# -- a function a kind of task -------------------------------------------------------------------------------------------
+
+
+def cost_of_features(probe: Probe, task: Task, case: Case, say: Say) -> float:
+    """One pass of the training set through the frozen stages."""
+    return probe.features
+
+
+def cost_of_weights(probe: Probe, task: Task, case: Case, say: Say) -> float:
+    """Learning every start on the pre-training part; a checkpoint that is given is only copied."""
+    if case.pretraining is None:
+        return SCORING
+    return probe.epoch * case.pretraining.epochs * probe.pretraining_rows * case.recipe.starts
+
+
+def cost_of_model(probe: Probe, task: Task, case: Case, say: Say) -> float:
+    """One training."""
+    return probe.training(case)
+
+
+def cost_of_ensemble(probe: Probe, task: Task, case: Case, say: Say) -> float:
+    """Training all members; staggered ones are half trained on average."""
+    return float(probe.training(case) * task.spec["members"] / (2 if task.spec["staggered"] else 1))
+
+
+def cost_of_victims(probe: Probe, task: Task, case: Case, say: Say) -> float:
+    """Training the victims of an arm."""
+    return probe.training(case) * case.victims
+
+
+def cost_of_scoring(probe: Probe, task: Task, case: Case, say: Say) -> float:
+    """Explaining and scoring models that are there."""
+    return SCORING
+
+
+def cost_of_control(probe: Probe, task: Task, case: Case, say: Say) -> float:
+    """Victims, unless another task trains them for every explainer: it does where neither poison nor bases depend on the explainer."""
+    bases, knows_no_explainer = getattr(case.attack, "bases", "nearest"), task.spec.get("arm") in _SHARED_ATTACKS
+    if bases == "nearest" and knows_no_explainer:
+        return SCORING
+    return probe.training(case) * case.victims + (_searching(probe, case) if knows_no_explainer else 0.0)
+
+
+def cost_of_attack(probe: Probe, task: Task, case: Case, say: Say) -> float:
+    """Choosing bases, crafting, and training victims."""
+    return probe.training(case) * case.victims + _searching(probe, case) + probe.crafting(case, say)
+
+
+def cost_of_ceiling(probe: Probe, task: Task, case: Case, say: Say) -> float:
+    """Training with L_adv, of which a step costs less than one of training, with every weight."""
+    ceiling = case.ceiling
+    return 0.0 if ceiling is None else 1.5 * probe.epoch * ceiling.epochs * len(ceiling.weights) * case.victims
+
+
+def _searching(probe: Probe, case: Case) -> float:
+    """Seconds that choosing bases by metagradients takes."""
+    by_metagradient = getattr(case.attack, "bases", "nearest") == "metagradient"
+    return probe.training(case) * (1 + ROUNDS) * TRAININGS if by_metagradient else 0.0

@@ -1,0 +1,72 @@
+"""The kinds of task that a study consists of: one row a kind, in the order in which they come first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+from . import costs
+from .costs import Cost
+from .task_work import TaskWork
+
+
+@final
+@dataclass(frozen=True)
+class TaskKind:
+    """A kind of task.
+
+    Attributes:
+        name: what tasks and saved studies call it.
+        words: what its tasks make, for people.
+        work: makes it.
+        prior: seconds that one is thought to take until one has been timed.
+        cost: seconds that one takes, from a probe; None supposes `prior`, for kinds that take little.
+        is_shared: whether its products serve many runs.
+    """
+
+    name: str
+    words: str
+    work: Callable[[TaskWork], None]
+    prior: float = 1.0
+    cost: Cost | None = None
+    is_shared: bool = False
+
+
+TASK_KINDS = {
+    kind.name: kind
+    for kind in (
+        TaskKind("files", "files that cases name", TaskWork.files, 0.1, is_shared=True),
+        TaskKind("data", "data sets, decoded and checked", TaskWork.data, is_shared=True),
+        TaskKind("weights", "starting weights", TaskWork.weights, 15.0, costs.cost_of_weights, is_shared=True),
+        TaskKind(
+            "features",
+            "training sets after frozen stages",
+            TaskWork.features,
+            1.0,
+            costs.cost_of_features,
+            is_shared=True,
+        ),
+        TaskKind("path", "code paths, measured", TaskWork.path, is_shared=True),
+        TaskKind(
+            "model", "clean victims and attacker's models", TaskWork.model, 2.0, costs.cost_of_model, is_shared=True
+        ),
+        TaskKind("ensemble", "ensembles", TaskWork.ensemble, 5.0, costs.cost_of_ensemble, is_shared=True),
+        TaskKind("targets", "draws of targets", TaskWork.targets, is_shared=True),
+        TaskKind(
+            "unexplained",
+            "poisons and victims that serve every explainer",
+            TaskWork.shared_victims,
+            4.0,
+            costs.cost_of_victims,
+            is_shared=True,
+        ),
+        TaskKind("clean", "targets and their clean scores", TaskWork.clean, 1.0, costs.cost_of_scoring),
+        TaskKind("control", "control arms", TaskWork.arm, 3.0, costs.cost_of_control),
+        TaskKind("attack", "attack arms", TaskWork.arm, 25.0, costs.cost_of_attack),
+        TaskKind("defended", "arms under a defence", TaskWork.arm, 4.0, costs.cost_of_victims),
+        TaskKind("ceiling", "ceilings", TaskWork.ceiling, 1.0, costs.cost_of_ceiling),
+        TaskKind("run", "runs put together and judged", TaskWork.run, 2.0),
+    )
+}
+"""Every kind of task, by its name."""
