@@ -119,6 +119,21 @@ def test_no_minutes_begin_nothing_and_the_same_command_goes_on(
     assert not list(home.rglob("verdict.json"))
 
 
+def test_a_dry_run_of_what_is_finished_has_nothing_to_do(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def tasks() -> int:
+        capsys.readouterr()
+        assert run(monkeypatch, "study", "resume", "begun", "--dry-run", "--json") == 0
+        return int(json.loads(capsys.readouterr().out)["tasks"])
+
+    assert tasks() > 5
+    assert run(monkeypatch, "study", "resume", "begun", "--jobs", 1) == 0
+    assert tasks() == 0
+    assert run(monkeypatch, "study", "resume", "begun", "--dry-run") == 0
+    assert "0 tasks" in capsys.readouterr().out
+
+
 def test_an_audit_is_one_object(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,7 @@ from encircle.audit import Audit, Case
 from encircle.audit.identity import run_folder
 from encircle.data import split_rows
 from encircle.reproduce.packed import pack, read_run, unpack
+from encircle.scoring.gates import Gate, above, interval_of
 from encircle.scoring.verdicts import judge
 
 HERE = Path(__file__).resolve().parent.parent
@@ -52,6 +53,13 @@ def strongest(verdict: Mapping[str, Any]) -> dict[str, Any]:
     """The control that may have moved the explanation furthest: the highest upper end of an interval."""
     controls = [arm for arm in verdict["arms"] if arm["arm"] not in {"clean", verdict["attack"]}]
     return max(controls, key=lambda arm: arm["jaccard_change"]["high"])
+
+
+def above_controls(verdict: Mapping[str, Any]) -> Gate:
+    """Whether the attack's interval lies above that of every control."""
+    attack = next(arm for arm in verdict["arms"] if arm["arm"] == verdict["attack"])
+    effect, reached = interval_of(attack["jaccard_change"]), strongest(verdict)["jaccard_change"]["high"]
+    return above("above every control", effect, reached)
 
 
 def entry(value: dict[str, Any], *, signed: bool = False) -> str:
@@ -87,13 +95,11 @@ def table() -> str:
             ]
             cells += [f"{arm['label_kept']['mean']:.0%}", accuracy]
             rows.append("| " + " | ".join(f"{bold}{cell}{bold}" for cell in cells) + " |")
-        attack = next(arm for arm in verdict["arms"] if arm["arm"] == verdict["attack"])
         best = strongest(verdict)
-        low, high = attack["jaccard_change"]["low"], best["jaccard_change"]["high"]
-        apart = low > high
+        high = best["jaccard_change"]["high"]
         closing = (
             f"The attack's interval lies above that of every control (the highest reaches {high:+.2f}, {best['title']})."
-            if apart
+            if above_controls(verdict).holds
             else f"The attack's interval overlaps that of {best['title']} (up to {high:+.2f}): it is not shown to beat that control."
         )
         parts.append(

@@ -161,7 +161,10 @@ def test_a_whole_reach_says_what_its_runs_say_and_does_nothing_twice(tmp_path: P
     case = case_of({**TINY, "victims": 1, "ceiling": ceiling, "attacker": ATTACKER}).model_dump(mode="json")
     rows = reach(case, tmp_path, Serial, supposed={"lr": 0.01})
     assert [row.name for row in rows] == [PUBLISHED, BEST_IMF, SELECTED, LITTLE, TRANSFERRED, GUESSED]
-    assert (rows[0].gain.mean, rows[0].gain.low) == (0, None)  # two targets are too few for an interval
+    assert (rows[0].effect_over_published.mean, rows[0].effect_over_published.low) == (
+        0,
+        None,
+    )  # two targets are too few for an interval
     facts = json.loads((tmp_path / "reach.json").read_text())
     assert facts["explainer"] == "grad"
     for row, told in zip(rows, facts["rows"], strict=True):
@@ -170,12 +173,14 @@ def test_a_whole_reach_says_what_its_runs_say_and_does_nothing_twice(tmp_path: P
         assert told["share_of_way"] == verdict["share_of_way"] == row.share
         assert row.watermark_l1 == next(arm["l1"]["mean"] for arm in verdict["arms"] if arm["arm"] == "watermark")
         assert row.noise_accuracy == next(arm["accuracy_change"] for arm in verdict["arms"] if arm["arm"] == "noise")
-        assert told["gain"]["mean"] == row.gain.mean
+        assert told["gain"]["mean"] == row.effect_over_published.mean
     executors: list[Serial] = []
 
     def executor() -> Serial:
         executors.append(Serial())
         return executors[-1]
 
-    assert [row.gain for row in reach(case, tmp_path, executor, supposed={"lr": 0.01})] == [row.gain for row in rows]
+    assert [row.effect_over_published for row in reach(case, tmp_path, executor, supposed={"lr": 0.01})] == [
+        row.effect_over_published for row in rows
+    ]
     assert all(one.done == [] for one in executors)

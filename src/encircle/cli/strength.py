@@ -105,7 +105,9 @@ def ablate_command(
             minutes=minutes,
         )
     if as_json:
-        rows = [{"name": row.name, "phase": row.phase, "gain": facts_of(row.gain)} for row in ablation.rows]
+        rows = [
+            {"name": row.name, "phase": row.phase, "gain": facts_of(row.effect_over_given)} for row in ablation.rows
+        ]
         answers.json_line({"event": "ablated", "chosen": ablation.chosen, "rows": rows})
     else:
         show(ablation_table(ablation))
@@ -179,7 +181,10 @@ def reach_command(
             minutes=minutes,
         )
     if as_json:
-        rows = [{"name": row.name, "gain": facts_of(row.gain), "share_of_way": row.share} for row in attacks]
+        rows = [
+            {"name": row.name, "gain": facts_of(row.effect_over_published), "share_of_way": row.share}
+            for row in attacks
+        ]
         answers.json_line({"event": "reached", "rows": rows})
     else:
         show(reach_table(attacks))

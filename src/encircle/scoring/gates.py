@@ -94,6 +94,21 @@ def mean_at_most(name: str, measured: Interval, threshold: float) -> Gate:
     return Gate(name, measured, threshold, holds)
 
 
+def above(name: str, effect: Interval, threshold: float) -> Gate:
+    """Holds where the interval lies above the threshold; undecided without one.
+
+    Args:
+        name: of the condition.
+        effect: what is judged.
+        threshold: in the unit of `effect`.
+
+    Example:
+        >>> above("controls", Interval(0.3, 0.1, 0.5), 0.05).holds, above("controls", Interval(0.3, 0.1, 0.5), 0.2).holds
+        (True, False)
+    """
+    return Gate(name, effect, threshold, None if effect.low is None else effect.low > threshold)
+
+
 def above_zero(name: str, effect: Interval) -> Gate:
     """Holds where the interval lies above zero; undecided without one.
 
@@ -101,7 +116,7 @@ def above_zero(name: str, effect: Interval) -> Gate:
         >>> above_zero("effect", Interval(0.3, 0.1, 0.5)).holds, above_zero("effect", Interval(0.3)).holds
         (True, None)
     """
-    return Gate(name, effect, 0.0, None if effect.low is None else effect.low > 0)
+    return above(name, effect, 0.0)
 
 
 def loss_ruled_out(name: str, change: Interval, most: float, *, resolvable: bool) -> Gate:

@@ -84,14 +84,14 @@ class Row:
         name: of the factor.
         phase: `"choice"` (one factor at a time), `"together"` (what helped; same targets and seeds) or `"report"` (others).
         attack: its settings.
-        gain: of Jaccard over the attack as given, paired by target and seed.
+        effect_over_given: effect over the attack as given (on Jaccard).
         cell: the cell of the study, as in `study.json`.
     """
 
     name: str
     phase: Phase
     attack: Settings
-    gain: Interval
+    effect_over_given: Interval
     cell: Mapping[str, Any]
 
 
@@ -142,11 +142,12 @@ def ablate(
 ) -> Ablation:
     """Try the choices of a case's attack, one at a time and together, and report the best on other targets and seeds.
 
-    Three studies in `root`: `choice` (the attack as given, and with each factor changed), `together` (all that helped at once), both on a split,
-    targets and victims that are drawn anew; and `report` (the paper's settings, the attack as given, the best of the other two) on the case's. Where the split
-    does not depend on the seed, a target may be drawn in both by chance. Among attacks that keep the target's label, what helped is what gained beyond the
-    interval, and what is best has the highest mean gain; accuracy has no say, and stands beside. A stopped ablation goes on where it was, and tries again
-    what failed.
+    Three studies in `root`: `choice` (the attack as given, and with each factor changed) and `together` (all that helped at once), both on a split, targets
+    and victims that are drawn anew; and `report` (the paper's settings, the attack as given, the best of the other two) on the case's. Where the split does
+    not depend on the seed, a target may be drawn in both by chance.
+
+    Among attacks that keep the target's label, a factor helped if its interval over the attack as given lies above zero, and the best is the one of the
+    largest mean effect. Accuracy has no say, and stands beside. A stopped ablation goes on where it was, and tries again what failed.
 
     Args:
         case: a case's keys and values, all of them (`Case.model_dump`).
@@ -166,10 +167,14 @@ def ablate(
     own, tried = dict(case["attack"]), choices_of(case, factors)
     work = _Phases(case, root, SideBySide(executor, listener, device, gpus, TimeLimit.starting_now(minutes)))
     rows = work.run("choice", tried)
-    helped = {row.name: row for row in rows if row.name != GIVEN and _helps(row.gain) and not row.cell["label_lost"]}
+    helped = {
+        row.name: row
+        for row in rows
+        if row.name != GIVEN and _helps(row.effect_over_given) and not row.cell["label_lost"]
+    }
     best = _best(rows)
     if len(helped) > 1:
-        together = joint(own, {name: (factors[name], row.gain.mean) for name, row in helped.items()})
+        together = joint(own, {name: (factors[name], row.effect_over_given.mean) for name, row in helped.items()})
         if together not in tried.values():
             both = work.run("together", {GIVEN: own, JOINT: together})
             rows += both[1:]
@@ -229,7 +234,7 @@ def phase_study(case: Mapping[str, Any], phase: Phase, attacks: Mapping[str, Set
 
 
 def joint(own: Settings, helped: Mapping[str, tuple[Settings, float]]) -> Settings:
-    """All changes at once; of those that have a key in common only the one that gained most, and that whole."""
+    """All changes at once; of those that have a key in common only the one of the largest effect, and that whole."""
     together: Settings = {}
     for changes, _ in sorted(helped.values(), key=lambda change: -change[1]):
         if not together.keys() & changes.keys():
@@ -237,14 +242,16 @@ def joint(own: Settings, helped: Mapping[str, tuple[Settings, float]]) -> Settin
     return varied(own, together)
 
 
-def _helps(gain: Interval) -> bool:
-    """Whether a gain is none by chance, as far as that can be told."""
-    return gain.mean >= WORTHWHILE_EFFECT if gain.low is None else gain.low > 0
+def _helps(effect: Interval) -> bool:
+    """Whether an effect over the attack as given is none by chance, as far as that can be told."""
+    return effect.mean >= WORTHWHILE_EFFECT if effect.low is None else effect.low > 0
 
 
 def _best(rows: Sequence[Row]) -> Row:
-    """The attack that gained most and keeps the label; the first where none does."""
-    return max((row for row in rows if not row.cell["label_lost"]), key=lambda row: row.gain.mean, default=rows[0])
+    """The attack of the largest effect that keeps the label; the first where none does."""
+    return max(
+        (row for row in rows if not row.cell["label_lost"]), key=lambda row: row.effect_over_given.mean, default=rows[0]
+    )
 
 
 def as_facts(ablation: Ablation) -> dict[str, Any]:
@@ -257,7 +264,7 @@ def as_facts(ablation: Ablation) -> dict[str, Any]:
                 "name": row.name,
                 "phase": row.phase,
                 "attack": row.attack,
-                **facts_of_cell(row.gain, row.cell),
+                **facts_of_cell(row.effect_over_given, row.cell),
             }
             for row in ablation.rows
         ],
@@ -276,6 +283,6 @@ class _Phases:
     def run(self, phase: Phase, attacks: Mapping[str, Settings]) -> list[Row]:
         variants = self.work(phase_study(self.case, phase, attacks), self.root / phase)
         return [
-            Row(name, phase, attack, variants[name].gain_over(variants[GIVEN]), variants[name].cell)
+            Row(name, phase, attack, variants[name].effect_over(variants[GIVEN]), variants[name].cell)
             for name, attack in attacks.items()
         ]

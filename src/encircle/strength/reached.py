@@ -43,7 +43,7 @@ class Reached:
     Attributes:
         name: which.
         settings: keys of the case that it changes.
-        gain: of Jaccard over IMF as published, paired by target and seed; undefined where the attacker's own models make another desired map.
+        effect_over_published: effect over IMF as published (on Jaccard); undefined where the attacker's own models make another desired map.
         share: fraction of the ceiling, an interval of `verdict.json`; without a mean where the ceiling is too low to speak of.
         watermark_l1: the unbounded WM's L1 at the same budget; None where undefined.
         noise_accuracy: what random noise of the same budget, on the same bases, changes of accuracy; an interval of `verdict.json`.
@@ -52,7 +52,7 @@ class Reached:
 
     name: str
     settings: Settings
-    gain: Interval
+    effect_over_published: Interval
     share: Mapping[str, float | None]
     watermark_l1: float | None
     noise_accuracy: Mapping[str, float | None]
@@ -142,7 +142,7 @@ def reach(
             Reached(
                 name,
                 variants[name],
-                variant.gain_over(finished[PUBLISHED]),
+                variant.effect_over(finished[PUBLISHED]),
                 variant.verdict["share_of_way"],
                 arms["watermark"]["l1"]["mean"],
                 arms["noise"]["accuracy_change"],
@@ -204,7 +204,7 @@ def as_facts(rows: Sequence[Reached]) -> list[dict[str, Any]]:
             "share_of_way": row.share,
             "watermark_l1": row.watermark_l1,
             "noise_accuracy": row.noise_accuracy,
-            **facts_of_cell(row.gain, row.cell),
+            **facts_of_cell(row.effect_over_published, row.cell),
         }
         for row in rows
     ]

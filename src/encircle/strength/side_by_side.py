@@ -66,12 +66,12 @@ class Finished:
     device: str
     goals: Mapping[str, np.ndarray[Any, Any]]
 
-    def gain_over(self, other: Finished) -> Interval:
-        """How much higher its Jaccard scores are (`gained`); undefined where the two have other desired maps, so that scores cannot be compared."""
+    def effect_over(self, other: Finished) -> Interval:
+        """Its effect over another variant (`effect_over`); undefined where the two have other desired maps, so that scores cannot be compared."""
         alike = self.goals.keys() == other.goals.keys() and all(
             np.array_equal(goal, other.goals[name]) for name, goal in self.goals.items()
         )
-        return gained(self.scores, other.scores) if alike else Interval(float("nan"), None, None)
+        return effect_over(self.scores, other.scores) if alike else Interval(float("nan"), None, None)
 
 
 @final
@@ -149,7 +149,7 @@ def check_time(limit: TimeLimit, summary: Mapping[str, Any]) -> None:
         limit.check()
 
 
-def gained(scores: pl.DataFrame, other: pl.DataFrame) -> Interval:
+def effect_over(scores: pl.DataFrame, other: pl.DataFrame) -> Interval:
     """How much higher one attack's Jaccard scores are than another's, on the same targets with victims of the same seeds.
 
     Args:
@@ -157,10 +157,10 @@ def gained(scores: pl.DataFrame, other: pl.DataFrame) -> Interval:
         other: likewise; what the two do not have in common does not count.
     """
     both = scores.join(other, on=["target", "seed"], suffix="_other").with_columns(
-        gain=pl.col("jaccard") - pl.col("jaccard_other")
+        effect=pl.col("jaccard") - pl.col("jaccard_other")
     )
     by_target: Sequence[pl.DataFrame] = both.fill_null(float("nan")).sort("target", "seed").partition_by("target")
-    return hierarchical_bootstrap([frame["gain"].to_list() for frame in by_target], shared_seeds=True)
+    return hierarchical_bootstrap([frame["effect"].to_list() for frame in by_target], shared_seeds=True)
 
 
 KEPT = (
@@ -180,9 +180,9 @@ KEPT = (
 """What is kept of a cell for a page."""
 
 
-def facts_of_cell(gain: Interval, cell: Mapping[str, Any]) -> dict[str, Any]:
+def facts_of_cell(effect: Interval, cell: Mapping[str, Any]) -> dict[str, Any]:
     """What a page needs of a variant, as JSON holds it."""
     return {
-        "gain": facts_of(gain),
+        "gain": facts_of(effect),
         **{name: cell[name] for name in KEPT},
     }

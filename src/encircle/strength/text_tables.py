@@ -22,7 +22,7 @@ def ablation_table(ablation: Ablation) -> TextTable:
             rows.append(())
             groups.append("")
         l1 = " → ".join(mean(row.cell[name]) for name in ("l1_clean", "l1_attack"))
-        effects = plain_estimate(facts_of(row.gain)), plain_estimate(row.cell["shift"])
+        effects = plain_estimate(facts_of(row.effect_over_given)), plain_estimate(row.cell["shift"])
         rows.append((title_of(row.name), *effects, l1, *_cost(row.cell)))
         groups.append("" if row.phase == phase else row.phase)
         phase = row.phase
@@ -46,7 +46,7 @@ def reach_table(attacks: tuple[Reached, ...]) -> TextTable:
         rows.append(
             (
                 title_of(attack.name),
-                plain_estimate(facts_of(attack.gain)),
+                plain_estimate(facts_of(attack.effect_over_published)),
                 plain_estimate(cell["shift"]),
                 UNDEFINED if fraction is None else f"{fraction:.0%}",
                 f"{mean(cell['l1_clean'])} → {mean(cell['l1_attack'])} ({mean({'mean': attack.watermark_l1})})",
