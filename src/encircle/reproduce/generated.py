@@ -42,7 +42,13 @@ def write_dogs(folder: Path, *, train: int, test: int, side: int = 40, seed: int
 
 
 def write_list(path: Path, files: Sequence[str], labels: Sequence[int]) -> None:
-    """One of `lists/*_list.mat`: cells of names, and labels from 1."""
+    """One of `lists/*_list.mat`: cells of names, and labels from 1.
+
+    Args:
+        path: the file; its folder is made.
+        files: names below `Images/`.
+        labels: of the files, from 1.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     cells = {"file_list": files, "annotation_list": [file.removesuffix(".jpg") for file in files]}
     content = {name: np.array([[value] for value in values], dtype=object) for name, values in cells.items()}

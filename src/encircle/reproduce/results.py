@@ -79,7 +79,11 @@ class CellResult:
         return self.run.environment
 
     def arm(self, name: str) -> Mapping[str, Any]:
-        """The scores of an arm."""
+        """The scores of an arm.
+
+        Raises:
+            InputError: the cell has no such arm.
+        """
         for arm in self.verdict["arms"]:
             if arm["arm"] == name:
                 return arm  # type: ignore[no-any-return]

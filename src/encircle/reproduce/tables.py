@@ -105,7 +105,14 @@ def changes_of(
     order: Iterable[str],
     entry: Callable[[CellResult], str] = _jaccard_change,
 ) -> str:
-    """A table of something of each cell: a row a setting, a column a case; what has other targets than the column's first is marked (`OTHERS`)."""
+    """A table of something of each cell: a row a setting, a column a case; what has other targets than the column's first is marked (`OTHERS`).
+
+    Args:
+        cells: by name, which is a case and a setting (`"dogs-cam · ε = 0.2"`).
+        heading: of the column of settings.
+        order: of the settings; one that no cell has is left out.
+        entry: what to show of a cell; its effect by default.
+    """
     columns = list(dict.fromkeys(name.split(" · ", 1)[0] for name in cells))
     lines = []
     first: dict[str, list[int]] = {}

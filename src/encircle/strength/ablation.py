@@ -223,7 +223,13 @@ def choices_of(case: Mapping[str, Any], factors: Mapping[str, Settings] = FACTOR
 
 
 def phase_study(case: Mapping[str, Any], phase: Phase, attacks: Mapping[str, Settings]) -> StudyFile:
-    """A phase of an ablation: these attacks, on a draw of its own for all phases but the report."""
+    """A phase of an ablation: these attacks, on a draw of its own for all phases but the report.
+
+    Args:
+        case: a case's keys and values, all of them.
+        phase: which phase.
+        attacks: the settings of each, by name.
+    """
     content = dict(case)
     if phase != "report":
         content["seed"] += CHOICE

@@ -161,7 +161,12 @@ def reach(
 def reach_study(
     case: Mapping[str, Any], selection: Mapping[str, Any] | None = None, supposed: Mapping[str, Any] | None = None
 ) -> StudyFile:
-    """What `reach` runs, with the same arguments.
+    """What `reach` runs.
+
+    Args:
+        case: a case's keys and values, all of them.
+        selection: what the selected attack has besides (`selected_of`).
+        supposed: keys of the recipe as an attacker supposes them who does not know it.
 
     Raises:
         InputError: the case cannot be audited, its attack or the selected one is not one that crafts with surrogates, the selection or what is supposed has an
@@ -174,7 +179,7 @@ def reach_study(
                 f"the attack {kind} has no settings to select; set its kind to one of {', '.join(MADE_FOR)}."
             )
     selected = selected_of(case["attack"], asked)
-    # With what another kind does not know, which was left out, so that a slip of the pen is told.
+    # With what another kind does not know, which was left out, so that a slip of the pen is refused.
     case_of({**case, "attack": selected | asked}, "the selected attack")
     if case["attacker"] is not None and case["attacker"]["model"] in (None, case["model"]):
         raise InputError(
