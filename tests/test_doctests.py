@@ -45,8 +45,8 @@ def has_example(name: str, function: object, bases: list[type]) -> bool:
     """Whether a function's docstring, or that of the method it overrides, shows it at work."""
     method = name.rpartition(".")[2]
     return any(
-        ">>> " in (getattr(each, "__doc__", None) or "")
-        for each in (function, *(getattr(base, method, None) for base in bases))
+        ">>> " in (getattr(documented, "__doc__", None) or "")
+        for documented in (function, *(getattr(base, method, None) for base in bases))
     )
 
 

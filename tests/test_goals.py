@@ -112,13 +112,13 @@ class TestRegions:
     def test_a_cell_belongs_to_a_box_exactly_when_they_overlap(
         self, edges: tuple[int, int, int, int], shape: tuple[int, int]
     ) -> None:
-        found = cells(tuple(edge / 20 for edge in edges), shape)  # type: ignore[arg-type]
+        grid = cells(tuple(edge / 20 for edge in edges), shape)  # type: ignore[arg-type]
         top, left, bottom, right = edges
         for i in range(shape[0]):
             for j in range(shape[1]):  # in whole numbers: cell i covers [i/h, (i+1)/h] and the box [top/20, bottom/20]
                 rows = i * 20 < bottom * shape[0] and (i + 1) * 20 > top * shape[0]
                 columns = j * 20 < right * shape[1] and (j + 1) * 20 > left * shape[1]
-                assert bool(found[i, j]) == (rows and columns)
+                assert bool(grid[i, j]) == (rows and columns)
 
     def test_an_unknown_region_offers_the_nearest_spelling(self) -> None:
         with pytest.raises(InputError, match=r"unknown region 'midleft'; did you mean 'mid-left'\?"):
@@ -130,8 +130,8 @@ class TestRegions:
 
 class TestDrawnRegions:
     def test_one_of_the_named_regions_is_drawn_for_each_target(self) -> None:
-        found = {DrawnRegion().resolve(context((4, 4), draw=draw)).label for draw in range(200)}
-        assert found == {f"the {name} of the image" for name in QUARTERS}
+        labels = {DrawnRegion().resolve(context((4, 4), draw=draw)).label for draw in range(200)}
+        assert labels == {f"the {name} of the image" for name in QUARTERS}
 
     def test_the_draw_decides(self) -> None:
         for draw in range(20):
@@ -152,8 +152,8 @@ class TestDrawnRegions:
 
 class TestBoxes:
     def test_a_box_is_its_cells(self) -> None:
-        found = Box(top=0.1, left=0.5, bottom=0.6, right=1.0).resolve(context((10, 4)))
-        assert torch.equal(found.values, ones((1, 6), (2, 4), (10, 4)))
+        desired = Box(top=0.1, left=0.5, bottom=0.6, right=1.0).resolve(context((10, 4)))
+        assert torch.equal(desired.values, ones((1, 6), (2, 4), (10, 4)))
 
     def test_an_empty_box_is_refused(self) -> None:
         for box in (Box(0.5, 0.0, 0.5, 1.0), Box(0.0, 0.9, 1.0, 0.1)):
@@ -167,9 +167,9 @@ class TestBoxes:
 
     def test_away_is_everything_but_the_object(self) -> None:
         known = Away().resolve(context(box=(0.0, 0.0, 0.5, 0.5)))
-        given = Away(box=(0.5, 0.5, 1.0, 1.0)).resolve(context(box=(0.0, 0.0, 0.5, 0.5)))
+        desired = Away(box=(0.5, 0.5, 1.0, 1.0)).resolve(context(box=(0.0, 0.0, 0.5, 0.5)))
         assert torch.equal(known.values, 1 - ones((0, 2), (0, 2), (4, 4)))
-        assert torch.equal(given.values, 1 - ones((2, 4), (2, 4), (4, 4)))
+        assert torch.equal(desired.values, 1 - ones((2, 4), (2, 4), (4, 4)))
 
     def test_away_from_what_is_outside_the_image_is_refused(self) -> None:
         with pytest.raises(ValidationError):
@@ -233,9 +233,9 @@ class TestUnits:
     @pytest.mark.parametrize("draw", range(6))
     def test_are_drawn_among_those_that_speak_for_the_class(self, draw: int) -> None:
         positive_units = torch.tensor([True, False, True, True, False])
-        found = Units(count=2).resolve(context((5,), positive_units=positive_units, draw=draw)).values
-        assert found.sum() == 2
-        assert not bool((found.bool() & ~positive_units).any())
+        values = Units(count=2).resolve(context((5,), positive_units=positive_units, draw=draw)).values
+        assert values.sum() == 2
+        assert not bool((values.bool() & ~positive_units).any())
 
     def test_where_fewer_speak_for_the_class_all_of_them_are_drawn(self) -> None:
         positive_units = torch.tensor([True, False, True, False, False])
@@ -246,10 +246,10 @@ class TestUnits:
             Units(count=1).resolve(context((5,), positive_units=torch.zeros(5, dtype=torch.bool)))
 
 
-@pytest.mark.parametrize(("make", "given"), [(Features, {"names": ("a",)}), (Units, {"units": (0,)})])
-def test_entries_are_either_given_or_drawn(make: Any, given: dict[str, Any]) -> None:
-    for settings in ({}, {**given, "count": 1}):
-        with pytest.raises(ValidationError, match=f"give either {next(iter(given))} or count"):
+@pytest.mark.parametrize(("make", "setting"), [(Features, {"names": ("a",)}), (Units, {"units": (0,)})])
+def test_entries_are_either_given_or_drawn(make: Any, setting: dict[str, Any]) -> None:
+    for settings in ({}, {**setting, "count": 1}):
+        with pytest.raises(ValidationError, match=f"give either {next(iter(setting))} or count"):
             make(**settings)
 
 
@@ -292,20 +292,20 @@ class TestOfOthers:
     def test_like_explains_a_picture_for_the_target_s_class(self, tmp_path: Path) -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "other.png")
-        found = Like(tmp_path / "other.png").resolve(context())
-        torch.testing.assert_close(found.values, torch.tensor(pixels[:, :, 0] / 255 + 2, dtype=torch.float32))
+        desired = Like(tmp_path / "other.png").resolve(context())
+        torch.testing.assert_close(desired.values, torch.tensor(pixels[:, :, 0] / 255 + 2, dtype=torch.float32))
 
     def test_like_takes_a_grey_picture_for_every_channel(self, tmp_path: Path) -> None:
-        seen = []
+        explained = []
 
         def watching(sample: Tensor, label: int) -> Tensor:
-            seen.append(sample)
+            explained.append(sample)
             return explain(sample, label)
 
         levels = np.arange(16, dtype=np.uint8).reshape(4, 4)
         Image.fromarray(levels).save(tmp_path / "grey.png")
         Like(tmp_path / "grey.png").resolve(context(explain=watching))
-        torch.testing.assert_close(seen[0], torch.from_numpy(levels / 255).float().expand(1, 3, 4, 4))
+        torch.testing.assert_close(explained[0], torch.from_numpy(levels / 255).float().expand(1, 3, 4, 4))
 
     @pytest.mark.parametrize("channels", [1, 3])
     def test_like_takes_grey_saved_as_colour_and_of_16_bits(self, tmp_path: Path, channels: int) -> None:
@@ -319,8 +319,8 @@ class TestOfOthers:
 
     def test_like_takes_a_row_of_a_table(self, tmp_path: Path) -> None:
         np.save(tmp_path / "row.npy", np.arange(5) / 10)
-        found = Like(tmp_path / "row.npy").resolve(context((5,)))
-        torch.testing.assert_close(found.values, torch.arange(5) / 10 + 2)
+        desired = Like(tmp_path / "row.npy").resolve(context((5,)))
+        torch.testing.assert_close(desired.values, torch.arange(5) / 10 + 2)
 
     def test_like_refuses_another_shape(self, tmp_path: Path) -> None:
         Image.new("L", (5, 4)).save(tmp_path / "wide.png")
@@ -378,10 +378,10 @@ class TestFromFile:
     def test_reads_numbers(self, tmp_path: Path) -> None:
         wanted = np.arange(16.0).reshape(4, 4) - 3
         np.save(tmp_path / "map.npy", wanted)
-        found = FromFile(tmp_path / "map.npy").resolve(context())
-        assert found.values.tolist() == wanted.tolist()
-        assert found.mask is None
-        assert found.label == "the map in map.npy"
+        desired = FromFile(tmp_path / "map.npy").resolve(context())
+        assert desired.values.tolist() == wanted.tolist()
+        assert desired.mask is None
+        assert desired.label == "the map in map.npy"
 
     @pytest.mark.parametrize("mode", ["L", "1", "LA"])
     def test_reads_a_grey_picture(self, tmp_path: Path, mode: str) -> None:
@@ -392,9 +392,9 @@ class TestFromFile:
     def test_reads_a_mask(self, tmp_path: Path) -> None:
         np.save(tmp_path / "map.npy", np.eye(2))
         Image.fromarray(np.array([[0, 1], [128, 255]], dtype=np.uint8)).save(tmp_path / "mask.png")
-        found = FromFile(tmp_path / "map.npy", mask=tmp_path / "mask.png").resolve(context((2, 2)))
-        assert found.mask is not None
-        assert found.mask.tolist() == [[False, True], [True, True]]
+        desired = FromFile(tmp_path / "map.npy", mask=tmp_path / "mask.png").resolve(context((2, 2)))
+        assert desired.mask is not None
+        assert desired.mask.tolist() == [[False, True], [True, True]]
 
     def test_the_mask_has_the_map_s_shape(self, tmp_path: Path) -> None:
         np.save(tmp_path / "map.npy", np.ones((2, 2)))
@@ -410,10 +410,10 @@ class TestFromFile:
     def test_a_16_bit_picture_keeps_its_precision(self, tmp_path: Path) -> None:
         levels = np.array([[0, 1000], [1001, 65_535]], dtype=np.uint16)
         Image.fromarray(levels).save(tmp_path / "map.png")
-        found = FromFile(tmp_path / "map.png", mask=tmp_path / "map.png").resolve(context((2, 2)))
-        torch.testing.assert_close(found.values, torch.from_numpy(levels / 65535).float())
-        assert found.mask is not None
-        assert found.mask.tolist() == [[False, True], [True, True]]
+        desired = FromFile(tmp_path / "map.png", mask=tmp_path / "map.png").resolve(context((2, 2)))
+        torch.testing.assert_close(desired.values, torch.from_numpy(levels / 65535).float())
+        assert desired.mask is not None
+        assert desired.mask.tolist() == [[False, True], [True, True]]
 
     @pytest.mark.parametrize("dtype", [np.float32, np.int32])
     def test_pictures_that_state_no_range_are_refused(self, tmp_path: Path, dtype: Any) -> None:
@@ -431,8 +431,8 @@ class TestFromFile:
         image.save(tmp_path / f"saved.{ending}")
         np.save(tmp_path / "map.npy", np.array([[0.0, 1.0], [0.5, 0.0]]))
         paths = {"path": tmp_path / "map.npy", role: tmp_path / f"saved.{ending}"}
-        found = FromFile(**paths).resolve(context((2, 2)))
-        expected = found.values if role == "path" else found.mask
+        desired = FromFile(**paths).resolve(context((2, 2)))
+        expected = desired.values if role == "path" else desired.mask
         assert expected is not None
         assert expected.tolist() == [[0, 1], [1, 0]]
 
@@ -493,9 +493,9 @@ class TestFromFile:
         np.save(table, np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f4")]))
         archive = io.BytesIO()
         np.savez(archive, a=np.ones(3))
-        whole = buffer.getvalue()
-        unclosed = whole.replace(b"(4, 4)", b"(4, 4 ")
-        for content in (b"", b"hello", whole[:30], whole[:-3], unclosed, table.getvalue(), archive.getvalue()):
+        complete = buffer.getvalue()
+        unclosed = complete.replace(b"(4, 4)", b"(4, 4 ")
+        for content in (b"", b"hello", complete[:30], complete[:-3], unclosed, table.getvalue(), archive.getvalue()):
             (tmp_path / "map.npy").write_bytes(content)
             with pytest.raises(InputError, match="cannot be read"):
                 FromFile(tmp_path / "map.npy").resolve(context())

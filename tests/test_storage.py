@@ -265,21 +265,21 @@ class TestArrays:
     ) -> None:
         path = tmp_path_factory.mktemp("arrays") / "x.safetensors"
         write_arrays(path, {"plain": array, "turned": array.T}, facts)
-        arrays, found = read_arrays(path)
+        arrays, facts_read = read_arrays(path)
         for name, expected in (("plain", array), ("turned", array.T)):
             assert arrays[name].dtype == expected.dtype
             assert arrays[name].shape == expected.shape
             assert arrays[name].tobytes() == expected.tobytes()
-        assert found == facts
+        assert facts_read == facts
 
     def test_a_missing_or_damaged_file_is_a_storage_error(self, tmp_path: Path) -> None:
         path = tmp_path / "x.safetensors"
         with pytest.raises(StorageError, match="missing or damaged"):
             read_arrays(path)
         write_arrays(path, {"x": np.ones(100)})
-        whole = path.read_bytes()
-        for length in (0, 4, 50, len(whole) - 1):
-            path.write_bytes(whole[:length])
+        complete = path.read_bytes()
+        for length in (0, 4, 50, len(complete) - 1):
+            path.write_bytes(complete[:length])
             with pytest.raises(StorageError, match="missing or damaged"):
                 read_arrays(path)
 

@@ -50,8 +50,8 @@ def assert_legal(samples: Tensor, base: Tensor, legal: Legal) -> None:
     if legal.levels:
         levels = samples.double() * legal.levels
         torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
-    for place, column in (legal.columns or {}).items():
-        here, there = samples[:, place], base[:, place]
+    for position, column in (legal.columns or {}).items():
+        here, there = samples[:, position], base[:, position]
         if column.kind == "immutable":
             assert torch.equal(here, there)
         elif column.kind == "integer":
@@ -75,16 +75,16 @@ class TestProjection:
     ) -> None:
         samples, base = data.draw(samples_and_bases(kind))
         budget = Budget(count=1, epsilon=epsilon, norm=norm)
-        found = budget.project(samples, base, legal)
-        assert distance(found, base, norm) <= epsilon + SLACK
-        assert float(found.min()) >= 0
-        assert float(found.max()) <= 1
-        assert budget.excess(found, base) <= 0
-        assert_legal(found, base, legal)
-        again = budget.project(found, base, legal)
-        torch.testing.assert_close(again, found, rtol=0, atol=2e-7)
+        projected = budget.project(samples, base, legal)
+        assert distance(projected, base, norm) <= epsilon + SLACK
+        assert float(projected.min()) >= 0
+        assert float(projected.max()) <= 1
+        assert budget.excess(projected, base) <= 0
+        assert_legal(projected, base, legal)
+        again = budget.project(projected, base, legal)
+        torch.testing.assert_close(again, projected, rtol=0, atol=2e-7)
         if legal.levels:
-            assert torch.equal((again * 255).round(), (found * 255).round())
+            assert torch.equal((again * 255).round(), (projected * 255).round())
 
     @given(data=st.data(), epsilon=EPSILONS)
     def test_moves_every_entry_towards_its_base_and_never_past_it(self, data: st.DataObject, epsilon: float) -> None:
@@ -99,45 +99,45 @@ class TestProjection:
         _, base = data.draw(samples_and_bases("image"))
         steps = torch.randint(-25, 26, base.shape, generator=torch.Generator().manual_seed(0))
         inside = ((base * 255).round() + steps).clamp(0, 255) / 255
-        found = Budget(count=1, epsilon=0.1).project(inside, base, Legal(levels=255))
-        torch.testing.assert_close(found, inside, rtol=0, atol=1e-7)
+        projected = Budget(count=1, epsilon=0.1).project(inside, base, Legal(levels=255))
+        torch.testing.assert_close(projected, inside, rtol=0, atol=1e-7)
 
     @given(data=st.data(), epsilon=EPSILONS)
     def test_without_legal_values_linf_is_the_clipped_box(self, data: st.DataObject, epsilon: float) -> None:
         samples, base = data.draw(samples_and_bases("table"))
-        found = Budget(count=1, epsilon=epsilon).project(samples, base, Legal())
-        for value, sample, centre in zip(found.flatten(), samples.flatten(), base.flatten(), strict=True):
+        projected = Budget(count=1, epsilon=epsilon).project(samples, base, Legal())
+        for value, sample, centre in zip(projected.flatten(), samples.flatten(), base.flatten(), strict=True):
             lowest, highest = max(0.0, float(centre) - epsilon), min(1.0, float(centre) + epsilon)
             assert float(value) == pytest.approx(min(max(float(sample), lowest), highest), abs=2e-7)
 
     def test_a_tenth_is_25_levels_never_26(self) -> None:
         base = torch.arange(256).reshape(1, 1, 16, 16) / 255
         for sign in (1, -1):
-            found = Budget(count=1, epsilon=0.1).project(base + sign * 0.1, base, Legal(levels=255))
-            levels = (found * 255).round() - (base * 255).round()
+            projected = Budget(count=1, epsilon=0.1).project(base + sign * 0.1, base, Legal(levels=255))
+            levels = (projected * 255).round() - (base * 255).round()
             assert int(levels.abs().max()) == 25
             assert int((levels * sign).min()) >= 0
 
     def test_a_whole_number_of_levels_is_used_up(self) -> None:
         base = torch.full((1, 1, 1, 1), 100 / 255)
-        found = Budget(count=1, epsilon=26 / 255).project(base + 1, base, Legal(levels=255))
-        assert float((found * 255).round()) == 126
+        projected = Budget(count=1, epsilon=26 / 255).project(base + 1, base, Legal(levels=255))
+        assert float((projected * 255).round()) == 126
 
     def test_an_integer_just_out_of_reach_is_not_reached(self) -> None:
         legal = Legal(columns={0: Column("integer", step=0.1)})
         base = torch.tensor([[0.5]])
         for epsilon, reached in ((0.1, 0.6), (0.09999, 0.5), (0.0999, 0.5)):
             budget = Budget(count=1, epsilon=epsilon)
-            found = budget.project(base + 1, base, legal)
-            assert float(found) == pytest.approx(reached)
-            assert budget.excess(found, base) <= 0
+            projected = budget.project(base + 1, base, legal)
+            assert float(projected) == pytest.approx(reached)
+            assert budget.excess(projected, base) <= 0
 
     def test_a_category_is_only_left_when_another_is_in_reach(self) -> None:
         legal = Legal(columns={0: Column("categorical", values=(0.0, 0.3, 1.0))})
         base = torch.tensor([[0.3], [0.3], [0.3], [0.25]])
         samples = torch.tensor([[0.04], [0.0], [0.95], [0.29]])
-        found = Budget(count=1, epsilon=0.3).project(samples, base, legal)
-        torch.testing.assert_close(found, torch.tensor([[0.3], [0.0], [0.3], [0.25]]))
+        projected = Budget(count=1, epsilon=0.3).project(samples, base, legal)
+        torch.testing.assert_close(projected, torch.tensor([[0.3], [0.0], [0.3], [0.25]]))
 
     def test_a_categorical_column_without_values_is_refused(self) -> None:
         legal = Legal(columns={0: Column("categorical")})
@@ -195,8 +195,8 @@ class TestLegal:
     @given(data=st.data())
     def test_quantised_bases_are_what_a_file_holds(self, data: st.DataObject) -> None:
         base = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 99))))
-        found = Legal(levels=255).quantised(base)
-        assert torch.equal(found, (base * 255).round().to(torch.uint8) / 255)
+        levels = Legal(levels=255).quantised(base)
+        assert torch.equal(levels, (base * 255).round().to(torch.uint8) / 255)
         assert torch.equal(Legal().quantised(base), base)
 
     def test_relaxed_keeps_immutable_columns_and_leaves_the_rest_to_the_end(self) -> None:

@@ -56,11 +56,11 @@ def poisonings(draw: st.DrawFn) -> tuple[TensorSamples, TensorSamples, Tensor]:
 def concatenated(clean: TensorSamples, poison: TensorSamples, where: Tensor) -> list[tuple[Tensor, int, int]]:
     """What `with_poison` should hold, as a plain list of (input, label, which poison)."""
     rows = [(clean.inputs[row], int(clean.labels[row]), -1) for row in range(len(clean))]
-    for number, place in enumerate(where.tolist()):
-        if place >= 0:
-            rows[place] = (poison.inputs[number], int(poison.labels[number]), number)
-    for number, place in enumerate(where.tolist()):
-        if place < 0:
+    for number, row in enumerate(where.tolist()):
+        if row >= 0:
+            rows[row] = (poison.inputs[number], int(poison.labels[number]), number)
+    for number, row in enumerate(where.tolist()):
+        if row < 0:
             rows.append((poison.inputs[number], int(poison.labels[number]), number))
     return rows
 
@@ -106,11 +106,11 @@ class TestWithPoison:
 
 class TestSamples:
     def test_a_subset_is_its_rows(self) -> None:
-        whole = samples(9)
+        every = samples(9)
         rows = torch.tensor([7, 2, 2])
-        part = whole.subset(rows)
-        assert torch.equal(part.labels, whole.labels[rows])
-        assert torch.equal(part.batch(torch.tensor([2, 0])), whole.inputs[[2, 7]])
+        part = every.subset(rows)
+        assert torch.equal(part.labels, every.labels[rows])
+        assert torch.equal(part.batch(torch.tensor([2, 0])), every.inputs[[2, 7]])
 
     def test_ends_like_a_sequence(self) -> None:
         part = samples(3)
@@ -121,10 +121,10 @@ class TestSamples:
 
     @given(st.integers(1, 20), st.integers(1, 25))
     def test_chunks_are_all_inputs_in_order(self, count: int, size: int) -> None:
-        whole = samples(count)
-        chunks = list(whole.chunks(size))
+        every = samples(count)
+        chunks = list(every.chunks(size))
         assert all(len(chunk) <= size for chunk in chunks)
-        assert torch.equal(torch.cat(chunks), whole.inputs)
+        assert torch.equal(torch.cat(chunks), every.inputs)
 
     def test_one_label_an_input(self) -> None:
         with pytest.raises(InputError, match="3 inputs but 2 labels"):
@@ -135,11 +135,11 @@ class TestDatasetSamples:
     @pytest.mark.parametrize("targets", [True, False])
     def test_reads_somebody_s_dataset(self, targets: bool) -> None:
         own = Own(7, targets=targets)
-        found = DatasetSamples(own)
-        assert found.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
-        assert found.labels.dtype == torch.int64
+        read = DatasetSamples(own)
+        assert read.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
+        assert read.labels.dtype == torch.int64
         assert own.read == 7  # labels are read once, or a few of them compared
-        batch = found.batch(torch.tensor([5, 0]))
+        batch = read.batch(torch.tensor([5, 0]))
         assert batch.shape == (2, 2, 2)
         assert batch[:, 0, 0].tolist() == pytest.approx([0.05, 0.0])
         assert own.read == 9  # and inputs when needed
@@ -519,9 +519,9 @@ class TestCheck:
         assert dataclasses.replace(before, **{part: changed}).check() != before.check()
 
     def test_the_fingerprint_depends_on_the_part_a_sample_is_in(self) -> None:
-        one = data_set()
-        swapped = dataclasses.replace(one, validation=one.test, test=one.validation)
-        assert swapped.check() != one.check()
+        original = data_set()
+        swapped = dataclasses.replace(original, validation=original.test, test=original.validation)
+        assert swapped.check() != original.check()
 
     def test_the_shape_is_that_of_one_input(self) -> None:
         assert data_set().shape == (2, 2)

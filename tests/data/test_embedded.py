@@ -38,9 +38,9 @@ def test_digits_hold_every_original_once() -> None:
     raw = load_digits()
     assert data.pretrain is not None
     parts = [data.train, data.pretrain, data.validation, data.test]
-    found = torch.cat([inputs_of(part).flatten(1) for part in parts]).double()
+    inputs = torch.cat([inputs_of(part).flatten(1) for part in parts]).double()
     labels = torch.cat([part.labels for part in parts])
-    small = torch.nn.functional.avg_pool2d(found.reshape(-1, 1, 16, 16), 2).flatten(1)
+    small = torch.nn.functional.avg_pool2d(inputs.reshape(-1, 1, 16, 16), 2).flatten(1)
     assert sorted(labels.tolist()) == sorted(raw.target.tolist())
     # The mean ink survives enlarging, up to its border handling and 8-bit rounding; compare its sorted list.
     expected = torch.tensor(raw.data / 16).double().mean(dim=1).sort().values
@@ -79,9 +79,9 @@ def test_a_side_without_a_cam_grid_is_refused(side: int) -> None:
 def test_breast_cancer_is_scaled_without_looking_at_held_out_rows(both: dict[str, DataSet]) -> None:
     data = both["breast-cancer"]
     assert data.pretrain is not None
-    seen = torch.cat([inputs_of(data.train), inputs_of(data.pretrain)])
-    torch.testing.assert_close(seen.amin(dim=0), torch.zeros(30))
-    torch.testing.assert_close(seen.amax(dim=0), torch.ones(30))
+    known = torch.cat([inputs_of(data.train), inputs_of(data.pretrain)])
+    torch.testing.assert_close(known.amin(dim=0), torch.zeros(30))
+    torch.testing.assert_close(known.amax(dim=0), torch.ones(30))
     assert list(data.features) == [str(name) for name in load_breast_cancer().feature_names]
     assert list(data.classes) == ["malignant", "benign"]
 

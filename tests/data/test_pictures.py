@@ -37,8 +37,8 @@ def test_what_is_decoded_is_what_a_library_crops_and_resizes(tmp_path: Path) -> 
 def test_jpeg_decoded_small_is_close_to_jpeg_decoded_whole(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.jpg", picture(1, (400, 300)), quality=95)
     with Image.open(path) as image:
-        whole = ImageOps.fit(image.convert("RGB"), (32, 32), Image.Resampling.BICUBIC)
-    assert np.abs(decoded(path, 32).astype(float) - np.asarray(whole).astype(float)).mean() < 2
+        expected = ImageOps.fit(image.convert("RGB"), (32, 32), Image.Resampling.BICUBIC)
+    assert np.abs(decoded(path, 32).astype(float) - np.asarray(expected).astype(float)).mean() < 2
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P", "1", "LA", "RGB"])
@@ -131,8 +131,8 @@ class TestSixteenBits:
     @pytest.mark.parametrize("channels", [3, 4])
     def test_colour_is_cut_to_eight(self, tmp_path: Path, channels: int) -> None:
         pixels = np.stack([LEVELS, LEVELS[:, ::-1], LEVELS.T, np.full_like(LEVELS, 65535)], axis=2)[:, :, :channels]
-        found = decoded(png(tmp_path / "a.png", pixels, {3: 2, 4: 6}[channels], 16), 8)
-        np.testing.assert_array_equal(found, pixels[:, :, :3] >> 8)
+        pixels_read = decoded(png(tmp_path / "a.png", pixels, {3: 2, 4: 6}[channels], 16), 8)
+        np.testing.assert_array_equal(pixels_read, pixels[:, :, :3] >> 8)
 
     @pytest.mark.parametrize(
         ("pixels", "tags"),
@@ -183,9 +183,9 @@ class TestTransparency:
         image.putdata([int(value) for value in self.HIDDEN.ravel() // 255])
         image.putpalette([10, 20, 30, 40, 50, 60])
         path = saved(tmp_path / f"a.{ending}", image, transparency=0)
-        found = decoded(path, 8)
-        np.testing.assert_array_equal(found[:, :4], 255)
-        np.testing.assert_array_equal(found[:, 4:], np.broadcast_to([40, 50, 60], (8, 4, 3)))
+        colours = decoded(path, 8)
+        np.testing.assert_array_equal(colours[:, :4], 255)
+        np.testing.assert_array_equal(colours[:, 4:], np.broadcast_to([40, 50, 60], (8, 4, 3)))
 
     def test_a_palette_may_be_half_transparent(self, tmp_path: Path) -> None:
         path = png(tmp_path / "a.png", self.HIDDEN // 255, 3, PLTE=bytes([0, 0, 0, 40, 50, 60]), tRNS=bytes([0, 255]))
@@ -196,18 +196,18 @@ class TestTransparency:
         highest = 2**bits - 1
         pixels = np.rint(RAMP * highest).astype(np.uint16)
         hidden = int(pixels[0, 1])
-        found = decoded(png(tmp_path / "a.png", pixels, 0, bits, tRNS=struct.pack(">H", hidden)), 8)[:, :, 0]
+        levels = decoded(png(tmp_path / "a.png", pixels, 0, bits, tRNS=struct.pack(">H", hidden)), 8)[:, :, 0]
         expected = np.where(pixels == hidden, 255, np.rint(pixels / highest * 255))
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(levels, expected)
 
     @pytest.mark.parametrize("bits", [8, 16])
     def test_a_transparent_colour_shows_white(self, tmp_path: Path, bits: int) -> None:
         levels = EIGHT if bits == 8 else LEVELS
         pixels = np.stack([levels, levels, levels.T], axis=2)
         hidden = [int(value) for value in pixels[2, 1]]
-        found = decoded(png(tmp_path / "a.png", pixels, 2, bits, tRNS=struct.pack(">HHH", *hidden)), 8)
+        colours = decoded(png(tmp_path / "a.png", pixels, 2, bits, tRNS=struct.pack(">HHH", *hidden)), 8)
         expected = np.where((pixels == hidden).all(axis=2)[:, :, None], 255, pixels if bits == 8 else pixels >> 8)
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(colours, expected)
 
 
 class TestOrientation:
@@ -273,9 +273,9 @@ def test_batches_are_the_rows_asked_for_in_order_and_repeated(tmp_path: Path) ->
     batch = samples.batch(torch.tensor([3, 0, 3]))
     assert batch.dtype == torch.float32
     assert torch.equal(batch[0], batch[2])
-    for place, row in enumerate((3, 0)):
+    for index, row in enumerate((3, 0)):
         expected = torch.from_numpy(np.array(picture(row, (8, 8)))).permute(2, 0, 1).float() / 255
-        torch.testing.assert_close(batch[place], expected)
+        torch.testing.assert_close(batch[index], expected)
     assert samples.batch(torch.tensor([], dtype=torch.int64)).shape == (0, 3, 8, 8)
 
 
@@ -294,8 +294,8 @@ def test_only_so_many_bytes_are_kept_and_kept_ones_are_not_read_again(tmp_path: 
 
 
 def test_damage_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = saved(tmp_path / "a.jpg", picture(4, (200, 200)), quality=95).read_bytes()
-    cases = {"truncated.jpg": whole[: len(whole) // 2], "text.jpg": b"hello", "empty.jpg": b""}
+    complete = saved(tmp_path / "a.jpg", picture(4, (200, 200)), quality=95).read_bytes()
+    cases = {"truncated.jpg": complete[: len(complete) // 2], "text.jpg": b"hello", "empty.jpg": b""}
     for name, content in cases.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=rf"{name} cannot be decoded \(.+\); replace or drop it"):
@@ -325,18 +325,18 @@ def test_labels_and_files_must_match(tmp_path: Path) -> None:
 def test_boxes_in_the_square_are_where_their_pixels_are(width: int, height: int, corners: tuple[float, ...]) -> None:
     top, bottom = sorted(corners[:2])
     left, right = sorted(corners[2:])
-    found = in_central_square((top * height, left * width, bottom * height, right * width), (width, height))
+    box = in_central_square((top * height, left * width, bottom * height, right * width), (width, height))
     edge = min(width, height)
     inside = [
         max(top * height, (height - edge) / 2) < min(bottom * height, (height + edge) / 2),
         max(left * width, (width - edge) / 2) < min(right * width, (width + edge) / 2),
     ]
-    if found is None:
+    if box is None:
         assert not all(inside) or min(bottom - top, right - left) < 1e-9
     else:
-        assert all(0 <= each <= 1 for each in found)
-        assert found[0] < found[2]
-        assert found[1] < found[3]
+        assert all(0 <= edge_share <= 1 for edge_share in box)
+        assert box[0] < box[2]
+        assert box[1] < box[3]
 
 
 def test_a_box_of_the_whole_square_is_one() -> None:

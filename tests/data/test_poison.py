@@ -58,10 +58,10 @@ class TestRoundTrip:
         read = load(tmp_path / "poison", original)
         assert len(read) == count
         for name in ("inputs", "labels", "bases", "base_inputs", "overwritten"):
-            found, expected = getattr(read, name), getattr(original, name)
-            assert found.dtype == expected.dtype
-            assert found.shape == expected.shape
-            assert torch.equal(found, expected), name
+            values, expected = getattr(read, name), getattr(original, name)
+            assert values.dtype == expected.dtype
+            assert values.shape == expected.shape
+            assert torch.equal(values, expected), name
 
     @given(st.lists(st.floats(width=32, allow_nan=False), min_size=4, max_size=4))
     def test_a_table_keeps_float32_to_the_bit(
@@ -148,8 +148,8 @@ class TestTampering:
         name, known = next(iter(manifest["sha256"].items()))
         (export / name).rename(tmp_path / name)
         manifest["sha256"] = {f"../{name}": known}
-        told = [manifest[key] for key in ("shape", "labels", "bases", "overwritten", "sha256")]
-        (export / "manifest.json").write_text(json.dumps({**manifest, "digest": digest(told)}))
+        contents = [manifest[key] for key in ("shape", "labels", "bases", "overwritten", "sha256")]
+        (export / "manifest.json").write_text(json.dumps({**manifest, "digest": digest(contents)}))
         with pytest.raises(InputError, match="is not a poison manifest"):
             Poison.load(export, lambda rows: torch.zeros(0))
 
@@ -182,9 +182,9 @@ class TestTampering:
 
 class TestFindMarked:
     def test_finds_every_exported_file(self, export: Path, tmp_path: Path) -> None:
-        found = find_marked(tmp_path)
-        assert sorted(found.marked) == sorted(path for path in export.rglob("*") if path.is_file())
-        assert found.looked_at == len(found.marked)
+        search = find_marked(tmp_path)
+        assert sorted(search.marked) == sorted(path for path in export.rglob("*") if path.is_file())
+        assert search.looked_at == len(search.marked)
 
     def test_finds_single_files_that_were_moved_away(self, export: Path, tmp_path: Path) -> None:
         for number, path in enumerate(sorted(export.iterdir())):
@@ -202,9 +202,9 @@ class TestFindMarked:
             (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\nPAR1{\xff")
         (tmp_path / "other.txt").write_text(MARK)
         (tmp_path / "folder.png").mkdir()
-        found = find_marked(tmp_path)
-        assert found.marked == ()
-        assert found.looked_at == 7
+        search = find_marked(tmp_path)
+        assert search.marked == ()
+        assert search.looked_at == 7
 
     def test_the_mark_is_text_in_the_file_and_gone_when_a_picture_is_saved_anew(self, tmp_path: Path) -> None:
         poison("grey", 1).save(tmp_path / "poison")

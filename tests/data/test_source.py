@@ -17,8 +17,8 @@ from encircle.reproduce.generated import write_dogs, write_records
 
 def test_the_data_folder_is_the_environment_s_or_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for place in (tmp_path / "data", tmp_path / "elsewhere"):
-        (place / "a").mkdir(parents=True)
+    for folder in (tmp_path / "data", tmp_path / "elsewhere"):
+        (folder / "a").mkdir(parents=True)
     monkeypatch.delenv("ENCIRCLE_DATA", raising=False)
     assert dataset_path("a", "").resolve() == tmp_path / "data" / "a"
     monkeypatch.setenv("ENCIRCLE_DATA", str(tmp_path / "elsewhere"))

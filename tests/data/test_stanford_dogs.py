@@ -34,9 +34,9 @@ def test_a_share_is_set_aside_by_the_seed(folder: Path) -> None:
     assert data.pretrain is not None
     assert other.pretrain is not None
     assert (len(data.pretrain), len(data.train), len(data.test)) == (9, 9, 9)
-    mine, theirs = (set(part.paths) for part in (data.pretrain, data.train))  # type: ignore[attr-defined]
-    assert not mine & theirs
-    assert mine != set(other.pretrain.paths)  # type: ignore[attr-defined]
+    pretraining, training = (set(part.paths) for part in (data.pretrain, data.train))  # type: ignore[attr-defined]
+    assert not pretraining & training
+    assert pretraining != set(other.pretrain.paths)  # type: ignore[attr-defined]
 
 
 def test_the_random_split_is_90_5_5_of_everything(tmp_path: Path) -> None:

@@ -319,9 +319,9 @@ def test_a_sas_data_set(tmp_path: Path) -> None:
 
 def test_a_category_that_only_held_out_rows_have_is_no_column(tmp_path: Path) -> None:
     frame = people()
-    held = table_file(written(tmp_path, frame), SCHEMA, seed=1)
-    order = rows_of(held)[0]
-    rows = [int((order == row).all(dim=1).nonzero()[0]) for row in held.test.inputs]  # type: ignore[attr-defined]
+    data = table_file(written(tmp_path, frame), SCHEMA, seed=1)
+    order = rows_of(data)[0]
+    rows = [int((order == row).all(dim=1).nonzero()[0]) for row in data.test.inputs]  # type: ignore[attr-defined]
     assert rows  # the split depends on the number of rows alone: find out which row is held out by what it holds
     identified = table_file(
         written(tmp_path, frame.with_columns(number=pl.arange(60, eager=True))),

@@ -28,13 +28,13 @@ def loops(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     """Each cell is the mean of the pixels it touches."""
     out = torch.empty(len(maps), *grid, dtype=maps.dtype)
     height, width = maps.shape[1:]
-    for number, one in enumerate(maps):
+    for number, single in enumerate(maps):
         for i in range(grid[0]):
             for j in range(grid[1]):
                 total, count = 0.0, 0
                 for row in range(math.floor(i * height / grid[0]), math.ceil((i + 1) * height / grid[0])):
                     for column in range(math.floor(j * width / grid[1]), math.ceil((j + 1) * width / grid[1])):
-                        total, count = total + one[row, column], count + 1
+                        total, count = total + single[row, column], count + 1
                 out[number, i, j] = total / count
     return out
 
@@ -82,9 +82,9 @@ class TestEveryExplainer:
     def test_a_sample_s_map_does_not_depend_on_its_batch(self, explainer: Explainer, kind: str) -> None:
         model, inputs, target = tiny(kind), tiny_inputs(kind, 4), torch.tensor([0, 1, 2, 1])
         together = explainer.attribute(model, inputs, target)
-        for place in range(4):
-            alone = explainer.attribute(model, inputs[place : place + 1], target[place : place + 1])
-            torch.testing.assert_close(alone[0], together[place])
+        for index in range(4):
+            alone = explainer.attribute(model, inputs[index : index + 1], target[index : index + 1])
+            torch.testing.assert_close(alone[0], together[index])
 
     def test_leaves_the_model_and_the_inputs_as_they_were(self, explainer: Explainer, kind: str) -> None:
         model, inputs = tiny(kind), tiny_inputs(kind, 2)

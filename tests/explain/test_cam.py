@@ -30,23 +30,23 @@ def test_the_map_averages_to_the_logit_and_is_the_weighted_sum_of_channels(
     target = torch.randint(classes, (samples,))
     maps = Cam().attribute(model, features, target)
     logits = model(features)
-    for place in range(samples):
-        c = int(target[place])
-        whole = maps[place].sum() if grid is None else maps[place].mean()
-        torch.testing.assert_close(whole + model.head.bias[c], logits[place, c])
+    for index in range(samples):
+        c = int(target[index])
+        pooled = maps[index].sum() if grid is None else maps[index].mean()
+        torch.testing.assert_close(pooled + model.head.bias[c], logits[index, c])
         if grid is None:
-            expected = torch.stack([model.head.weight[c, k] * features[place, k] for k in range(channels)])
+            expected = torch.stack([model.head.weight[c, k] * features[index, k] for k in range(channels)])
         else:
-            expected = sum(model.head.weight[c, k] * features[place, k] for k in range(channels))
-        torch.testing.assert_close(maps[place], expected)
+            expected = sum(model.head.weight[c, k] * features[index, k] for k in range(channels))
+        torch.testing.assert_close(maps[index], expected)
 
 
 @pytest.mark.parametrize("kind", ["image", "table"])
 def test_holds_for_whole_networks(kind: str) -> None:
     model, inputs, target = tiny(kind), tiny_inputs(kind, 3), torch.tensor([2, 0, 1])
     maps = Cam().attribute(model, inputs, target)
-    whole = maps.mean(dim=(1, 2)) if kind == "image" else maps.sum(dim=1)
-    torch.testing.assert_close(whole + model.head.bias[target], model(inputs)[range(3), target])
+    pooled = maps.mean(dim=(1, 2)) if kind == "image" else maps.sum(dim=1)
+    torch.testing.assert_close(pooled + model.head.bias[target], model(inputs)[range(3), target])
 
 
 def test_is_signed() -> None:

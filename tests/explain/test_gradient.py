@@ -45,8 +45,8 @@ def test_equals_captum_s_saliency_of_the_probability(kind: Any, channels: int, a
     model = tiny(kind, channels=channels, activation=activation)
     inputs = tiny_inputs(kind, 4, channels=channels)
     oracle = Saliency(nn.Sequential(model, nn.Softmax(dim=1))).attribute(inputs.clone().requires_grad_(), TARGET)
-    found = Grad().explain(model, inputs, TARGET).pictures
-    torch.testing.assert_close(found, reduced(oracle.detach(), "max"), rtol=1e-9, atol=1e-15)
+    pictures = Grad().explain(model, inputs, TARGET).pictures
+    torch.testing.assert_close(pictures, reduced(oracle.detach(), "max"), rtol=1e-9, atol=1e-15)
 
 
 @pytest.mark.parametrize(("kind", "channels"), CASES, ids=CASE_NAMES)
@@ -54,9 +54,9 @@ def test_equals_captum_s_saliency_of_the_probability(kind: Any, channels: int, a
 @pytest.mark.parametrize("reduction", ["max", "sum"])
 def test_equals_plain_autograd(kind: Any, channels: int, of: Any, reduction: Any) -> None:
     model, inputs = tiny(kind, channels=channels), tiny_inputs(kind, 4, channels=channels)
-    found = Grad(of=of, channels=reduction).explain(model, inputs, TARGET).pictures
+    pictures = Grad(of=of, channels=reduction).explain(model, inputs, TARGET).pictures
     expected = reduced(by_autograd(model, inputs, TARGET, of), reduction)
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(pictures, expected, rtol=1e-9, atol=1e-15)
 
 
 def test_explains_models_without_a_cam_head_unpooled() -> None:
@@ -98,21 +98,21 @@ def test_survives_probabilities_that_are_1_in_floating_point(kind: Any, margin: 
     exact = Grad().attribute(model, inputs, target).detach()
     single = model.float()
     assert float(single(inputs.float()).softmax(dim=1).detach().max()) == 1.0
-    found = Grad().attribute(single, inputs.float(), target).detach()
+    maps = Grad().attribute(single, inputs.float(), target).detach()
     naive = reduced(by_autograd(single, inputs.float(), target, "probability"), "max")
     assert float(exact.max()) < 1e-6
     assert cosine(Grad(grid=None).attribute(single, inputs.float(), target).detach(), naive) < 0.99
-    torch.testing.assert_close((found / found.max()).double(), exact / exact.max(), rtol=2e-3, atol=1e-4)
-    torch.testing.assert_close(found.double(), exact, rtol=1e-2, atol=0)
+    torch.testing.assert_close((maps / maps.max()).double(), exact / exact.max(), rtol=2e-3, atol=1e-4)
+    torch.testing.assert_close(maps.double(), exact, rtol=1e-2, atol=0)
 
 
 def test_survives_a_hopelessly_unlikely_class_too() -> None:
     model, inputs = tiny("table"), tiny_inputs("table", 1)
     model.head.bias.data[1] -= 60
     exact = Grad().attribute(model, inputs, torch.tensor([1])).detach()
-    found = Grad().attribute(model.float(), inputs.float(), torch.tensor([1])).detach()
+    maps = Grad().attribute(model.float(), inputs.float(), torch.tensor([1])).detach()
     assert 0 < float(exact.max()) < 1e-20
-    torch.testing.assert_close((found / found.max()).double(), exact / exact.max(), rtol=2e-3, atol=1e-4)
+    torch.testing.assert_close((maps / maps.max()).double(), exact / exact.max(), rtol=2e-3, atol=1e-4)
 
 
 def test_the_small_resnet_is_scored_on_its_cam_grid() -> None:

@@ -17,10 +17,10 @@ def slow_holm(p_values: list[float | None]) -> list[float | None]:
     made = [value for value in p_values if value is not None]
 
     def rejected(level: float) -> set[float]:
-        left, out = sorted(made), set[float]()
-        while left and left[0] * len(left) <= level:
-            out.add(left[0])
-            left = left[1:]
+        remaining, out = sorted(made), set[float]()
+        while remaining and remaining[0] * len(remaining) <= level:
+            out.add(remaining[0])
+            remaining = remaining[1:]
         return out
 
     levels = sorted({min(1.0, value * factor) for value in made for factor in range(1, len(made) + 1)} | {1.0})

@@ -71,9 +71,9 @@ def slow_replicates(groups: list[Targets], resamples: int, seed: int, shared: bo
 @settings(max_examples=25, deadline=None)
 def test_fast_bootstrap_equals_the_slow_loop(case: Any, shared: bool) -> None:
     first, second, seed = case
-    one = _bootstrap([(a,) for a in first], 20, seed, shared)
-    np.testing.assert_allclose(one.replicates, slow_replicates([first], 20, seed, shared), atol=1e-12)
-    assert one.estimate == pytest.approx(np.mean([np.mean(a) for a in first]))
+    single = _bootstrap([(a,) for a in first], 20, seed, shared)
+    np.testing.assert_allclose(single.replicates, slow_replicates([first], 20, seed, shared), atol=1e-12)
+    assert single.estimate == pytest.approx(np.mean([np.mean(a) for a in first]))
     two = _bootstrap(list(zip(first, second, strict=True)), 20, seed, shared)
     np.testing.assert_allclose(two.replicates, slow_replicates([first, second], 20, seed, shared), atol=1e-12)
 

@@ -16,7 +16,13 @@ TITLES = {"clean": "no poison", "imf": "IMF"}
 
 
 def scores(
-    shift: float, *, spread: float = 0.01, kept: float = 1.0, targets: int = 12, victims: int = 3, between: float = 0.0
+    shift: float,
+    *,
+    spread: float = 0.01,
+    label_share: float = 1.0,
+    targets: int = 12,
+    victims: int = 3,
+    between: float = 0.0,
 ) -> pl.DataFrame:
     random = np.random.default_rng(0)
     rows: list[dict[str, Any]] = []
@@ -26,7 +32,7 @@ def scores(
             for seed in range(seeds):
                 moved = own if arm == "imf" else 0.0
                 value = 0.3 + moved + spread * random.standard_normal()
-                keeps = arm == "clean" or random.random() < kept
+                keeps = arm == "clean" or random.random() < label_share
                 rows.append(
                     {"target": target, "arm": arm, "seed": seed, "jaccard": value, "l1": 1 - value}
                     | {"label_kept": bool(keeps), "accuracy": 0.9, "drift": 0.0}
@@ -43,7 +49,7 @@ def verdict(frame: pl.DataFrame, **settings: Any) -> dict[str, Any]:
     ("frame", "expected", "word"),
     [
         (scores(0.3), "FAIL", "can be bent"),
-        (scores(0.3, kept=0.5), "WARN", "not a silent one"),
+        (scores(0.3, label_share=0.5), "WARN", "not a silent one"),
         (scores(0.05), "WARN", "small shift"),
         (scores(0.0), "PASS", "would have been seen"),
         (scores(-0.3), "WARN", "away from the attacker's map"),
@@ -80,8 +86,8 @@ def test_undefined_maps_are_not_a_pass() -> None:
 def test_targets_without_a_defined_score_are_told_and_never_a_pass() -> None:
     frame = scores(0.0)
     for undefined, word in ((1, "for 1 of 12 targets"), (9, "too few for a claim")):
-        some = pl.col("target") < undefined
-        cut = frame.with_columns(jaccard=pl.when(some).then(None).otherwise(pl.col("jaccard")))
+        lacking = pl.col("target") < undefined
+        cut = frame.with_columns(jaccard=pl.when(lacking).then(None).otherwise(pl.col("jaccard")))
         summary = verdict(cut)
         assert summary["verdict"] == "WARN"
         assert word in summary["sentence"]
@@ -91,11 +97,11 @@ def test_targets_without_a_defined_score_are_told_and_never_a_pass() -> None:
 @pytest.mark.parametrize("arm", ["imf", "clean", "null"])
 def test_a_target_without_a_score_in_one_arm_alone_is_told(arm: str) -> None:
     frame = scores(0.0)
-    mine = {"imf": pl.col("arm") == "imf"}.get(
+    rows_of_arm = {"imf": pl.col("arm") == "imf"}.get(
         arm, (pl.col("arm") == "clean") & ((pl.col("seed") >= 3) if arm == "null" else (pl.col("seed") < 3))
     )
     for undefined, word in ((5, "for 5 of 12 targets"), (9, "for 9 of 12 targets, which leaves too few for a claim")):
-        gone = mine & (pl.col("target") < undefined)
+        gone = rows_of_arm & (pl.col("target") < undefined)
         summary = verdict(frame.with_columns(jaccard=pl.when(gone).then(None).otherwise(pl.col("jaccard"))))
         assert (summary["verdict"], summary["undefined"]) == ("WARN", undefined)
         assert word in summary["sentence"]
@@ -112,9 +118,9 @@ def test_an_interval_that_holds_the_threshold_is_not_a_pass() -> None:
     }
     settings |= {"undefined": 0, "minimum_targets": 5, "victims": 3}
     assert decide(Evidence(effect=Interval(0.02, -0.05, 0.09), **settings)).verdict == "PASS"  # type: ignore[arg-type]
-    told = decide(Evidence(effect=Interval(0.05, -0.01, 0.12), **settings))  # type: ignore[arg-type]
-    assert (told.verdict, told.reason) == ("WARN", "open")
-    assert "does not rule out one of 0.10" in told.sentence
+    decision = decide(Evidence(effect=Interval(0.05, -0.01, 0.12), **settings))  # type: ignore[arg-type]
+    assert (decision.verdict, decision.reason) == ("WARN", "open")
+    assert "does not rule out one of 0.10" in decision.sentence
 
 
 def test_one_victim_makes_no_claim_however_many_targets_there_are() -> None:
