@@ -106,7 +106,7 @@ def table() -> str:
             f"**{environment['title']}: {verdict['verdict']}.** {verdict['sentence']} {closing}\n\n"
             f"{verdict['case']['model']} {verdict['case']['start']}; desired map: {verdict['case']['goal']}; {verdict['case']['budget']}; "
             f"{verdict['targets']} targets x {verdict['victims']} victims.\n\n"
-            "| arm | Jaccard | effect | L1 | its change | label kept | accuracy |\n"
+            "| arm | Jaccard | effect | L1 | effect on L1 | label kept | accuracy |\n"
             "|---|---|---|---|---|---|---|\n" + "\n".join(rows)
         )
     first = next(iter(runs.values())).environment
@@ -181,7 +181,7 @@ def selection() -> str:
         )
         change = next(arm["jaccard_change"] for arm in again["arms"] if arm["arm"] == verdict["attack"])
         sentences.append(
-            f"{name}: {len(shared_rows)} of {len(rows)}, without which the change is {entry(change, signed=True)}"
+            f"{name}: {len(shared_rows)} of {len(rows)}, without which the effect is {entry(change, signed=True)}"
         )
     shared = (
         f" Targets that are in the choices' runs too: {'; '.join(sentences)}."
