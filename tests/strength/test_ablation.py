@@ -262,5 +262,5 @@ def test_a_whole_ablation_chooses_on_one_split_and_reports_on_another(
         return executors[-1]
 
     again = ablate(case, tmp_path, executor, factors=factors)
-    assert [row.effect_over_given for row in again.rows] == [row.effect_over_given for row in found.rows]
+    assert [row.effect_over_own for row in again.rows] == [row.effect_over_own for row in found.rows]
     assert all(one.done == [] for one in executors)

@@ -105,9 +105,7 @@ def ablate_command(
             minutes=minutes,
         )
     if as_json:
-        rows = [
-            {"name": row.name, "phase": row.phase, "gain": facts_of(row.effect_over_given)} for row in ablation.rows
-        ]
+        rows = [{"name": row.name, "phase": row.phase, "gain": facts_of(row.effect_over_own)} for row in ablation.rows]
         answers.json_line({"event": "ablated", "chosen": ablation.chosen, "rows": rows})
     else:
         show(ablation_table(ablation))

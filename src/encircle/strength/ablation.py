@@ -84,14 +84,14 @@ class Row:
         name: of the factor.
         phase: `"choice"` (one factor at a time), `"together"` (what helped; same targets and seeds) or `"report"` (others).
         attack: its settings.
-        effect_over_given: effect over the attack as given (on Jaccard).
+        effect_over_own: effect over the case's own attack, as given (on Jaccard).
         cell: the cell of the study, as in `study.json`.
     """
 
     name: str
     phase: Phase
     attack: Settings
-    effect_over_given: Interval
+    effect_over_own: Interval
     cell: Mapping[str, Any]
 
 
@@ -170,11 +170,11 @@ def ablate(
     helped = {
         row.name: row
         for row in rows
-        if row.name != GIVEN and _helps(row.effect_over_given) and not row.cell["label_lost"]
+        if row.name != GIVEN and _helps(row.effect_over_own) and not row.cell["label_lost"]
     }
     best = _best(rows)
     if len(helped) > 1:
-        together = joint(own, {name: (factors[name], row.effect_over_given.mean) for name, row in helped.items()})
+        together = joint(own, {name: (factors[name], row.effect_over_own.mean) for name, row in helped.items()})
         if together not in tried.values():
             both = work.run("together", {GIVEN: own, JOINT: together})
             rows += both[1:]
@@ -256,7 +256,7 @@ def _helps(effect: Interval) -> bool:
 def _best(rows: Sequence[Row]) -> Row:
     """The attack of the largest effect that keeps the label; the first where none does."""
     return max(
-        (row for row in rows if not row.cell["label_lost"]), key=lambda row: row.effect_over_given.mean, default=rows[0]
+        (row for row in rows if not row.cell["label_lost"]), key=lambda row: row.effect_over_own.mean, default=rows[0]
     )
 
 
@@ -270,7 +270,7 @@ def as_facts(ablation: Ablation) -> dict[str, Any]:
                 "name": row.name,
                 "phase": row.phase,
                 "attack": row.attack,
-                **facts_of_cell(row.effect_over_given, row.cell),
+                **facts_of_cell(row.effect_over_own, row.cell),
             }
             for row in ablation.rows
         ],

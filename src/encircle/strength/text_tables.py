@@ -22,7 +22,7 @@ def ablation_table(ablation: Ablation) -> TextTable:
             rows.append(())
             groups.append("")
         l1 = " → ".join(mean(row.cell[name]) for name in ("l1_clean", "l1_attack"))
-        effects = plain_estimate(facts_of(row.effect_over_given)), plain_estimate(row.cell["shift"])
+        effects = plain_estimate(facts_of(row.effect_over_own)), plain_estimate(row.cell["shift"])
         rows.append((title_of(row.name), *effects, l1, *_cost(row.cell)))
         groups.append("" if row.phase == phase else row.phase)
         phase = row.phase
