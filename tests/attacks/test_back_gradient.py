@@ -18,15 +18,15 @@ from tests.training.problems import recipe
 def test_a_crafting_lowers_the_distance_and_repeats(kind: Any) -> None:
     asked = problem(kind, "cam", clean=30, how=recipe(start="checkpoint", epochs=3, batch_size=10, lr=0.1))
     attack, budget = BackGradient(models=2, epochs=12, last_steps=8, target_share=0.0), Budget(count=9, epsilon=0.5)
-    found = []
+    runs = []
     for _ in range(2):
-        watch, told = Watch(), list[tuple[int, int]]()
-        watch.progress = lambda done, planned, told=told: told.append((done, planned))  # type: ignore[misc]
-        found.append((attack(asked, budget, torch.Generator().manual_seed(0), watch), watch.history, told))
-    (first, history, told), (second, again, _) = found
+        watch, steps_done = Watch(), list[tuple[int, int]]()
+        watch.progress = lambda done, planned, steps_done=steps_done: steps_done.append((done, planned))  # type: ignore[misc]
+        runs.append((attack(asked, budget, torch.Generator().manual_seed(0), watch), watch.history, steps_done))
+    (first, history, steps_done), (second, again, _) = runs
     assert torch.equal(first.inputs, second.inputs)
     assert history == again
-    assert told == [(move + 1, 12) for move in range(12)]
+    assert steps_done == [(move + 1, 12) for move in range(12)]
     assert [(row["iteration"], row["member"]) for row in history] == [
         (move, member) for move in range(12) for member in range(2)
     ]
@@ -37,9 +37,9 @@ def test_a_crafting_lowers_the_distance_and_repeats(kind: Any) -> None:
 def test_every_model_of_a_crafting_has_a_seed_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
 
-    def spied(*given: Any, **settings: Any) -> Any:
-        seeds.extend(given[5])
-        return slopes_at_the_end(*given, **settings)
+    def spied(*arguments: Any, **settings: Any) -> Any:
+        seeds.extend(arguments[5])
+        return slopes_at_the_end(*arguments, **settings)
 
     monkeypatch.setattr("encircle.attacks.back_gradient.slopes_at_the_end", spied)
     asked = problem("table")

@@ -145,12 +145,12 @@ class TestEveryAttack:
         assert isinstance(asked.clean, TensorSamples)
         inputs, target = asked.clean.inputs.clone(), asked.target.clone()
         models = [*asked.references, *(learner.model for learner in ensemble.learners)]
-        kept = [weights(model) for model in models]
+        saved_states = [weights(model) for model in models]
         state = torch.get_rng_state()
         ATTACKS[name](watched, Budget(count=5), seeded())
         assert torch.equal(asked.clean.inputs, inputs)
         assert torch.equal(asked.target, target)
-        assert all(same(one, weights(model)) for one, model in zip(kept, models, strict=True))
+        assert all(same(saved_state, weights(model)) for saved_state, model in zip(saved_states, models, strict=True))
         assert torch.equal(torch.get_rng_state(), state)
 
     def test_is_inside_when_read_back_from_files(self, name: str, asked: Problem, tmp_path: Path) -> None:

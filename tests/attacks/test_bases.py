@@ -36,17 +36,19 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def slow_distances(asked: Problem) -> list[float]:
     """Distance of every clean sample to the target in the feature spaces of all references, summed."""
-    found = []
+    feature_distances = []
     for row in range(len(asked.clean)):
         total = 0.0
         for model in asked.references:
             assert isinstance(model, CamClassifier)
-            one, other = (model.features(x)[0].detach() for x in (asked.clean.batch(torch.tensor([row])), asked.target))
-            if one.dim() == 3:
-                one, other = one.mean(dim=(1, 2)), other.mean(dim=(1, 2))
-            total += float((one - other).norm())
-        found.append(total)
-    return found
+            pooled, other = (
+                model.features(x)[0].detach() for x in (asked.clean.batch(torch.tensor([row])), asked.target)
+            )
+            if pooled.dim() == 3:
+                pooled, other = pooled.mean(dim=(1, 2)), other.mean(dim=(1, 2))
+            total += float((pooled - other).norm())
+        feature_distances.append(total)
+    return feature_distances
 
 
 class TestChooseBases:
@@ -111,11 +113,13 @@ class TestChooseBases:
     @pytest.mark.parametrize("order", ["nearest", "aligned", "influential"])
     def test_repeats_are_of_the_first_in_order(self, asked: Problem, repeats: int, order: Any) -> None:
         bases = choose_bases(asked, Budget(count=9), 9, 0.0, 0.25, order, repeats=repeats)
-        whole = choose_bases(asked, Budget(count=9), 9, 0.0, 0.25, order)
+        all_bases = choose_bases(asked, Budget(count=9), 9, 0.0, 0.25, order)
         parts = (7, 2)  # of the class, of others
-        for mine, best in zip(bases.rows.split(parts), whole.rows.split(parts), strict=True):
+        for pool_rows, best in zip(bases.rows.split(parts), all_bases.rows.split(parts), strict=True):
             different = list(dict.fromkeys(best.tolist()))
-            assert mine.tolist() == [different[place // repeats % len(different)] for place in range(len(mine))]
+            assert pool_rows.tolist() == [
+                different[index // repeats % len(different)] for index in range(len(pool_rows))
+            ]
 
     def test_what_is_overwritten_cannot_be_repeated(self, asked: Problem) -> None:
         with pytest.raises(InputError, match="no base can be repeated"):
@@ -128,8 +132,8 @@ class TestChooseBases:
         assert int((poison.labels != asked.label).sum()) == 4
 
     def test_dirty_labels_are_of_other_classes_samples_alone_and_all_the_target_s(self, asked: Problem) -> None:
-        given = (asked, Budget(count=8), 8, 0.25, 0.5)
-        clean, dirty = choose_bases(*given), choose_bases(*given, dirty_label=True)
+        arguments = (asked, Budget(count=8), 8, 0.25, 0.5)
+        clean, dirty = choose_bases(*arguments), choose_bases(*arguments, dirty_label=True)
         assert torch.equal(clean.rows, dirty.rows)
         assert dirty.labels.tolist() == [asked.label] * 8
         assert clean.labels.tolist() != dirty.labels.tolist()
@@ -153,7 +157,7 @@ class TestChooseBases:
             assert abs(int((bases.labels == label).sum()) - wanted) < 1 + (own > count * shares[asked.label])
             drawn = bases.rows[(bases.labels == label) & (bases.rows >= 0)].tolist()
             nearest = sorted((labels == label).nonzero()[:, 0].tolist(), key=lambda row: distances[row])
-            assert drawn == [nearest[place % len(nearest)] for place in range(len(drawn))]
+            assert drawn == [nearest[index % len(nearest)] for index in range(len(drawn))]
 
     @pytest.mark.parametrize("mode", ["inject", "replace"])
     def test_balanced_poison_makes_no_class_more_frequent(self, asked: Problem, mode: Any) -> None:
@@ -213,11 +217,11 @@ class TestAligned:
         expected = torch.zeros(4)
         for model in asked.references:
             pull = torch.autograd.grad(goal(model)[0], trainable(model), materialize_grads=True)
-            pull_all = torch.cat([one.flatten() for one in pull])
-            for place, row in enumerate(rows.tolist()):
+            pull_all = torch.cat([pooled.flatten() for pooled in pull])
+            for index, row in enumerate(rows.tolist()):
                 loss = F.cross_entropy(model(asked.clean.batch(torch.tensor([row]))), asked.clean.labels[row : row + 1])
                 own = torch.autograd.grad(loss, trainable(model), materialize_grads=True)
-                expected[place] += float(torch.cat([one.flatten() for one in own]) @ pull_all / pull_all.norm())
+                expected[index] += float(torch.cat([pooled.flatten() for pooled in own]) @ pull_all / pull_all.norm())
         torch.testing.assert_close(alignment(asked, rows, asked.clean.labels[rows]), expected, rtol=1e-5, atol=1e-7)
 
     def test_the_most_aligned_of_the_class_come_first_then_again(self, asked: Problem) -> None:
@@ -225,7 +229,7 @@ class TestAligned:
         pool = (asked.clean.labels == asked.label).nonzero()[:, 0]
         order = pool[alignment(asked, pool, asked.clean.labels[pool]).argsort(descending=True, stable=True)].tolist()
         own = 15 - 3 - 3
-        assert bases.rows[:own].tolist() == [order[place % len(order)] for place in range(own)]
+        assert bases.rows[:own].tolist() == [order[index % len(order)] for index in range(own)]
         others = (asked.clean.labels != asked.label).nonzero()[:, 0]
         best = others[
             alignment(asked, others, asked.clean.labels[others]).argsort(descending=True, stable=True)

@@ -23,8 +23,8 @@ from tests.training.problems import recipe
 
 def pooled(model: nn.Module, inputs: Tensor) -> Tensor:
     assert isinstance(model, CamClassifier)
-    found = model.features(inputs)
-    return found.mean(dim=(2, 3)) if found.dim() == 4 else found
+    actual = model.features(inputs)
+    return actual.mean(dim=(2, 3)) if actual.dim() == 4 else actual
 
 
 def wanted(model: nn.Module, objective: Objective, kind: str, explainer: str) -> tuple[Tensor, Tensor]:
@@ -36,11 +36,11 @@ def wanted(model: nn.Module, objective: Objective, kind: str, explainer: str) ->
     both = []
     for weights in (torch.where(mask, shown, 0.0), torch.where(mask, 1 - shown, 0.0)):
         if kind == "image":
-            found = model.features(objective.target)[0]
-            total = torch.zeros(len(found), dtype=torch.float64)
+            actual = model.features(objective.target)[0]
+            total = torch.zeros(len(actual), dtype=torch.float64)
             for i in range(weights.shape[0]):
                 for j in range(weights.shape[1]):
-                    total += weights[i, j] * found[:, i, j]
+                    total += weights[i, j] * actual[:, i, j]
             both.append(total / weights.sum())
         elif explainer == "cam":
             both.append(model.features(objective.target)[0] * weights)
@@ -63,7 +63,7 @@ def test_the_direction_brings_each_class_where_the_map_should_have_it(
     ensemble = asked.ensemble(2, True)
     ensemble.path = CodePath(*path)
     poison, labels = asked.clean.batch(torch.arange(6)), torch.tensor([1, 1, 0, 1, 2, 1])
-    found, notes = FeatureEncirclement(models=2)._direction(
+    actual, notes = FeatureEncirclement(models=2)._direction(
         ensemble, objective, poison, labels, clean=NO_CLEAN, **first_time(compare=True)
     )
     expected = torch.zeros_like(poison)
@@ -71,11 +71,11 @@ def test_the_direction_brings_each_class_where_the_map_should_have_it(
         shown, rest = wanted(learner.model, objective, kind, explainer)
         leaf = poison.clone().requires_grad_()
         own, others = (pooled(learner.model, leaf[rows]).mean(dim=0) for rows in (labels == 1, labels != 1))
-        whole = (pooled(learner.model, objective.target)[0].detach() ** 2).sum()
-        apart = (((own - shown) ** 2).sum() + ((others - rest) ** 2).sum()) / whole
+        squared_norm = (pooled(learner.model, objective.target)[0].detach() ** 2).sum()
+        apart = (((own - shown) ** 2).sum() + ((others - rest) ** 2).sum()) / squared_norm
         expected -= torch.autograd.grad(apart, leaf)[0] / 2
         assert note["feature_distance"] == pytest.approx(float(apart.detach()))
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-9)
 
 
 def test_what_is_shown_and_what_is_not_make_up_the_whole() -> None:
@@ -108,7 +108,7 @@ def test_units_that_are_off_do_not_drown_everything_else() -> None:
     assert float(units.min()) == 0 < float(units.max())
     off = DesiredMap((units == units.min()).float(), None, "units that are off")
     objective = Objective(asked.explainer, asked.target, 1, off, "cosine", 0.0, None)
-    found, notes = FeatureEncirclement(models=1)._direction(
+    actual, notes = FeatureEncirclement(models=1)._direction(
         ensemble,
         objective,
         asked.clean.batch(torch.arange(4)),
@@ -116,7 +116,7 @@ def test_units_that_are_off_do_not_drown_everything_else() -> None:
         clean=NO_CLEAN,
         **first_time(),
     )
-    assert float(found.abs().max()) < 100
+    assert float(actual.abs().max()) < 100
     assert notes[0]["feature_distance"] < 100
 
 

@@ -88,9 +88,9 @@ class Comparison:
         direction = IMF._direction
 
         def watched(self_: IMF, *arguments: Any, **named: Any) -> Any:
-            found = direction(self_, *arguments, **named)
-            self.deltas.append(found[0].clone())
-            return found
+            actual = direction(self_, *arguments, **named)
+            self.deltas.append(actual[0].clone())
+            return actual
 
         monkeypatch.setattr(IMF, "_direction", watched)
         self.watch = Watch()
@@ -100,14 +100,14 @@ class Comparison:
         )
         if imf.lower == "plain":
             for net in self.nets:
-                net.velocity = [torch.zeros_like(one) for one in net.velocity]
+                net.velocity = [torch.zeros_like(item) for item in net.velocity]
         plain = imf.lower == "plain"
         lr = imf.alpha if plain else how.lr
         constant = plain or how.schedule == "constant"
         fresh = learnt_from(Learner(tiny(kind), how, 1))
         assert isinstance(asked.desired.values, Tensor)
         entries = FROZEN_ENTRIES[kind] if frozen else 0
-        fresh.velocity = [torch.zeros_like(one) for one in fresh.theta[entries:]]
+        fresh.velocity = [torch.zeros_like(item) for item in fresh.theta[entries:]]
         setting = reference.Setting(
             T=asked.target,
             c=asked.label,
@@ -156,20 +156,20 @@ class Comparison:
     def assert_equal(self) -> None:
         close = {"rtol": 1e-6, "atol": 1e-12}
         assert len(self.deltas) == len(self.expected.deltas) > 2
-        for found, expected in zip(self.deltas, self.expected.deltas, strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
+        for actual, expected in zip(self.deltas, self.expected.deltas, strict=True):
+            torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
             assert float(expected.abs().max()) > 0
         torch.testing.assert_close(self.poison.inputs, self.expected.P, **close)
         for learner, net in zip(self.ensembles[0].learners, self.nets, strict=True):
             assert learner.taken == net.taken
             for value, expected in zip(learner.model.parameters(), net.theta, strict=True):
                 torch.testing.assert_close(value.detach(), expected, **close)
-            kept = [value for name, value in learner.model.named_buffers() if name.endswith(("_mean", "_var"))]
-            for value, expected in zip(kept, itertools.chain(*net.statistics), strict=True):
+            running = [value for name, value in learner.model.named_buffers() if name.endswith(("_mean", "_var"))]
+            for value, expected in zip(running, itertools.chain(*net.statistics), strict=True):
                 torch.testing.assert_close(value, expected, **close)
         assert len(self.watch.history) == len(self.expected.history)
-        for found, expected in zip(self.watch.history, self.expected.history, strict=True):
-            assert {name: found.get(name) for name in expected} == pytest.approx(expected, rel=1e-6, abs=1e-12)
+        for actual, expected in zip(self.watch.history, self.expected.history, strict=True):
+            assert {name: actual.get(name) for name in expected} == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
 VARIATIONS: dict[str, dict[str, Any]] = {
@@ -221,11 +221,11 @@ EVERYWHERE = {
 }
 CASES = [
     (name, kind, explainer)
-    for place, name in enumerate(VARIATIONS)
+    for index, name in enumerate(VARIATIONS)
     for kind in KINDS
     for explainer in EXPLAINERS
     # What is not tried everywhere is tried with each kind of data and with each explainer, in turn this way and that.
-    if name in EVERYWHERE or ((kind == "image") == (explainer == "grad")) == bool(place % 2)
+    if name in EVERYWHERE or ((kind == "image") == (explainer == "grad")) == bool(index % 2)
 ]
 
 
@@ -279,9 +279,9 @@ def test_equals_the_plain_loop_whatever_is_combined(monkeypatch: pytest.MonkeyPa
 def test_members_were_begun_anew_in_the_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     restarted = Comparison(monkeypatch, "table", "grad", VARIATIONS["restart"])
     assert restarted.ensembles[0]._restarts >= 2
-    kept = Comparison(monkeypatch, "table", "grad", VARIATIONS["no restart"])
-    assert kept.ensembles[0]._restarts == 0
-    assert max(learner.taken for learner in kept.ensembles[0].learners) > kept.ensembles[0].total_steps
+    running = Comparison(monkeypatch, "table", "grad", VARIATIONS["no restart"])
+    assert running.ensembles[0]._restarts == 0
+    assert max(learner.taken for learner in running.ensembles[0].learners) > running.ensembles[0].total_steps
 
 
 def of_objective(kind: Any, explainer: str) -> tuple[Objective, Problem]:
@@ -301,8 +301,8 @@ def pieces(kind: Any, explainer: str, frozen: int, activation: Any = "softplus")
     return model, frozen_forward(model, poison, frozen).detach(), labels, attack_gradient
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
+def relative(actual: Tensor, expected: Tensor) -> float:
+    return float((actual - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -338,10 +338,10 @@ class TestForms:
     ) -> None:
         model, frozen_features, labels, attack_gradient = pieces(kind, explainer, frozen)
         together = form(model, frozen_features, labels, attack_gradient, 0.01, frozen)
-        for place in range(len(labels)):
-            one = slice(place, place + 1)
-            alone = form(model, frozen_features[one], labels[one], attack_gradient, 0.01, frozen)
-            torch.testing.assert_close(alone[0], together[place], rtol=1e-6, atol=1e-12)
+        for index in range(len(labels)):
+            item = slice(index, index + 1)
+            alone = form(model, frozen_features[item], labels[item], attack_gradient, 0.01, frozen)
+            torch.testing.assert_close(alone[0], together[index], rtol=1e-6, atol=1e-12)
 
     def test_a_small_step_along_it_raises_the_inner_product_of_the_two_gradients(
         self, kind: Any, explainer: str, frozen: int
@@ -351,7 +351,7 @@ class TestForms:
 
         def product(at: Tensor) -> float:
             slopes = torch.autograd.grad(loss_of(trainable_forward(model, at, frozen), labels), trainable(model))
-            return float(sum((one * other).sum() for one, other in zip(slopes, attack_gradient, strict=True)))
+            return float(sum((item * other).sum() for item, other in zip(slopes, attack_gradient, strict=True)))
 
         delta = exact(model, frozen_features, labels, attack_gradient, 1.0, frozen)
         size = 1e-6 / float(delta.norm())
@@ -363,8 +363,8 @@ class TestForms:
 def test_the_training_loss_is_a_sum_over_samples(kind: Any) -> None:
     model, frozen_features, labels, _ = pieces(kind, "cam", 1)
     expected = sum(
-        F.cross_entropy(model.late(one[None], 1), label[None])
-        for one, label in zip(frozen_features, labels, strict=True)
+        F.cross_entropy(model.late(item[None], 1), label[None])
+        for item, label in zip(frozen_features, labels, strict=True)
     )
     torch.testing.assert_close(loss_of(trainable_forward(model, frozen_features, 1), labels), expected)
 
@@ -394,7 +394,7 @@ def test_one_pass_through_the_shared_stages_equals_a_full_pass_a_model(
 @pytest.mark.parametrize("form", ["finite-difference", "exact"])
 @pytest.mark.parametrize("frozen", [0, 1])
 def test_a_class_s_weight_multiplies_its_samples_gradient(form: Any, frozen: int) -> None:
-    found = []
+    actual = []
     for class_weights in (None, (1.0, 3.0, 0.5)):
         how = recipe(start="checkpoint", frozen_stages=frozen)
         asked = problem("image", dtype=torch.float64, how=how)
@@ -406,11 +406,11 @@ def test_a_class_s_weight_multiplies_its_samples_gradient(form: Any, frozen: int
         rows = torch.arange(6)
         labels = torch.arange(6) % 3
         imf = IMF(models=1, form=form, staggered=False, restart=False)
-        found.append(
+        actual.append(
             imf._direction(ensemble, objective, asked.clean.batch(rows), labels, clean=NO_CLEAN, **first_time())[0]
         )
     factors = torch.tensor([1.0, 3.0, 0.5], dtype=torch.float64)[torch.arange(6) % 3].reshape(-1, 1, 1, 1)
-    torch.testing.assert_close(found[1], found[0] * factors, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(actual[1], actual[0] * factors, rtol=1e-6, atol=1e-12)
 
 
 def test_surrogates_weigh_classes_as_victims_of_the_poisoned_set_will() -> None:
@@ -446,15 +446,15 @@ class TestNotes:
         assert all(row["form_cosine"] > 1 - 1e-6 for row in watch.history if "form_cosine" in row)
 
     def test_history_has_a_row_for_every_model_and_iteration(self) -> None:
-        watch, seen = Watch(), []
-        watch.progress = lambda done, planned: seen.append((done, planned))
+        watch, reports = Watch(), []
+        watch.progress = lambda done, planned: reports.append((done, planned))
         asked = problem("table")
         IMF(models=3, epochs=2)(asked, Budget(count=4), torch.Generator().manual_seed(0), watch)
         per_epoch = 5  # 25 samples in batches of 5
         assert [(row["iteration"], row["member"]) for row in watch.history] == [
             (iteration, member) for iteration in range(2 * per_epoch) for member in range(3)
         ]
-        assert seen == [(done, 2 * per_epoch) for done in range(1, 2 * per_epoch + 1)]
+        assert reports == [(done, 2 * per_epoch) for done in range(1, 2 * per_epoch + 1)]
         assert {"iteration", "epoch", "member", "upper", "distance", "label", "lower"} <= set(watch.history[0])
 
 
@@ -469,15 +469,15 @@ class TestStepRule:
     @pytest.mark.parametrize("scale", [1.0, 1e-30])
     def test_normalised_is_a_sample_at_a_time_and_of_any_scale(self, scale: float) -> None:
         delta = torch.tensor([[[1.0, -4.0]], [[0.5, 0.25]], [[0.0, 0.0]]]) * scale
-        found = stepped(delta, "normalised")
-        torch.testing.assert_close(found, torch.tensor([[[0.25, -1.0]], [[1.0, 0.5]], [[0.0, 0.0]]]))
+        actual = stepped(delta, "normalised")
+        torch.testing.assert_close(actual, torch.tensor([[[0.25, -1.0]], [[1.0, 0.5]], [[0.0, 0.0]]]))
 
 
 def test_copies_of_one_base_do_not_stay_copies() -> None:
     asked = problem("image", clean=9)
     poison = IMF(models=1, epochs=1)(asked, Budget(count=8), torch.Generator().manual_seed(0))
     assert len(poison.bases.unique()) < 8
-    assert len({tuple(one.flatten().tolist()) for one in poison.inputs}) == 8
+    assert len({tuple(item.flatten().tolist()) for item in poison.inputs}) == 8
 
 
 @pytest.mark.parametrize("settings", [{"models": 0}, {"alpha": 0.0}, {"momentum": 1.0}, {"step": "big"}, {"gama": 0.1}])

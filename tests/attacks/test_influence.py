@@ -33,19 +33,19 @@ def flat(vector: Sequence[Tensor]) -> Tensor:
 def like(parameters: Sequence[Tensor], values: Tensor) -> list[Tensor]:
     """The vector that `flat` made flat."""
     return [
-        part.reshape(one.shape)
-        for part, one in zip(values.split([p.numel() for p in parameters]), parameters, strict=True)
+        part.reshape(item.shape)
+        for part, item in zip(values.split([p.numel() for p in parameters]), parameters, strict=True)
     ]
 
 
 def dense_curvature(model: nn.Module, frozen_features: Tensor, weights: Tensor, frozen: int) -> Tensor:
     """Σ_x w_x Jᵀ (diag(p) − p pᵀ) J, written out."""
     parameters = trainable(model)
-    total = torch.zeros(2 * [sum(one.numel() for one in parameters)], dtype=torch.float64)
+    total = torch.zeros(2 * [sum(item.numel() for item in parameters)], dtype=torch.float64)
     for row, weight in zip(frozen_features, weights, strict=True):
         logits = trainable_forward(model, row[None], frozen)[0]
         jacobian = torch.stack(
-            [flat(torch.autograd.grad(one, parameters, retain_graph=True, materialize_grads=True)) for one in logits]
+            [flat(torch.autograd.grad(item, parameters, retain_graph=True, materialize_grads=True)) for item in logits]
         )
         likely = logits.detach().softmax(dim=0)
         total += weight * jacobian.T @ (likely.diag() - likely[:, None] * likely[None]) @ jacobian
@@ -68,11 +68,11 @@ def test_conjugate_gradients_solve_each_member_by_itself(
     matrices = factors @ factors.transpose(1, 2)
     right, guess = torch.randn(2, members, size, generator=random, dtype=torch.float64)
     right[-1] = right[-1] * (seed % 2)  # a member that has nothing to solve
-    found = solved(
+    actual = solved(
         lambda vector: [torch.einsum("mij,mj->mi", matrices, vector[0])], [right], [guess], damping, 4 * size, members
     )
     expected = torch.linalg.solve(matrices + damping * torch.eye(size, dtype=torch.float64), right)
-    torch.testing.assert_close(found[0], expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(actual[0], expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", ["image", "table"])
@@ -86,30 +86,32 @@ def test_the_curvature_equals_the_matrix_written_out(kind: Any, frozen: int, mem
     weights = torch.tensor([0.5, 0.0, 1.0, 2.0, 0.1], dtype=torch.float64)
     random = torch.Generator().manual_seed(0)
     along = [
-        torch.randn(sum(one.numel() for one in trainable(each.model)), generator=random, dtype=torch.float64)
-        for each in ensemble.learners
+        torch.randn(sum(item.numel() for item in trainable(member.model)), generator=random, dtype=torch.float64)
+        for member in ensemble.learners
     ]
     expected = [
-        dense_curvature(each.model, frozen_features, weights, frozen) @ vector
-        for each, vector in zip(ensemble.learners, along, strict=True)
+        dense_curvature(member.model, frozen_features, weights, frozen) @ vector
+        for member, vector in zip(ensemble.learners, along, strict=True)
     ]
     for model, count in ensemble.groups:
         rows, shares = frozen_features.repeat(count, *[1] * (frozen_features.dim() - 1)), weights.repeat(count)
         product = gauss_newton(model, rows, shares, frozen)
-        places = range(2) if count == 2 else [[each.model for each in ensemble.learners].index(model)]
-        parts = [like(trainable(ensemble.learners[place].model), along[place]) for place in places]
+        places = range(2) if count == 2 else [[member.model for member in ensemble.learners].index(model)]
+        parts = [like(trainable(ensemble.learners[position].model), along[position]) for position in places]
         stacked = [
-            torch.stack(each).reshape(one.shape)
-            for one, each in zip(trainable(model), zip(*parts, strict=True), strict=True)
+            torch.stack(member).reshape(item.shape)
+            for item, member in zip(trainable(model), zip(*parts, strict=True), strict=True)
         ]
-        found = product(stacked)
-        for number, place in enumerate(places):
-            mine = flat([part.reshape(count, -1)[number] for part in found])
-            torch.testing.assert_close(mine, expected[place], rtol=1e-8, atol=1e-12)
-    assert all(float(one.norm()) > 0 for one in expected)
+        actual = product(stacked)
+        for number, position in enumerate(places):
+            ours = flat([part.reshape(count, -1)[number] for part in actual])
+            torch.testing.assert_close(ours, expected[position], rtol=1e-8, atol=1e-12)
+    assert all(float(item.norm()) > 0 for item in expected)
 
 
-def moved(attack: Any, asked: Any, path: CodePath, **told: Any) -> tuple[Tensor, list[dict[str, float]], Any]:
+def moved(
+    attack: Any, asked: Any, path: CodePath, **iteration_facts: Any
+) -> tuple[Tensor, list[dict[str, float]], Any]:
     """One direction, and the ensemble it was taken with."""
     ensemble = asked.ensemble(2, True)
     ensemble.path = path
@@ -118,9 +120,9 @@ def moved(attack: Any, asked: Any, path: CodePath, **told: Any) -> tuple[Tensor,
     poison, labels = asked.clean.batch(torch.arange(6)), torch.arange(6) % 3
     rows = torch.arange(6, 11)
     clean = frozen_forward(ensemble.learners[0].model, asked.clean.batch(rows), ensemble.recipe.frozen_stages)
-    given = first_time() | {"clean": (clean.detach(), asked.clean.labels[rows])} | told
-    delta, notes = attack._direction(ensemble, objective, poison, labels, **given)
-    return delta, notes, (ensemble, objective, poison, labels, given)
+    context = first_time() | {"clean": (clean.detach(), asked.clean.labels[rows])} | iteration_facts
+    delta, notes = attack._direction(ensemble, objective, poison, labels, **context)
+    return delta, notes, (ensemble, objective, poison, labels, context)
 
 
 @pytest.mark.parametrize("kind", ["image", "table"])
@@ -137,12 +139,15 @@ def test_the_direction_is_that_of_dense_matrices(
     how = recipe(start="checkpoint", frozen_stages=frozen, class_weights=class_weights)
     asked = problem(kind, explainer, dtype=torch.float64, how=how)
     attack = Influence(models=2, damping=0.05, rounds=120)
-    found, notes, (ensemble, objective, poison, labels, given) = moved(attack, asked, CodePath(*path))
+    actual, notes, (ensemble, objective, poison, labels, context) = moved(attack, asked, CodePath(*path))
     trunk = ensemble.learners[0].model
     leaf = poison.clone().requires_grad_()
     frozen_features = frozen_forward(trunk, leaf, frozen)
-    seen, classes = torch.cat([given["clean"][0], frozen_features.detach()]), torch.cat([given["clean"][1], labels])
-    clean, count = given["sizes"]
+    sampled, classes = (
+        torch.cat([context["clean"][0], frozen_features.detach()]),
+        torch.cat([context["clean"][1], labels]),
+    )
+    clean, count = context["sizes"]
     factors = torch.ones(3, dtype=torch.float64) if class_weights is None else torch.tensor(class_weights).double()
     weights = torch.tensor([clean / 5] * 5 + [count / 6] * 6, dtype=torch.float64)
     weights = weights / weights.sum() * factors[classes]  # as losses are averaged: a class's weight is no share
@@ -150,7 +155,7 @@ def test_the_direction_is_that_of_dense_matrices(
     for learner, note in zip(ensemble.learners, notes, strict=True):
         parameters = trainable(learner.model)
         slope = flat(torch.autograd.grad(objective(learner.model)[0], parameters, materialize_grads=True))
-        matrix = dense_curvature(learner.model, seen, weights, frozen)
+        matrix = dense_curvature(learner.model, sampled, weights, frozen)
         solution = torch.linalg.solve(matrix + 0.05 * torch.eye(len(matrix), dtype=torch.float64), slope)
         share = mixed_product(
             learner.model, frozen_features.detach(), labels, like(parameters, solution), frozen, "reverse"
@@ -160,15 +165,15 @@ def test_the_direction_is_that_of_dense_matrices(
         assert note["ihvp_cosine"] < 0.999
     if frozen:
         expected = torch.autograd.grad(frozen_features, leaf, expected)[0]
-    torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    torch.testing.assert_close(actual, expected.detach(), rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("kind", ["image", "table"])
 def test_with_large_damping_it_is_imf(kind: Any) -> None:
     asked = problem(kind, dtype=torch.float64)
-    mine, notes, _ = moved(Influence(models=2, damping=1e9), asked, CodePath())
-    theirs, _, _ = moved(IMF(models=2, alpha=1.0), asked, CodePath())
-    torch.testing.assert_close(mine * 1e9, theirs, rtol=1e-6, atol=1e-8 * float(theirs.abs().max()))
+    ours, notes, _ = moved(Influence(models=2, damping=1e9), asked, CodePath())
+    imf_delta, _, _ = moved(IMF(models=2, alpha=1.0), asked, CodePath())
+    torch.testing.assert_close(ours * 1e9, imf_delta, rtol=1e-6, atol=1e-8 * float(imf_delta.abs().max()))
     assert [note["ihvp_cosine"] for note in notes] == pytest.approx([1.0, 1.0])
 
 
@@ -176,12 +181,12 @@ def test_with_large_damping_it_is_imf(kind: Any) -> None:
 def test_rounds_go_on_where_they_ended_and_begin_anew_with_new_surrogates(members: Any) -> None:
     asked = problem("table", dtype=torch.float64)
     attack = Influence(models=2, damping=0.05, rounds=3)
-    _, _, (ensemble, objective, poison, labels, given) = moved(attack, asked, CodePath(members))
-    memory = given["memory"]
+    _, _, (ensemble, objective, poison, labels, context) = moved(attack, asked, CodePath(members))
+    memory = context["memory"]
     assert set(memory) == set(ensemble.learners)
     first = {learner: flat(parts) for learner, parts in memory.items()}
     for _ in range(200):
-        again, _ = attack._direction(ensemble, objective, poison, labels, **given)
+        again, _ = attack._direction(ensemble, objective, poison, labels, **context)
     assert all(float((flat(memory[learner]) - first[learner]).norm()) > 0 for learner in ensemble.learners)
     enough, _, _ = moved(Influence(models=2, damping=0.05, rounds=120), asked, CodePath(members))
     torch.testing.assert_close(again, enough, rtol=1e-3, atol=1e-3 * float(enough.abs().max()))
@@ -189,10 +194,10 @@ def test_rounds_go_on_where_they_ended_and_begin_anew_with_new_surrogates(member
     gone.taken = ensemble.total_steps
     ensemble.restart_finished()
     other = flat(memory[ensemble.learners[1]])
-    attack._direction(ensemble, objective, poison, labels, **given)
+    attack._direction(ensemble, objective, poison, labels, **context)
     assert gone not in memory
     assert set(memory) == set(ensemble.learners)
-    fresh = first_time() | {"clean": given["clean"]}  # the new one began from nothing, the other where it was
+    fresh = first_time() | {"clean": context["clean"]}  # the new one began from nothing, the other where it was
     attack._direction(ensemble, objective, poison, labels, **fresh)
     torch.testing.assert_close(flat(memory[ensemble.learners[0]]), flat(fresh["memory"][ensemble.learners[0]]))
     assert not torch.allclose(other, flat(fresh["memory"][ensemble.learners[1]]), rtol=1e-3)
@@ -200,12 +205,12 @@ def test_rounds_go_on_where_they_ended_and_begin_anew_with_new_surrogates(member
 
 def test_all_paths_remember_the_same() -> None:
     asked = problem("image", "cam", dtype=torch.float64)
-    found = []
+    actual = []
     for members in ("loop", "vectorised"):
-        _, _, (ensemble, *_, given) = moved(Influence(models=2), asked, CodePath(members))  # type: ignore[arg-type]
-        found.append([flat(given["memory"][learner]) for learner in ensemble.learners])
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one.norm(), other.norm(), rtol=1e-8, atol=0)
+        _, _, (ensemble, *_, context) = moved(Influence(models=2), asked, CodePath(members))  # type: ignore[arg-type]
+        actual.append([flat(context["memory"][learner]) for learner in ensemble.learners])
+    for item, other in zip(*actual, strict=True):
+        torch.testing.assert_close(item.norm(), other.norm(), rtol=1e-8, atol=0)
 
 
 def test_nothing_to_do_is_no_direction() -> None:
@@ -235,26 +240,26 @@ def test_bases_are_aligned_with_what_a_model_trained_to_the_end_would_learn(kind
         )
         own = flat(torch.autograd.grad(loss, trainable(model), materialize_grads=True))
         expected.append(float(own @ solution / solution.norm() * factors[row]))
-    found = alignment(asked, rows, asked.clean.labels, "influential")
-    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-3, atol=1e-3 * max(map(abs, expected)))
+    actual = alignment(asked, rows, asked.clean.labels, "influential")
+    torch.testing.assert_close(actual, torch.tensor(expected), rtol=1e-3, atol=1e-3 * max(map(abs, expected)))
     bases = choose_bases(asked, Budget(count=3), 3, 0.0, 0.0, "influential")
-    mine = (asked.clean.labels == asked.label).nonzero()[:, 0]
-    assert bases.rows.tolist() == mine[found[mine].argsort(descending=True, stable=True)][:3].tolist()
+    ours = (asked.clean.labels == asked.label).nonzero()[:, 0]
+    assert bases.rows.tolist() == ours[actual[ours].argsort(descending=True, stable=True)][:3].tolist()
 
 
 @pytest.mark.parametrize("explainer", ["grad", "cam"])
 def test_moves_the_attacker_s_own_explanation_towards_what_is_wanted(explainer: str) -> None:
-    mine, still = (Influence(models=2, epochs=6, gamma=gamma, restart=False, staggered=False) for gamma in (0.1, 1e-9))
-    assert distance_at_the_end(mine, explainer) < distance_at_the_end(still, explainer) - 0.02
+    ours, still = (Influence(models=2, epochs=6, gamma=gamma, restart=False, staggered=False) for gamma in (0.1, 1e-9))
+    assert distance_at_the_end(ours, explainer) < distance_at_the_end(still, explainer) - 0.02
 
 
 def test_of_much_poison_some_stands_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evenly spaced, and with the weight of all: as if each had been there as often as it stands for others."""
     asked = problem("table", dtype=torch.float64)
-    seen: list[tuple[Tensor, Tensor]] = []
+    sampled: list[tuple[Tensor, Tensor]] = []
 
     def spied(model: nn.Module, frozen_features: Tensor, weights: Tensor, frozen: int) -> Any:
-        seen.append((frozen_features, weights))
+        sampled.append((frozen_features, weights))
         return gauss_newton(model, frozen_features, weights, frozen)
 
     monkeypatch.setattr(influence, "gauss_newton", spied)
@@ -262,9 +267,9 @@ def test_of_much_poison_some_stands_for_all(monkeypatch: pytest.MonkeyPatch) -> 
     objective = Objective(asked.explainer, asked.target, 1, asked.desired, "cosine", 0.1, 0.1)
     poison = asked.clean.batch(torch.arange(40) % 12)
     clean = (asked.clean.batch(torch.arange(5)), asked.clean.labels[:5])
-    given = first_time() | {"sizes": (160, 40), "clean": clean}
-    Influence(models=1)._direction(ensemble, objective, poison, torch.ones(40, dtype=torch.int64), **given)
-    [(frozen_features, weights)] = seen
+    context = first_time() | {"sizes": (160, 40), "clean": clean}
+    Influence(models=1)._direction(ensemble, objective, poison, torch.ones(40, dtype=torch.int64), **context)
+    [(frozen_features, weights)] = sampled
     assert torch.equal(frozen_features[5:], poison[::3])
     assert len(frozen_features) - 5 <= influence.POISONED
     torch.testing.assert_close(weights, torch.tensor([0.8 / 5] * 5 + [0.2 / 14] * 14, dtype=torch.float64))
@@ -276,11 +281,11 @@ def test_a_crafting_tells_how_large_the_set_is_and_keeps_one_memory(
     mode: Any, models: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = problem("table", clean=21)
-    told: list[tuple[tuple[int, int], int]] = []
+    iteration_facts: list[tuple[tuple[int, int], int]] = []
     shares = Influence._shares
 
     def spied(self: Influence, iteration: Iteration, *rest: Any) -> Any:
-        told.append((iteration.sizes, id(iteration.memory)))
+        iteration_facts.append((iteration.sizes, id(iteration.memory)))
         return shares(self, iteration, *rest)
 
     monkeypatch.setattr(Influence, "_shares", spied)
@@ -288,8 +293,8 @@ def test_a_crafting_tells_how_large_the_set_is_and_keeps_one_memory(
         asked, Budget(count=4, mode=mode), torch.Generator().manual_seed(0)
     )
     assert len(poison) == 4
-    assert {sizes for sizes, _ in told} == {(21, 4) if mode == "inject" else (17, 4)}
-    assert len({memory for _, memory in told}) == 1
+    assert {sizes for sizes, _ in iteration_facts} == {(21, 4) if mode == "inject" else (17, 4)}
+    assert len({memory for _, memory in iteration_facts}) == 1
 
 
 def test_a_layer_without_forward_derivatives_takes_reverse_ones() -> None:
@@ -316,19 +321,19 @@ def test_a_layer_without_forward_derivatives_takes_reverse_ones() -> None:
     own, plain = Model(True).eval(), Model(False).eval()
     own.load_state_dict(plain.state_dict())
     frozen_features, labels = torch.rand(4, 5), torch.tensor([0, 2, 1, 0])
-    vector = [torch.randn_like(one) for one in own.parameters()]
-    for found, expected in zip(
+    vector = [torch.randn_like(item) for item in own.parameters()]
+    for actual, expected in zip(
         *(
-            gauss_newton(one, frozen_features, torch.rand(4, generator=torch.Generator().manual_seed(0)), 0)(vector)
-            for one in (own, plain)
+            gauss_newton(item, frozen_features, torch.rand(4, generator=torch.Generator().manual_seed(0)), 0)(vector)
+            for item in (own, plain)
         ),
         strict=True,
     ):
-        assert torch.allclose(found, expected, atol=1e-6)
-    found, expected = (inner_products(one, frozen_features, labels, vector) for one in (own, plain))
-    assert found.abs().min() > 0
-    assert torch.allclose(found, expected, atol=1e-6)
-    assert not found.requires_grad
+        assert torch.allclose(actual, expected, atol=1e-6)
+    actual, expected = (inner_products(item, frozen_features, labels, vector) for item in (own, plain))
+    assert actual.abs().min() > 0
+    assert torch.allclose(actual, expected, atol=1e-6)
+    assert not actual.requires_grad
 
 
 def test_a_layer_that_fails_fails() -> None:

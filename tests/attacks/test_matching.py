@@ -25,8 +25,8 @@ def cosine_of(
     losses = F.cross_entropy(model(poison), labels, reduction="none")
     losses = losses if weights is None else losses * weights[labels]
     slopes = torch.autograd.grad(losses.sum(), trainable(model), create_graph=True, materialize_grads=True)
-    mine, theirs = (torch.cat([one.flatten() for one in each]) for each in (slopes, attack))
-    return mine @ theirs / (mine.norm() * theirs.norm())
+    poison_part, attack_part = (torch.cat([piece.flatten() for piece in vector]) for vector in (slopes, attack))
+    return poison_part @ attack_part / (poison_part.norm() * attack_part.norm())
 
 
 @pytest.mark.parametrize("kind", ["image", "table"])
@@ -44,7 +44,7 @@ def test_the_direction_is_the_gradient_of_the_cosine(
     ensemble.path = CodePath(*path)
     rows = torch.arange(6)
     poison, labels = asked.clean.batch(rows), torch.arange(6) % 3
-    found, notes = GradientMatching(models=2)._direction(
+    actual, notes = GradientMatching(models=2)._direction(
         ensemble, objective, poison, labels, clean=NO_CLEAN, **first_time(compare=True)
     )
     expected = torch.zeros_like(poison)
@@ -55,7 +55,7 @@ def test_the_direction_is_the_gradient_of_the_cosine(
         cosine = cosine_of(learner.model, leaf, labels, list(attack), weights)
         expected += torch.autograd.grad(cosine, leaf)[0] / 2
         assert note["alignment"] == pytest.approx(float(cosine.detach()))
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1.0, 1e15])
@@ -63,10 +63,10 @@ def test_gradients_of_any_size_have_a_direction_in_float32(scale: float) -> None
     random = torch.Generator().manual_seed(0)
     poison, attack = ([torch.randn(2, 3, generator=random), torch.randn(2, generator=random)] for _ in range(2))
     plain, cosine = towards(poison, attack, 2)
-    found, same = towards([one * scale for one in poison], [one * scale for one in attack], 2)
+    actual, same = towards([piece * scale for piece in poison], [piece * scale for piece in attack], 2)
     torch.testing.assert_close(same, cosine)
-    for one, other in zip(found, plain, strict=True):
-        torch.testing.assert_close(one.double() * scale, other.double(), rtol=1e-4, atol=1e-6)
+    for piece, other in zip(actual, plain, strict=True):
+        torch.testing.assert_close(piece.double() * scale, other.double(), rtol=1e-4, atol=1e-6)
 
 
 def test_each_member_has_a_cosine_of_its_own() -> None:
@@ -74,17 +74,17 @@ def test_each_member_has_a_cosine_of_its_own() -> None:
     poison, attack = ([torch.randn(3, 4, generator=random), torch.randn(3, generator=random)] for _ in range(2))
     _, together = towards(poison, attack, 3)
     for member in range(3):
-        mine, theirs = ([one[member : member + 1] for one in each] for each in (poison, attack))
-        torch.testing.assert_close(towards(mine, theirs, 1)[1][0], together[member])
+        poison_part, attack_part = ([piece[member : member + 1] for piece in vector] for vector in (poison, attack))
+        torch.testing.assert_close(towards(poison_part, attack_part, 1)[1][0], together[member])
 
 
 def test_no_gradient_gives_no_direction_and_no_nan() -> None:
     zero, attack = [torch.zeros(1, 3)], [torch.ones(1, 3)]
     for poison, aim in ((zero, attack), (attack, zero), (zero, zero)):
-        found, cosine = towards(poison, aim, 1)
+        actual, cosine = towards(poison, aim, 1)
         assert float(cosine) == 0
         assert bool(torch.isfinite(cosine).all())
-        assert not bool(found[0].isnan().any())
+        assert not bool(actual[0].isnan().any())
 
 
 @pytest.mark.parametrize("step", ["sign", "adam"])

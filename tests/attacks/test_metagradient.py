@@ -29,20 +29,20 @@ def asked_of(kind: Any) -> Problem:
 
 def uppers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
     """The seeds of all trainings, and where they ended."""
-    plain, seen = module.slopes_at_the_end, list[tuple[int, float]]()
+    plain, trainings = module.slopes_at_the_end, list[tuple[int, float]]()
 
-    def spied(*given: Any, **settings: Any) -> Any:
-        slopes, notes = plain(*given, **settings)
-        seen.extend((seed, note["upper"]) for seed, note in zip(given[5], notes, strict=True))
+    def spied(*arguments: Any, **settings: Any) -> Any:
+        slopes, notes = plain(*arguments, **settings)
+        trainings.extend((seed, note["upper"]) for seed, note in zip(arguments[5], notes, strict=True))
         return slopes, notes
 
     monkeypatch.setattr(module, "slopes_at_the_end", spied)
-    return seen
+    return trainings
 
 
 @pytest.mark.parametrize("kind", ["image", "table"])
 def test_bases_are_exchanged_within_their_pools_and_for_the_better(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, seen = asked_of(kind), uppers(monkeypatch)
+    asked, trainings = asked_of(kind), uppers(monkeypatch)
     inputs, labels = asked.clean.batch(torch.arange(16)), asked.clean.labels[:16]
     pools = [torch.arange(6), torch.arange(6, 14)]
     places = exchanged(asked, inputs, labels, pools)
@@ -50,13 +50,13 @@ def test_bases_are_exchanged_within_their_pools_and_for_the_better(kind: Any, mo
         assert set(places[pool].tolist()) <= set(pool.tolist())
     assert places[14:].tolist() == [14, 15]  # in no pool
     assert places.tolist() != list(range(16))
-    assert [seed for seed, _ in seen] == list(range(15))  # a seed of its own for each
-    rounds = torch.tensor([end for _, end in seen]).reshape(5, 3).mean(dim=1)
+    assert [seed for seed, _ in trainings] == list(range(15))  # a seed of its own for each
+    rounds = torch.tensor([end for _, end in trainings]).reshape(5, 3).mean(dim=1)
     assert float(rounds.min()) < float(rounds[0])
-    seen.clear()
+    trainings.clear()
     exchanged(asked, inputs[places], labels[places], [])
-    kept = torch.tensor([end for _, end in seen[:3]]).mean()
-    assert float(kept) == pytest.approx(
+    fresh_mean = torch.tensor([end for _, end in trainings[:3]]).mean()
+    assert float(fresh_mean) == pytest.approx(
         float(rounds.min()), rel=0.2
     )  # what is handed out is what was best, by other seeds
     assert torch.equal(exchanged(asked, inputs, labels, pools), places)
@@ -65,8 +65,8 @@ def test_bases_are_exchanged_within_their_pools_and_for_the_better(kind: Any, mo
 def test_a_round_that_makes_it_worse_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = asked_of("table")
 
-    def worse_and_worse(*given: Any, **settings: Any) -> Any:
-        return torch.arange(8.0).repeat(len(given[5]), 1), [{"upper": float(seed)} for seed in given[5]]
+    def worse_and_worse(*arguments: Any, **settings: Any) -> Any:
+        return torch.arange(8.0).repeat(len(arguments[5]), 1), [{"upper": float(seed)} for seed in arguments[5]]
 
     monkeypatch.setattr(module, "slopes_at_the_end", worse_and_worse)
     inputs, labels = asked.clean.batch(torch.arange(8)), asked.clean.labels[:8]
@@ -79,9 +79,9 @@ def test_the_part_with_the_steepest_fall_takes_the_places_of_that_with_the_steep
     asked = asked_of("table")
     monkeypatch.setattr(module, "ROUNDS", 1)
 
-    def better(*given: Any, **settings: Any) -> Any:
-        slopes = torch.tensor([3.0, -2, 0, -9, 5, 1, 2, 4]).repeat(len(given[5]), 1)
-        return slopes, [{"upper": -float(seed)} for seed in given[5]]
+    def better(*arguments: Any, **settings: Any) -> Any:
+        slopes = torch.tensor([3.0, -2, 0, -9, 5, 1, 2, 4]).repeat(len(arguments[5]), 1)
+        return slopes, [{"upper": -float(seed)} for seed in arguments[5]]
 
     monkeypatch.setattr(module, "slopes_at_the_end", better)
     inputs, labels = asked.clean.batch(torch.arange(8)), asked.clean.labels[:8]
@@ -100,9 +100,11 @@ def test_classes_and_copies_of_the_target_stay_and_controls_have_the_same(shares
     drawn = bases.rows >= 0
     assert torch.equal(asked.clean.labels[bases.rows[drawn]], bases.labels[drawn])
     assert torch.equal(bases.inputs[~drawn], first.inputs[~drawn])
-    given: dict[str, Any] = dict(zip(("target_share", "other_share"), shares, strict=True)) | {"bases": "metagradient"}
-    poison = Influence(models=1, epochs=1, **given)(asked, Budget(count=count), torch.Generator().manual_seed(3))
-    for control in (BaseSamples(**given), RandomNoise(**given)):
+    arguments: dict[str, Any] = dict(zip(("target_share", "other_share"), shares, strict=True)) | {
+        "bases": "metagradient"
+    }
+    poison = Influence(models=1, epochs=1, **arguments)(asked, Budget(count=count), torch.Generator().manual_seed(3))
+    for control in (BaseSamples(**arguments), RandomNoise(**arguments)):
         assert control.uses_explainer
         made = control(asked, Budget(count=count), torch.Generator().manual_seed(4))
         assert torch.equal(made.bases, poison.bases)

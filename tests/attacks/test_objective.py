@@ -44,14 +44,14 @@ def objective(kind: Any, explainer: str, distance: Any, hinge: float | None, *, 
 
 def central_difference(wanted: Objective, model: CamClassifier, parameter: Tensor, direction: Tensor) -> float:
     size = 1e-5
-    kept, found = parameter.detach().clone(), []
+    original, actual = parameter.detach().clone(), []
     for sign in (1, -1):
         with torch.no_grad():
-            parameter.copy_(kept + sign * size * direction)
-        found.append(float(wanted(model)[0].detach()))
+            parameter.copy_(original + sign * size * direction)
+        actual.append(float(wanted(model)[0].detach()))
     with torch.no_grad():
-        parameter.copy_(kept)
-    return (found[0] - found[1]) / (2 * size)
+        parameter.copy_(original)
+    return (actual[0] - actual[1]) / (2 * size)
 
 
 @pytest.mark.parametrize("kind", ["image", "table"])
@@ -67,11 +67,11 @@ def test_the_gradient_in_theta_equals_central_differences(
         model = tiny(kind, activation=activation, seed=3)
         wanted = objective(kind, explainer, distance_kind, HINGES[hinge], mask=mask)
         named = dict(model.named_parameters())
-        found = torch.autograd.grad(wanted(model)[0], list(named.values()), materialize_grads=True)
+        actual = torch.autograd.grad(wanted(model)[0], list(named.values()), materialize_grads=True)
         random = torch.Generator().manual_seed(0)
-        scale = max(float(one.abs().max()) for one in found)
+        scale = max(float(item.abs().max()) for item in actual)
         assert scale > 0
-        for (name, parameter), gradient in zip(named.items(), found, strict=True):
+        for (name, parameter), gradient in zip(named.items(), actual, strict=True):
             directions = [torch.randn(parameter.shape, generator=random, dtype=parameter.dtype)]
             if name == "head.weight":
                 directions += [torch.zeros_like(parameter) for _ in range(2)]
@@ -107,12 +107,12 @@ def slow(maps: np.ndarray, wanted: np.ndarray, keep: np.ndarray, kind: str) -> f
     if kind == "cosine":
         return float(1 - np.corrcoef(maps[keep], wanted[keep])[0, 1])
     if kind == "mixed":
-        first, second = ((one - one.min()) / (one.max() - one.min()) for one in (maps, wanted))
+        first, second = ((item - item.min()) / (item.max() - item.min()) for item in (maps, wanted))
         return slow(maps, wanted, keep, "cosine") / 2 + float(abs(first - second)[keep].mean())
     if kind == "max":
         first, second = maps / abs(maps).max(), wanted / abs(wanted).max()
     else:
-        first, second = ((one - one.min()) / (one.max() - one.min()) for one in (maps, wanted))
+        first, second = ((item - item.min()) / (item.max() - item.min()) for item in (maps, wanted))
     return float(((first - second)[keep] ** 2).mean())
 
 
@@ -125,8 +125,8 @@ class TestDistance:
         keep = random.random(shape) < 0.7
         keep.flat[:2] = True
         keep = keep if masked else np.ones(shape, dtype=bool)
-        found = distance(torch.tensor(maps), torch.tensor(wanted), torch.tensor(keep) if masked else None, kind)
-        assert float(found) == pytest.approx(slow(maps, wanted, keep, kind), rel=1e-9)
+        actual = distance(torch.tensor(maps), torch.tensor(wanted), torch.tensor(keep) if masked else None, kind)
+        assert float(actual) == pytest.approx(slow(maps, wanted, keep, kind), rel=1e-9)
 
     @pytest.mark.parametrize("kind", ["max", "minmax", "cosine", "mixed"])
     @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e20])
@@ -134,11 +134,11 @@ class TestDistance:
         random = torch.Generator().manual_seed(0)
         maps, wanted = torch.rand(4, 4, generator=random), torch.rand(4, 4, generator=random)
         leaf = (maps * scale).requires_grad_()
-        found = distance(leaf, wanted, None, kind)
-        assert float(found.detach()) == pytest.approx(float(distance(maps, wanted, None, kind)), rel=1e-5)
+        actual = distance(leaf, wanted, None, kind)
+        assert float(actual.detach()) == pytest.approx(float(distance(maps, wanted, None, kind)), rel=1e-5)
         plain = maps.clone().requires_grad_()
         (expected,) = torch.autograd.grad(distance(plain, wanted, None, kind), plain)
-        (gradient,) = torch.autograd.grad(found, leaf)
+        (gradient,) = torch.autograd.grad(actual, leaf)
         torch.testing.assert_close(gradient.double() * scale, expected.double(), rtol=1e-3, atol=1e-5)
 
     @pytest.mark.parametrize("kind", DISTANCES)
@@ -155,9 +155,9 @@ class TestDistance:
     @pytest.mark.parametrize("value", [0.0, 0.5, 1e-44])
     def test_a_constant_map_has_a_finite_distance_and_gradient(self, kind: Any, value: float) -> None:
         leaf = torch.full((4, 4), value).requires_grad_()
-        found = distance(leaf, desired("image", "cam").values, None, kind)
-        (gradient,) = torch.autograd.grad(found, leaf)
-        assert bool(found.isfinite())
+        actual = distance(leaf, desired("image", "cam").values, None, kind)
+        (gradient,) = torch.autograd.grad(actual, leaf)
+        assert bool(actual.isfinite())
         assert bool(gradient.isfinite().all())
 
     @pytest.mark.parametrize("explainer", [Grad(), Cam()], ids=["grad", "cam"])
@@ -188,7 +188,7 @@ class TestDistance:
         maps[0, 1], maps[0, 2] = 0.0, 1.0  # the extremes, which every kind looks at, are inside
         changed = torch.where(wanted.mask, maps, 0.5)
         for kind in DISTANCES:
-            first, second = (distance(one, wanted.values, wanted.mask, kind) for one in (maps, changed))  # type: ignore[arg-type]
+            first, second = (distance(item, wanted.values, wanted.mask, kind) for item in (maps, changed))  # type: ignore[arg-type]
             torch.testing.assert_close(first, second)
 
 

@@ -33,9 +33,9 @@ class TestAttempts:
     ) -> None:
         """Every attempt is judged by hand: victims of the held-out seeds, trained on the poison as it is handed in."""
         judged: list[float] = []
-        whole = OptimisedAttack._held_out_loss
+        planned_steps = OptimisedAttack._held_out_loss
         monkeypatch.setattr(
-            OptimisedAttack, "_held_out_loss", lambda *given: judged.append(whole(*given)) or judged[-1]
+            OptimisedAttack, "_held_out_loss", lambda *arguments: judged.append(planned_steps(*arguments)) or judged[-1]
         )
         how = recipe(start="checkpoint", frozen_stages=frozen)
         asked = problem(kind, "cam", how=how)
@@ -44,12 +44,12 @@ class TestAttempts:
             Budget(count=5, epsilon=0.3, mode=mode),
             Watch(),
         )
-        kept = attack(asked, budget, torch.Generator().manual_seed(0), watch)
+        best = attack(asked, budget, torch.Generator().manual_seed(0), watch)
         assert len(judged) == len(set(judged)) == 3
         assert {row["held_out"] for row in watch.history} == {min(judged)}
         assert {row["attempt"] for row in watch.history} == {judged.index(min(judged))}
         goal = Objective(asked.explainer, asked.target, asked.label, asked.desired, attack.distance, 0.1, 0.1)
-        mixed = asked.clean.with_poison(kept.inputs, kept.labels, kept.overwritten)
+        mixed = asked.clean.with_poison(best.inputs, best.labels, best.overwritten)
         judges = [
             fit(source(kind, dtype=torch.float32), how, mixed, VALIDATION_ROLE, seed)
             for seed in range(VALIDATION_SURROGATES)
@@ -62,7 +62,7 @@ class TestAttempts:
         alone, notes = crafted(IMF(models=2, epochs=1), asked)
         assert "attempt" not in notes[0]
         with monkeypatch.context() as patch:
-            patch.setattr(OptimisedAttack, "_held_out_loss", lambda *given: 0.5)  # of equals the first is kept
+            patch.setattr(OptimisedAttack, "_held_out_loss", lambda *arguments: 0.5)  # of equals the first is kept
             first, several = crafted(IMF(models=2, epochs=1, attempts=2), asked)
         assert [row["upper"] for row in several] == [row["upper"] for row in notes]
         assert torch.equal(first.inputs, alone.inputs)
@@ -70,28 +70,30 @@ class TestAttempts:
         assert torch.equal(alone.inputs, again.inputs)
 
     def test_progress_is_of_all_attempts(self) -> None:
-        seen = list[tuple[int, int]]()
-        watch = Watch(progress=lambda done, planned: seen.append((done, planned)))
+        calls = list[tuple[int, int]]()
+        watch = Watch(progress=lambda done, planned: calls.append((done, planned)))
         IMF(models=1, epochs=1, attempts=2)(problem("table"), Budget(count=5), torch.Generator().manual_seed(0), watch)
-        whole = seen[0][1]
-        assert [done for done, _ in seen] == list(range(1, whole + 1))
-        assert {planned for _, planned in seen} == {whole}
+        planned_steps = calls[0][1]
+        assert [done for done, _ in calls] == list(range(1, planned_steps + 1))
+        assert {planned for _, planned in calls} == {planned_steps}
 
 
 class TestSoftplus:
     @pytest.mark.parametrize("kind", ["image", "table"])
     @pytest.mark.parametrize("explainer", ["grad", "cam"])
     def test_relus_count_as_softplus_in_l_adv(self, kind: Any, explainer: str) -> None:
-        rough, smooth = (problem(kind, explainer, dtype=torch.float64, activation=one) for one in ("relu", "softplus"))
-        model, same = (one.ensemble(1, False).learners[0].model for one in (rough, smooth))
+        rough, smooth = (
+            problem(kind, explainer, dtype=torch.float64, activation=variant) for variant in ("relu", "softplus")
+        )
+        model, same = (variant.ensemble(1, False).learners[0].model for variant in (rough, smooth))
         same.load_state_dict(model.state_dict())
-        given = (rough.explainer, rough.target, 1, rough.desired, "cosine", 0.2, 0.1)
-        found = Objective(*given, softplus=1.0)(model)
-        expected = Objective(*given)(same)
-        torch.testing.assert_close(found, expected)
+        arguments = (rough.explainer, rough.target, 1, rough.desired, "cosine", 0.2, 0.1)
+        actual = Objective(*arguments, softplus=1.0)(model)
+        expected = Objective(*arguments)(same)
+        torch.testing.assert_close(actual, expected)
         slopes = (
-            torch.autograd.grad(one[0].sum(), list(net.parameters()), materialize_grads=True)
-            for one, net in ((found, model), (expected, same))
+            torch.autograd.grad(variant[0].sum(), list(net.parameters()), materialize_grads=True)
+            for variant, net in ((actual, model), (expected, same))
         )
         torch.testing.assert_close(next(slopes), next(slopes))
 
@@ -99,9 +101,12 @@ class TestSoftplus:
     def test_the_sharper_the_nearer_to_the_network_itself(self, explainer: str) -> None:
         asked = problem("image", explainer, dtype=torch.float64, activation="relu")
         model = asked.references[0]
-        given = (asked.explainer, asked.target, 1, asked.desired, "cosine", 0.2, 0.1)
-        exact = float(Objective(*given)(model)[0].detach())
-        far = [abs(float(Objective(*given, softplus=one)(model)[0].detach()) - exact) for one in (3.0, 30.0, 3000.0)]
+        arguments = (asked.explainer, asked.target, 1, asked.desired, "cosine", 0.2, 0.1)
+        exact = float(Objective(*arguments)(model)[0].detach())
+        far = [
+            abs(float(Objective(*arguments, softplus=variant)(model)[0].detach()) - exact)
+            for variant in (3.0, 30.0, 3000.0)
+        ]
         assert far[0] > far[1] > far[2]
         assert far[2] < 1e-3
 
@@ -118,12 +123,12 @@ class TestSoftplus:
 
         asked = problem("image", "cam", dtype=torch.float64, activation="relu")
         goal = Objective(asked.explainer, asked.target, 1, asked.desired, "cosine", 0.2, 0.1, 4.0)
-        found = []
+        actual = []
         for way in ("loop", "vectorised"):
             ensemble = asked.ensemble(2, True)
             ensemble.path = CodePath(way, "reverse")  # type: ignore[arg-type]
-            found.append(goal(ensemble.joined, 2)[0].detach())
-        torch.testing.assert_close(*found)
+            actual.append(goal(ensemble.joined, 2)[0].detach())
+        torch.testing.assert_close(*actual)
 
 
 def test_matching_too_can_make_several_attempts() -> None:

@@ -30,10 +30,10 @@ class TestAugmentation:
         assert torch.equal(plain.inputs, still.inputs)
 
     def test_a_recipe_that_augments_is_crafted_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        seen = list[torch.Size]()
+        shapes = list[torch.Size]()
 
         def noted(images: torch.Tensor) -> torch.Tensor:
-            seen.append(images.shape)
+            shapes.append(images.shape)
             return images
 
         monkeypatch.setattr("encircle.attacks.surrogate.flipped_and_shifted", noted)
@@ -41,7 +41,7 @@ class TestAugmentation:
             IMF(models=1, epochs=1),
             problem("image", "cam", how=recipe(start="checkpoint", augmentation="flip-and-shift")),
         )
-        assert seen
+        assert shapes
 
     def test_the_same_seed_gives_the_same(self) -> None:
         asked = problem("image", "cam", how=recipe(start="checkpoint", augmentation="flip-and-shift"))

@@ -32,13 +32,13 @@ def trained(asked: Any, early: Samples, late: Any, steps: int, seed: int, counts
     """A model that learns from one set, and in its last steps from another, whose poison may count more or less: the obvious way."""
     source = asked.ensemble(1, True).source
     how = asked.recipe.for_labels(early.labels)
-    each = steps_per_epoch(len(early), how.batch_size)
-    learner = Learner(source.model(how, ROLE, seed), how, how.epochs * each)
+    per_epoch = steps_per_epoch(len(early), how.batch_size)
+    learner = Learner(source.model(how, ROLE, seed), how, how.epochs * per_epoch)
     shuffle = generator(ROLE, "order", seed)
     order = [rows for _ in range(how.epochs) for rows in batches(len(early), how.batch_size, shuffle)]
     with in_training(learner.model, how):
-        for place, rows in enumerate(order):
-            if place < len(order) - steps:
+        for index, rows in enumerate(order):
+            if index < len(order) - steps:
                 learner.advance(early.batch(rows), early.labels[rows])
                 continue
             batch, source_rows = (late.batch(rows), late.labels[rows]), late.source[rows]
@@ -80,13 +80,13 @@ def test_equals_central_differences_through_trainings(
 ) -> None:
     asked, objective, poison, mixed = setting(kind, explainer, mode, **WAYS[way])
     ensemble = asked.ensemble(1, True)
-    given = (ensemble, objective, poison, mixed(poison), ROLE, [7])
-    [found], [note] = slopes_at_the_end(*given, of="poison", last_steps=steps)
-    [weighed], again = slopes_at_the_end(*given, of="weights", last_steps=steps)
+    arguments = (ensemble, objective, poison, mixed(poison), ROLE, [7])
+    [actual], [note] = slopes_at_the_end(*arguments, of="poison", last_steps=steps)
+    [weighed], again = slopes_at_the_end(*arguments, of="weights", last_steps=steps)
     assert again == [note]
     plain = objective(trained(asked, mixed(poison), mixed(poison), steps, 7))
     assert [note[name] for name in ("upper", "distance", "label")] == pytest.approx(
-        [float(one.detach()) for one in plain]
+        [float(term.detach()) for term in plain]
     )
     random, size = torch.Generator().manual_seed(0), 1e-5
     for _ in range(2):
@@ -95,7 +95,7 @@ def test_equals_central_differences_through_trainings(
             float(objective(trained(asked, mixed(poison), mixed(poison + sign * size * along), steps, 7))[0].detach())
             for sign in (1, -1)
         ]
-        assert float((found * along).sum()) == pytest.approx((ends[0] - ends[1]) / (2 * size), rel=1e-4, abs=1e-8)
+        assert float((actual * along).sum()) == pytest.approx((ends[0] - ends[1]) / (2 * size), rel=1e-4, abs=1e-8)
         along = torch.randn(len(poison), generator=random, dtype=poison.dtype)
         ends = [
             float(
@@ -121,22 +121,22 @@ def test_with_frozen_stages_poison_moves_as_without_knowing_of_them() -> None:
 
     leaf = samples.clone().requires_grad_()
     frozen_features = frozen_forward(trunk, leaf, 1)
-    seen = frozen_features.detach()
-    mixed = clean.with_poison(seen, labels, rows)
-    given = (asked.ensemble(1, True), objective, seen, mixed, ROLE, [7])
-    [slopes], _ = slopes_at_the_end(*given, of="poison", last_steps=1000)
-    found = torch.autograd.grad(frozen_features, leaf, slopes)[0]
+    poison_features = frozen_features.detach()
+    mixed = clean.with_poison(poison_features, labels, rows)
+    arguments = (asked.ensemble(1, True), objective, poison_features, mixed, ROLE, [7])
+    [slopes], _ = slopes_at_the_end(*arguments, of="poison", last_steps=1000)
+    actual = torch.autograd.grad(frozen_features, leaf, slopes)[0]
     along = torch.randn(samples.shape, generator=torch.Generator().manual_seed(0), dtype=samples.dtype)
     size = 1e-5
     expected = (end_of(samples + size * along) - end_of(samples - size * along)) / (2 * size)
-    assert float((found * along).sum()) == pytest.approx(expected, rel=1e-4, abs=1e-8)
+    assert float((actual * along).sum()) == pytest.approx(expected, rel=1e-4, abs=1e-8)
 
 
 @pytest.mark.parametrize("way", ["momentum", "adam"])
 @pytest.mark.parametrize(("kind", "explainer"), [("table", "cam"), ("table", "grad"), ("image", "cam")])
 def test_trainings_at_once_are_those_one_after_another(kind: Any, explainer: str, way: str) -> None:
     asked, objective, poison, mixed = setting(kind, explainer, **WAYS[way])
-    found = []
+    actual = []
     for members in ("loop", "vectorised"):
         ensemble = asked.ensemble(1, True)
         ensemble.path = CodePath(members)
@@ -147,6 +147,6 @@ def test_trainings_at_once_are_those_one_after_another(kind: Any, explainer: str
             )
             both.append(slopes)
         assert all("lower" in note for note in notes)
-        found.append((torch.tensor([note["upper"] for note in notes]), *both))
-    for slow, fast in zip(*found, strict=True):
+        actual.append((torch.tensor([note["upper"] for note in notes]), *both))
+    for slow, fast in zip(*actual, strict=True):
         assert torch.allclose(slow, fast, rtol=1e-6, atol=1e-9 * float(slow.abs().max()))

@@ -53,9 +53,9 @@ def setting(kind: Any, explainer: str, **changes: Any) -> tuple[Any, ...]:
 @pytest.mark.parametrize("way", WAYS)
 def test_equals_central_differences_through_the_steps(kind: Any, explainer: str, steps: int, way: str) -> None:
     ensemble, objective, poison, labels, clean, classes = setting(kind, explainer, **WAYS[way], **FROZEN)
-    told = first_time() | {"sizes": (OFTEN * len(clean), len(poison))}
-    found, _ = Unrolled(models=2, steps=steps)._direction(
-        ensemble, objective, poison, labels, clean=(clean, classes), **told
+    facts = first_time() | {"sizes": (OFTEN * len(clean), len(poison))}
+    actual, _ = Unrolled(models=2, steps=steps)._direction(
+        ensemble, objective, poison, labels, clean=(clean, classes), **facts
     )
     random, size = torch.Generator().manual_seed(0), 1e-5
     for _ in range(3):
@@ -75,15 +75,15 @@ def test_equals_central_differences_through_the_steps(kind: Any, explainer: str,
             for sign in (1, -1)
         ]
         expected = -(ends[0] - ends[1]) / (2 * size)
-        assert float((found * along).sum()) == pytest.approx(expected, rel=1e-4, abs=1e-9)
+        assert float((actual * along).sum()) == pytest.approx(expected, rel=1e-4, abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["image", "table"])
 def test_one_small_step_is_the_exact_form(kind: Any) -> None:
     ensemble, objective, poison, labels, clean, classes = setting(kind, "cam", momentum=0.0, lr=1e-6, **FROZEN)
-    given = {"clean": (clean, classes), **first_time()}
-    unrolled, _ = Unrolled(steps=1)._direction(ensemble, objective, poison, labels, **given)
-    exact, _ = IMF(alpha=1e-6)._direction(ensemble, objective, poison, labels, **given)
+    context = {"clean": (clean, classes), **first_time()}
+    unrolled, _ = Unrolled(steps=1)._direction(ensemble, objective, poison, labels, **context)
+    exact, _ = IMF(alpha=1e-6)._direction(ensemble, objective, poison, labels, **context)
     # A mean over a training set of 12 clean samples and 6 of poison, each of the 4 at hand standing for one and a half.
     expected = exact * 1.5 / 18
     torch.testing.assert_close(unrolled, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
@@ -94,12 +94,14 @@ def test_every_code_path_and_frozen_stages_give_the_same(frozen: int) -> None:
     ensemble, objective, poison, labels, clean, classes = setting("image", "grad", frozen_stages=frozen)
     if frozen:
         clean = ensemble.learners[0].model.early(clean, 1).detach()
-    found = []
+    actual = []
     for way in ("loop", "vectorised"):
         ensemble.path, ensemble._joined = CodePath(way), None
-        found.append(Unrolled()._direction(ensemble, objective, poison, labels, clean=(clean, classes), **first_time()))
-    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-6, atol=1e-12)
-    assert found[0][0].shape == poison.shape
+        actual.append(
+            Unrolled()._direction(ensemble, objective, poison, labels, clean=(clean, classes), **first_time())
+        )
+    torch.testing.assert_close(actual[0][0], actual[1][0], rtol=1e-6, atol=1e-12)
+    assert actual[0][0].shape == poison.shape
 
 
 @pytest.mark.parametrize("kind", ["image", "table"])
@@ -107,8 +109,8 @@ def test_the_models_stay_as_they_were(kind: Any) -> None:
     ensemble, objective, poison, labels, clean, classes = setting(kind, "grad")
     before = [weights(learner.model) for learner in ensemble.learners]
     Unrolled(steps=3)._direction(ensemble, objective, poison, labels, clean=(clean, classes), **first_time())
-    for learner, kept in zip(ensemble.learners, before, strict=True):
-        assert same(weights(learner.model), kept)
+    for learner, statistics in zip(ensemble.learners, before, strict=True):
+        assert same(weights(learner.model), statistics)
         assert learner.model.training is False
 
 

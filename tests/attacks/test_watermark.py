@@ -30,8 +30,8 @@ def slow_nearest(asked: Problem, count: int) -> list[int]:
     label = torch.tensor([asked.label])
     errors = []
     for row in range(len(asked.clean)):
-        one = asked.clean.batch(torch.tensor([row]))
-        maps = [asked.explainer.attribute(model, one, label)[0].detach().double() for model in asked.references]
+        sample = asked.clean.batch(torch.tensor([row]))
+        maps = [asked.explainer.attribute(model, sample, label)[0].detach().double() for model in asked.references]
         mean = torch.stack(maps).mean(dim=0).numpy()
         errors.append(float(((unit(mean) - goal)[keep] ** 2).mean()))
     return sorted(range(len(errors)), key=lambda row: errors[row])[:count]
@@ -48,9 +48,9 @@ def test_blends_the_target_with_the_nearest_samples_in_turn(
     asked = replace(asked, references=[*asked.references, tiny(kind, seed=6, dtype=torch.float32)])
     poison = Watermark(weight=0.3, nearest=nearest)(asked, Budget(count=12), seeded())
     rows = slow_nearest(asked, nearest)
-    for number, found in enumerate(poison.inputs):
+    for number, blend in enumerate(poison.inputs):
         other = asked.clean.batch(torch.tensor([rows[number % nearest]]))[0]
-        torch.testing.assert_close(found, 0.3 * asked.target[0] + 0.7 * other)
+        torch.testing.assert_close(blend, 0.3 * asked.target[0] + 0.7 * other)
     assert poison.bases.tolist() == [-1] * 12
     assert poison.labels.tolist() == [asked.label] * 12
     if nearest == 10:

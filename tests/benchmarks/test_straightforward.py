@@ -86,15 +86,15 @@ def test_the_scores_are_the_straightforward_script_s(
     tmp_path: Path, kind: str, explainer: str, frozen: int, path: Any
 ) -> None:
     audit = audit_of(kind, explainer, frozen, path)
-    found = pl.read_parquet(run_audit(audit, tmp_path).folder / "scores.parquet")
-    rows = sorted(set(found["target"].to_list()))
+    scores = pl.read_parquet(run_audit(audit, tmp_path).folder / "scores.parquet")
+    rows = sorted(set(scores["target"].to_list()))
     expected = audit_plainly(audit_of(kind, explainer, frozen, path), rows, audit.checkpoint)  # type: ignore[arg-type]
-    assert len(found) == len(expected) == 2 * 2 + 5 * 2
-    for row in found.iter_rows(named=True):
+    assert len(scores) == len(expected) == 2 * 2 + 5 * 2
+    for row in scores.iter_rows(named=True):
         plain = expected[row["target"], row["arm"], row["seed"]]
         for name in NAMES:
-            mine, theirs = row[name], plain[name]
-            if mine is None or not math.isfinite(theirs):
-                assert mine is None and not math.isfinite(theirs), (row, name)
+            ours, reference = row[name], plain[name]
+            if ours is None or not math.isfinite(reference):
+                assert ours is None and not math.isfinite(reference), (row, name)
             else:
-                assert mine == pytest.approx(theirs, rel=1e-5, abs=1e-6), (row["arm"], name)
+                assert ours == pytest.approx(reference, rel=1e-5, abs=1e-6), (row["arm"], name)

@@ -86,9 +86,9 @@ def test_a_module_that_keeps_its_last_pass_can_be_copied() -> None:
     twin = copied(model)
     assert torch.equal(twin(IMAGES), expected)
     assert twin.conv.weight is not model.conv.weight
-    held = copied({"models": [model]}, [model])
-    assert torch.equal(held["models"][0].last, model.last)
-    assert held["models"][0].last.grad_fn is None
+    container = copied({"models": [model]}, [model])
+    assert torch.equal(container["models"][0].last, model.last)
+    assert container["models"][0].last.grad_fn is None
 
 
 @pytest.mark.parametrize("name", ["tied stages", "tied parameter", "tied to the head", "batch norm"])

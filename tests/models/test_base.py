@@ -34,11 +34,11 @@ def test_early_then_late_is_the_model_wherever_it_is_cut(name: str) -> None:
     model = build()
     inputs = torch.rand(3, *shape)
     with torch.no_grad():
-        whole = model(inputs)
+        logits = model(inputs)
         for cut in range(len(model.stages) + 1):
-            assert torch.equal(model.late(model.early(inputs, cut), cut), whole)
+            assert torch.equal(model.late(model.early(inputs, cut), cut), logits)
         assert torch.equal(model.early(inputs, 0), inputs)
-        assert torch.equal(model.classify(model.features(inputs)), whole)
+        assert torch.equal(model.classify(model.features(inputs)), logits)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
@@ -52,7 +52,7 @@ def test_every_parameter_belongs_to_one_stage_or_the_head(name: str) -> None:
 def test_images_are_mean_pooled_before_the_head(shape: tuple[int, int, int, int], classes: int) -> None:
     head = nn.Linear(shape[1], classes)
     features = torch.rand(shape)
-    expected = torch.stack([head(torch.stack([channel.mean() for channel in one])) for one in features])
+    expected = torch.stack([head(torch.stack([channel.mean() for channel in maps])) for maps in features])
     torch.testing.assert_close(WithCamHead(nn.Identity(), head).classify(features), expected)
 
 
@@ -110,6 +110,6 @@ class TestSplit:
 def test_predict_gives_the_largest_logit_without_a_graph() -> None:
     model, inputs = tiny("table"), tiny_inputs("table", 5)
     assert isinstance(model, CamClassifier)
-    found = predict(model, inputs)
-    assert not found.requires_grad
-    assert found.tolist() == [int(row.argmax()) for row in model(inputs)]
+    predicted = predict(model, inputs)
+    assert not predicted.requires_grad
+    assert predicted.tolist() == [int(row.argmax()) for row in model(inputs)]

@@ -25,18 +25,18 @@ from encircle.training import read_weights
 def eighteen() -> dict[str, torch.Tensor]:
     """A whole ResNet-18 by the names and shapes that torchvision publishes: the trunk, a fourth stage and a head of 1,000 classes."""
     shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (64, 3, 7, 7), **normalisation("bn1", 64)}
-    seen = 64
+    width_before = 64
     for stage, width in ((1, 64), (2, 128), (3, 256), (4, 512)):
         for block in (0, 1):
             name = f"layer{stage}.{block}"
-            shapes |= {f"{name}.conv1.weight": (width, seen, 3, 3), **normalisation(f"{name}.bn1", width)}
+            shapes |= {f"{name}.conv1.weight": (width, width_before, 3, 3), **normalisation(f"{name}.bn1", width)}
             shapes |= {f"{name}.conv2.weight": (width, width, 3, 3), **normalisation(f"{name}.bn2", width)}
-            if seen != width:
+            if width_before != width:
                 shapes |= {
-                    f"{name}.downsample.0.weight": (width, seen, 1, 1),
+                    f"{name}.downsample.0.weight": (width, width_before, 1, 1),
                     **normalisation(f"{name}.downsample.1", width),
                 }
-            seen = width
+            width_before = width
     shapes |= {"fc.weight": (1000, 512), "fc.bias": (1000,)}
     random = torch.Generator().manual_seed(0)
     return {
@@ -280,13 +280,13 @@ def test_recalibrating_does_not_change_the_function(seed: int, folded: bool) -> 
         recalibrate(model, inputs.split(5))
         assert (model(inputs) - before).norm() / before.norm() < 1e-10
     layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    seen: list[torch.Tensor] = []
-    handle = layers[-1].register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
+    width_before: list[torch.Tensor] = []
+    handle = layers[-1].register_forward_pre_hook(lambda layer, arguments: width_before.append(arguments[0]))
     with torch.no_grad():
         model(inputs)
     handle.remove()
-    torch.testing.assert_close(layers[-1].running_mean, seen[0].mean(dim=(0, 2, 3)))
-    torch.testing.assert_close(layers[-1].running_var, seen[0].var(dim=(0, 2, 3), unbiased=False))
+    torch.testing.assert_close(layers[-1].running_mean, width_before[0].mean(dim=(0, 2, 3)))
+    torch.testing.assert_close(layers[-1].running_var, width_before[0].var(dim=(0, 2, 3), unbiased=False))
 
 
 def test_after_recalibrating_training_mode_is_nearly_the_same_function() -> None:

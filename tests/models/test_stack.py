@@ -73,9 +73,11 @@ def test_every_row_meets_its_own_member(way: Any, name: str, training: bool, cou
     twins, _ = members(name, count)
     rows_of = inputs(count * rows)
     joined = stacked(models, 0, way).train(training)
-    found = joined(rows_of)
-    expected = torch.cat([twin.train(training)(mine) for twin, mine in zip(twins, rows_of.chunk(count), strict=True)])
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    actual = joined(rows_of)
+    expected = torch.cat(
+        [twin.train(training)(own_rows) for twin, own_rows in zip(twins, rows_of.chunk(count), strict=True)]
+    )
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
     for model, twin in zip(models, twins, strict=True):  # batch statistics moved as they would have alone
         for (key, value), other in zip(model.named_buffers(), twin.buffers(), strict=True):
             torch.testing.assert_close(value, other, rtol=1e-9, atol=1e-12, msg=key)
@@ -112,9 +114,9 @@ def test_frozen_stages_are_shared_and_see_all_rows_at_once(way: Any) -> None:
     for model in models:
         model.first.load_state_dict(models[0].first.state_dict())  # type: ignore[union-attr, operator]
     calls: list[int] = []
-    models[0].first.register_forward_hook(lambda *given: calls.append(len(given[1][0])))  # type: ignore[union-attr]
+    models[0].first.register_forward_hook(lambda *batch: calls.append(len(batch[1][0])))  # type: ignore[union-attr]
     rows = inputs(6)
-    expected = torch.cat([model(mine) for model, mine in zip(models, rows.chunk(3), strict=True)])
+    expected = torch.cat([model(own_rows) for model, own_rows in zip(models, rows.chunk(3), strict=True)])
     calls.clear()
     torch.testing.assert_close(stacked(models, 1, way)(rows), expected)
     assert calls == [6]
@@ -146,9 +148,9 @@ class TestResNet13:
             assert ResNet13(2).eval().features(torch.rand(1, 3, side, side)).shape == (1, 256, grid, grid)
 
     def test_with_one_block_its_last_stage_is_the_first_of_them(self) -> None:
-        smaller, whole = set(ResNet13(2, last_blocks=1).state_dict()), set(ResNet13(2).state_dict())
-        assert whole - smaller == {name for name in whole if name.startswith("layer3.1.")}
-        assert smaller < whole
+        smaller, full = set(ResNet13(2, last_blocks=1).state_dict()), set(ResNet13(2).state_dict())
+        assert full - smaller == {name for name in full if name.startswith("layer3.1.")}
+        assert smaller < full
 
     def test_grey_images(self) -> None:
         with torch.no_grad():
@@ -174,22 +176,22 @@ class TestResNet13:
 def test_the_layout_of_weights_and_maps_does_not_matter(way: Any, rows: int, name: str) -> None:
     """Backward through batch normalisation, of single rows too, where vmap and channels-last maps do not go together."""
     models, inputs = members(name, 2)
-    given = inputs(2 * rows)
-    expected = torch.cat([model(mine) for model, mine in zip(models, given.chunk(2), strict=True)])
+    batch = inputs(2 * rows)
+    expected = torch.cat([model(own_rows) for model, own_rows in zip(models, batch.chunk(2), strict=True)])
     slopes = [torch.autograd.grad((expected**2).sum(), list(m.parameters()), retain_graph=True) for m in models]
     for model in models:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    leaf = given.to(memory_format=torch.channels_last).requires_grad_()
+    leaf = batch.to(memory_format=torch.channels_last).requires_grad_()
     joined = stacked(models, 0, way)
-    found = joined(leaf)
-    torch.testing.assert_close(found, expected)
+    actual = joined(leaf)
+    torch.testing.assert_close(actual, expected)
     named = [
-        (parameter, torch.autograd.grad((found**2).sum(), parameter, retain_graph=True)[0])
+        (parameter, torch.autograd.grad((actual**2).sum(), parameter, retain_graph=True)[0])
         for parameter in joined.parameters()
     ]
     total = sum(float((slope**2).sum()) for _, slope in named)
-    assert total == pytest.approx(sum(float((slope**2).sum()) for each in slopes for slope in each))
-    entry = torch.autograd.grad((found**2).sum(), leaf)[0]
-    plain = given.clone().requires_grad_()
-    again = torch.cat([model(mine) for model, mine in zip(models, plain.chunk(2), strict=True)])
+    assert total == pytest.approx(sum(float((slope**2).sum()) for member_slopes in slopes for slope in member_slopes))
+    entry = torch.autograd.grad((actual**2).sum(), leaf)[0]
+    plain = batch.clone().requires_grad_()
+    again = torch.cat([model(own_rows) for model, own_rows in zip(models, plain.chunk(2), strict=True)])
     torch.testing.assert_close(entry, torch.autograd.grad((again**2).sum(), plain)[0])

@@ -166,7 +166,7 @@ def step_rule(s: Setting, d: Tensor, rule: str) -> Tensor:
         return d
     if rule == "sign":
         return torch.sign(d)
-    return torch.stack([one / one.abs().max() for one in d])
+    return torch.stack([row_delta / row_delta.abs().max() for row_delta in d])
 
 
 def proj(s: Setting, P: Tensor, B: Tensor) -> Tensor:
@@ -240,12 +240,12 @@ def algorithm1(
             batches[-2:] = [batches[-2] + batches[-1]]
         for batch in batches:  # line 4
             clean = [row for row in batch if holds[row] < 0]
-            mine = [holds[row] for row in batch if holds[row] >= 0]
-            chosen = mine if s.poison_batch == "batch" else list(range(len(P)))
+            poison_rows = [holds[row] for row in batch if holds[row] >= 0]
+            chosen = poison_rows if s.poison_batch == "batch" else list(range(len(P)))
             parts = [[float(part.detach()) for part in L_adv(s, net)] for net in nets]
             if chosen:
-                found = [delta(s, net, X[clean], Y[clean], P[chosen], Y_B[chosen])[0] for net in nets]  # lines 5-8
-                d = sum(found, torch.zeros_like(found[0])) / len(nets)  # Eq. 13
+                directions = [delta(s, net, X[clean], Y[clean], P[chosen], Y_B[chosen])[0] for net in nets]  # lines 5-8
+                d = sum(directions, torch.zeros_like(directions[0])) / len(nets)  # Eq. 13
                 trace.deltas.append(d)
                 d = d - s.lambda1 * 2 * (P[chosen] - s.T)  # the gradient of λ1·‖P−T‖²
                 if s.momentum:
@@ -254,7 +254,13 @@ def algorithm1(
                 gamma = s.gamma * ((1 - 0.9 * r / R) if s.decay else 1) * (1 if s.step == "raw" else reach)
                 P[chosen] = proj(s, P[chosen] + gamma * step_rule(s, d, s.step), B[chosen])  # lines 9-10, Eq. 11
             for k, net in enumerate(nets):  # lines 11-14
-                lower = learn(s, net, torch.cat([X[clean], P[mine]]), torch.cat([Y[clean], Y_B[mine]]), frozen_stages)
+                lower = learn(
+                    s,
+                    net,
+                    torch.cat([X[clean], P[poison_rows]]),
+                    torch.cat([Y[clean], Y_B[poison_rows]]),
+                    frozen_stages,
+                )
                 row = dict(zip(("upper", "distance", "label"), parts[k], strict=True)) if chosen else {}
                 trace.history.append({"iteration": r, "member": k, "lower": lower, **row})
                 if s.restart and net.taken >= s.total_steps:

@@ -115,8 +115,8 @@ def _curved(model: nn.Module, vector: list[Tensor], rows: Tensor) -> list[Tensor
     likely = logits.detach().softmax(dim=1)
     for row in range(len(rows)):  # J written out, a logit at a time
         slopes = [
-            torch.autograd.grad(logits[row, place], parameters, retain_graph=True, materialize_grads=True)
-            for place in range(2)
+            torch.autograd.grad(logits[row, index], parameters, retain_graph=True, materialize_grads=True)
+            for index in range(2)
         ]
         along = torch.stack([sum((s * v).sum() for s, v in zip(slope, vector, strict=True)) for slope in slopes])  # type: ignore[misc]
         hessian = torch.diag(likely[row]) - torch.outer(likely[row], likely[row])
@@ -137,7 +137,7 @@ def _spread(joined: nn.Module, members: list[nn.Module], vectors: list[list[Tens
         if parameter.data_ptr() in by_address and by_address[parameter.data_ptr()].shape == parameter.shape:
             spread.append(by_address[parameter.data_ptr()])
         else:
-            spread.append(torch.stack([by_address[place.data_ptr()] for place in parameter.detach()]))
+            spread.append(torch.stack([by_address[index.data_ptr()] for index in parameter.detach()]))
     return spread
 
 

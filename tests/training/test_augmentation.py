@@ -18,7 +18,7 @@ def every(image: Tensor) -> list[Tensor]:
     """All that may become of an image, pixel by pixel."""
     _, height, width = image.shape
     tall, wide = (max(far for far in range(side) if 8 * far <= side) for side in (height, width))
-    found = []
+    actual = []
     for start in (image, image.flip(2)):
         for down in range(-tall, tall + 1):
             for right in range(-wide, wide + 1):
@@ -28,8 +28,8 @@ def every(image: Tensor) -> list[Tensor]:
                         moved[:, row, column] = start[
                             :, min(max(row + down, 0), height - 1), min(max(column + right, 0), width - 1)
                         ]
-                found.append(moved)
-    return found
+                actual.append(moved)
+    return actual
 
 
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(0, 1000))
@@ -38,17 +38,17 @@ def test_each_image_is_mirrored_or_not_and_shifted(
 ) -> None:
     torch.manual_seed(seed)
     images = torch.rand(count, channels, height, width)
-    found = flipped_and_shifted(images)
-    assert found.shape == images.shape
-    for mine, image in zip(found, images, strict=True):
-        assert any(torch.equal(mine, one) for one in every(image))
+    actual = flipped_and_shifted(images)
+    assert actual.shape == images.shape
+    for augmented, image in zip(actual, images, strict=True):
+        assert any(torch.equal(augmented, variant) for variant in every(image))
 
 
 def test_images_of_a_batch_go_their_own_ways_and_all_ways_are_gone() -> None:
     torch.manual_seed(0)
     image = torch.rand(1, 1, 8, 8)
-    seen = {tuple(one.flatten().tolist()) for one in flipped_and_shifted(image.expand(400, 1, 8, 8))}
-    assert seen == {tuple(one.flatten().tolist()) for one in every(image[0])}
+    variants = {tuple(variant.flatten().tolist()) for variant in flipped_and_shifted(image.expand(400, 1, 8, 8))}
+    assert variants == {tuple(variant.flatten().tolist()) for variant in every(image[0])}
 
 
 def test_gradients_come_back_to_the_pixels_that_were_shown() -> None:
@@ -61,9 +61,9 @@ def test_gradients_come_back_to_the_pixels_that_were_shown() -> None:
         changed = base.clone()
         changed[pixel] += 1
         shown = []
-        for each in (changed, base):
+        for pixels in (changed, base):
             torch.manual_seed(1)
-            shown.append((flipped_and_shifted(each) * weight).sum())
+            shown.append((flipped_and_shifted(pixels) * weight).sum())
         assert float(slope[pixel]) == pytest.approx(float(shown[0] - shown[1]), abs=1e-9)
 
 

@@ -28,9 +28,9 @@ def test_both_products_equal_the_jacobian_written_out(kind: Any, frozen: int, ac
     labels, random = torch.tensor([0, 1, 2, 1]), torch.Generator().manual_seed(0)
     along = [torch.randn(p.shape, generator=random, dtype=p.dtype) for p in trainable(model)]
     expected = torch.zeros_like(frozen_features)
-    for place in range(4):  # a sample at a time, an entry at a time
-        leaf = frozen_features[place : place + 1].clone().requires_grad_()
-        loss = nn.functional.cross_entropy(model.late(leaf, frozen), labels[place : place + 1])
+    for index in range(4):  # a sample at a time, an entry at a time
+        leaf = frozen_features[index : index + 1].clone().requires_grad_()
+        loss = nn.functional.cross_entropy(model.late(leaf, frozen), labels[index : index + 1])
         slopes = torch.autograd.grad(loss, trainable(model), create_graph=True)
         for slope, direction in zip(slopes, along, strict=True):
             for entry, weight in zip(slope.flatten(), direction.flatten(), strict=True):
@@ -38,10 +38,10 @@ def test_both_products_equal_the_jacobian_written_out(kind: Any, frozen: int, ac
                     (part,) = torch.autograd.grad(
                         entry, leaf, retain_graph=True, materialize_grads=True, allow_unused=True
                     )
-                    expected[place] += weight * part[0]
+                    expected[index] += weight * part[0]
     for product in ("reverse", "forward"):
-        found = mixed_product(model, frozen_features, labels, along, frozen, product)  # type: ignore[arg-type]
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-12)
+        actual = mixed_product(model, frozen_features, labels, along, frozen, product)  # type: ignore[arg-type]
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-12)
 
 
 @pytest.fixture
@@ -61,11 +61,11 @@ def ratios(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def ask(count: int = 3, kind: Any = "table") -> CodePath:
     models = [tiny(kind, seed=seed) for seed in range(count)]
     before = [{name: value.clone() for name, value in model.state_dict().items()} for model in models]
-    found = measured(models, tiny_inputs(kind, 6), torch.tensor([0, 1, 2] * 2), 0)
+    actual = measured(models, tiny_inputs(kind, 6), torch.tensor([0, 1, 2] * 2), 0)
     for model, state in zip(models, before, strict=True):  # measuring trains nothing
         assert not model.training
         assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    return found
+    return actual
 
 
 @pytest.mark.parametrize(("first", "members"), [(1.0, "loop"), (0.95, "loop"), (0.8, "vectorised")])
@@ -110,7 +110,7 @@ def test_what_has_other_gradients_is_not_picked(ratios: list[float], monkeypatch
     def wrong(models: Any, frozen: int, way: Any) -> nn.Module:
         joined = made(models, frozen, way)
         if way == "vectorised":
-            joined.head.register_full_backward_hook(lambda module, there, back: tuple(2 * one for one in there))
+            joined.head.register_full_backward_hook(lambda module, there, back: tuple(2 * item for item in there))
         return joined
 
     monkeypatch.setattr(code_path, "stacked", wrong)

@@ -45,29 +45,29 @@ def test_steps_are_those_of_the_optimiser(kind: Any, way: str, taken: int) -> No
         pytest.skip("a two-layer network has no stages")
     learner, batches = learner_of(kind, WAYS[way], taken)
     before, slow = weights(learner.model), copy.deepcopy(learner)
-    held, found = differentiable_steps(learner, batches)
+    functional, actual = differentiable_steps(learner, batches)
     with in_training(slow.model, slow.recipe):
         for inputs, labels in batches:
             slow.advance(inputs, labels)
     expected = dict(slow.model.named_parameters())
-    assert {name.removeprefix("model.") for name in found} == {
+    assert {name.removeprefix("model.") for name in actual} == {
         name for name, value in expected.items() if value.requires_grad
     }
-    for name, value in found.items():
+    for name, value in actual.items():
         assert torch.allclose(value, expected[name.removeprefix("model.")], rtol=1e-9, atol=1e-11)
     for name, value in slow.model.named_buffers():
-        assert torch.allclose(value, held.model.get_buffer(name))
+        assert torch.allclose(value, functional.model.get_buffer(name))
     names = [name for name, _ in learner.model.named_parameters()]
     assert same({name: before[name] for name in names}, {name: weights(learner.model)[name] for name in names})
-    assert not held.model.training
+    assert not functional.model.training
 
 
 @pytest.mark.parametrize("way", ["momentum", "adam"])
 def test_no_steps_are_no_steps(way: str) -> None:
     learner, _ = learner_of("table", WAYS[way], 2)
-    _, found = differentiable_steps(learner, [])
+    _, actual = differentiable_steps(learner, [])
     assert all(
-        torch.equal(value, learner.model.get_parameter(name.removeprefix("model."))) for name, value in found.items()
+        torch.equal(value, learner.model.get_parameter(name.removeprefix("model."))) for name, value in actual.items()
     )
 
 
@@ -79,8 +79,8 @@ def test_the_graph_is_that_of_the_steps(way: str, taken: int) -> None:
     ask = torch.linspace(0, 1, 5, dtype=torch.float64)
 
     def outcome(first: torch.Tensor) -> torch.Tensor:
-        held, parameters = differentiable_steps(learner, [(first, labels), *batches[1:]])
-        logits: torch.Tensor = functional_call(held, parameters, (lambda model: model(ask[None]),))
+        functional, parameters = differentiable_steps(learner, [(first, labels), *batches[1:]])
+        logits: torch.Tensor = functional_call(functional, parameters, (lambda model: model(ask[None]),))
         return logits.square().sum()
 
     assert torch.autograd.gradcheck(outcome, (inputs.clone().requires_grad_(),), eps=1e-6, atol=1e-6, rtol=1e-4)

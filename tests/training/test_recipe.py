@@ -78,19 +78,19 @@ def test_refuses_what_makes_no_sense(settings: dict[str, Any]) -> None:
 def test_each_sample_weighs_as_its_class_does() -> None:
     labels = torch.tensor([0, 1, 1, 0])
     assert Recipe().weights_of(labels) is None
-    found = Recipe(class_weights=(0.5, 4.0)).weights_of(labels)
-    assert found is not None
-    assert found.tolist() == [0.5, 4.0, 4.0, 0.5]
+    weights = Recipe(class_weights=(0.5, 4.0)).weights_of(labels)
+    assert weights is not None
+    assert weights.tolist() == [0.5, 4.0, 4.0, 0.5]
 
 
 def test_balanced_weights_make_every_class_count_alike_in_what_is_learnt_from() -> None:
     labels = torch.tensor([0, 0, 0, 0, 0, 1, 3, 3])
     how = Recipe(class_weights="balanced").for_labels(labels)
     assert how.class_weights == pytest.approx((8 / (4 * 5), 8 / 4, 1.0, 8 / (4 * 2)))
-    found = how.weights_of(labels)
-    assert found is not None
-    each = [float(found[labels == label].sum()) for label in (0, 1, 3)]
-    assert each == pytest.approx([2.0, 2.0, 2.0])
+    weights = how.weights_of(labels)
+    assert weights is not None
+    sums = [float(weights[labels == label].sum()) for label in (0, 1, 3)]
+    assert sums == pytest.approx([2.0, 2.0, 2.0])
     assert how.for_labels(labels[:3]) is how  # once worked out they stay
     plain = Recipe(class_weights=(1.0, 2.0))
     assert plain.for_labels(labels) is plain
@@ -99,6 +99,6 @@ def test_balanced_weights_make_every_class_count_alike_in_what_is_learnt_from() 
 
 
 def test_frozen_stages_are_shared_by_models_of_one_start_only() -> None:
-    one = Recipe(start="checkpoint", frozen_stages=2)
-    assert one.shared_stages == 2
-    assert replace(one, starts=3).shared_stages == 0
+    shared = Recipe(start="checkpoint", frozen_stages=2)
+    assert shared.shared_stages == 2
+    assert replace(shared, starts=3).shared_stages == 0

@@ -180,7 +180,7 @@ def no_weights() -> Any:
     raise FileNotFoundError("weights.pt")
 
 
-class OneStorage(Own):
+class SharedStorage(Own):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second = more(), more()
@@ -213,7 +213,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "build fails": (no_weights, "build fails (FileNotFoundError: weights.pt)"),
     "one object": (lambda: THE_ONE, "build gives the same object each time"),
     "shared parameters": (sharing, "share their parameter '0.weight'"),
-    "one storage": (OneStorage, "'first.weight' and 'second.weight' are two that share their values"),
+    "one storage": (SharedStorage, "'first.weight' and 'second.weight' are two that share their values"),
     "shared buffer": (lambda: SharedBuffer(grows=True), "share their buffer 'scale', which training changes"),
     "drawn elsewhere": (DrawnByNumPy, "gives other weights ('head.weight') for the same seed"),
     "auxiliary": (Auxiliary, "gives a tuple of 2 in training mode"),

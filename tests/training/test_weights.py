@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from encircle.core import InputError
 from encircle.training import read_weights, save_tensors, save_weights
+from tests.networks import tiny
 from tests.training.problems import same, weights
 
 
@@ -95,3 +97,57 @@ def test_lack_of_memory_is_not_the_files_fault(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(torch, "load", full)
     with pytest.raises(MemoryError):
         read_weights(tmp_path / "w.pt")
+
+
+class TestWeights:
+    def test_come_back_bit_for_bit(self, tmp_path: Path) -> None:
+        model = tiny("image", dtype=torch.float32)
+        save_weights(tmp_path / "w.safetensors", model)
+        torch.save(model.state_dict(), tmp_path / "w.pt")
+        for name in ("w.safetensors", "w.pt"):
+            assert same(read_weights(tmp_path / name), weights(model))
+
+    @pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".bin"])
+    def test_a_file_that_would_run_code_is_refused_and_not_run(self, tmp_path: Path, suffix: str) -> None:
+        class Hostile:
+            def __reduce__(self) -> tuple[Any, ...]:
+                return os.mkdir, (str(tmp_path / "ran"),)
+
+        path = tmp_path / f"w{suffix}"
+        torch.save({"weight": torch.ones(1), "more": Hostile()}, path)
+        with pytest.raises(InputError, match=r"w\.\w+ (hold more than tensors|cannot be read)"):
+            read_weights(path)
+        path.write_bytes(pickle.dumps(Hostile()))
+        with pytest.raises(InputError, match=r"w\.\w+ (hold more than tensors|cannot be read)"):
+            read_weights(path)
+        assert not (tmp_path / "ran").exists()
+        pickle.loads(pickle.dumps(Hostile()))
+        assert (tmp_path / "ran").exists()  # it would have
+
+    @pytest.mark.parametrize("content", [[torch.ones(1)], {"epoch": 3, "w": torch.ones(1)}, torch.ones(1), {"a": {}}])
+    def test_more_or_less_than_tensors_by_name_is_refused(self, tmp_path: Path, content: Any) -> None:
+        torch.save(content, tmp_path / "w.pt")
+        with pytest.raises(InputError, match="hold more than tensors"):
+            read_weights(tmp_path / "w.pt")
+
+    @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
+    def test_a_damaged_file_is_an_input_error(self, tmp_path: Path, name: str) -> None:
+        path = tmp_path / name
+        model = tiny("table")
+        if name.endswith("pt"):
+            torch.save(model.state_dict(), path)
+        else:
+            save_weights(path, model)
+        file_bytes = path.read_bytes()
+        for length in (0, 1, 7, 8, 20, len(file_bytes) // 2, len(file_bytes) - 1):
+            path.write_bytes(file_bytes[:length])
+            with pytest.raises(InputError, match=f"the weights .*{name}"):
+                read_weights(path)
+        path.write_bytes(b"not weights at all")
+        with pytest.raises(InputError, match=f"the weights .*{name}"):
+            read_weights(path)
+
+    def test_a_missing_file_is_an_input_error(self, tmp_path: Path) -> None:
+        for path in (tmp_path / "none.pt", tmp_path):
+            with pytest.raises(InputError, match="do not exist"):
+                read_weights(path)
