@@ -27,6 +27,17 @@ def solved(
         damping: above zero.
         rounds: of conjugate gradients. Each asks for one product, and the beginning for one more.
         members: number of models, whose parameters lie one after another along the first dimension.
+
+    Returns:
+        The solution, an entry for each parameter.
+
+    Examples:
+        With A = diag(1, 3) and a damping of 1 the solution of (2, 4) is (1, 1):
+
+        >>> scales = torch.tensor([1.0, 3.0])
+        >>> solution = solved(lambda vector: [scales * vector[0]], [torch.tensor([2.0, 4.0])], [torch.zeros(2)], 1.0, 2, 1)
+        >>> torch.allclose(solution[0], torch.ones(2))
+        True
     """
 
     def damped(vector: Sequence[Tensor]) -> list[Tensor]:
@@ -45,5 +56,10 @@ def solved(
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """The ratio of two tensors; 0 where the denominator is not above 0, as for a member that is solved."""
+    """The ratio of two tensors; 0 where the denominator is not above 0, as for a member that is solved.
+
+    Examples:
+        >>> ratio(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 0.0]))
+        tensor([0.5000, 0.0000])
+    """
     return torch.where(denominator > 0, numerator / torch.where(denominator > 0, denominator, 1), 0)

@@ -37,6 +37,14 @@ def distance(
 
     Raises:
         InputError: the desired map is constant where it matters, so that the cosine is undefined.
+
+    Examples:
+        A map of the right shape is at distance 0 whatever its scale; its reverse is as far as can be:
+
+        >>> desired = torch.tensor([0.0, 1.0, 2.0])
+        >>> distances = distance(torch.tensor([[0.0, 5.0, 10.0], [2.0, 1.0, 0.0]]), desired, None, "cosine")
+        >>> torch.allclose(distances, torch.tensor([0.0, 2.0]), atol=1e-6)
+        True
     """
     maps, desired = maps.flatten(1), desired.flatten()[None]
     chosen = slice(None) if mask is None else mask.flatten()

@@ -32,7 +32,14 @@ VALIDATION_SURROGATES = 2
 
 
 def stepped(delta: Float[Tensor, "p *shape"], rule: StepRule) -> Float[Tensor, "p *shape"]:
-    """The step rule s(δ): δ itself, δ over each sample's largest magnitude, or its sign (also for Adam)."""
+    """The step rule s(δ): δ itself, δ over each sample's largest magnitude, or its sign (also for Adam).
+
+    Examples:
+        >>> stepped(torch.tensor([[0.5, -2.0]]), "normalised")
+        tensor([[ 0.2500, -1.0000]])
+        >>> stepped(torch.tensor([[0.5, -2.0]]), "sign")
+        tensor([[ 1., -1.]])
+    """
     if rule == "raw":
         return delta
     if rule in {"sign", "adam"}:

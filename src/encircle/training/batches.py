@@ -19,6 +19,10 @@ def batches(count: int, size: int, shuffle: torch.Generator) -> Iterator[Int[Ten
         count: number of rows.
         size: of a batch.
         shuffle: gives the order.
+
+    Examples:
+        >>> [len(rows) for rows in batches(7, 3, torch.Generator().manual_seed(0))]
+        [3, 4]
     """
     rows = list(torch.randperm(count, generator=shuffle).split(size))
     if len(rows) > 1 and len(rows[-1]) == 1:
@@ -27,7 +31,12 @@ def batches(count: int, size: int, shuffle: torch.Generator) -> Iterator[Int[Ten
 
 
 def steps_per_epoch(count: int, size: int) -> int:
-    """The number of batches in an epoch, as `batches` yields them."""
+    """The number of batches in an epoch, as `batches` yields them.
+
+    Examples:
+        >>> steps_per_epoch(7, 3), steps_per_epoch(8, 3)
+        (2, 3)
+    """
     full, rest = divmod(count, size)
     return max(full + (rest > 1), 1)
 

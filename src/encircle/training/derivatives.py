@@ -113,6 +113,10 @@ def loss_of(
         logits: of the samples.
         labels: of the samples.
         weights: of each sample's cross-entropy; None for 1.
+
+    Examples:
+        >>> loss_of(torch.zeros(2, 4), torch.tensor([0, 1])).exp().round(decimals=3)  # 2 · log 4
+        tensor(16.)
     """
     if weights is None:
         return F.cross_entropy(logits, labels, reduction="sum")

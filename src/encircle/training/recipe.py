@@ -89,7 +89,13 @@ class Recipe:
         return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
     def rate(self, progress: float) -> float:
-        """The learning rate after this share (0 to 1) of the whole training."""
+        """The learning rate after this share (0 to 1) of the whole training.
+
+        Examples:
+            >>> recipe = Recipe(lr=0.1, schedule="cosine")
+            >>> recipe.rate(0.0), round(recipe.rate(0.5), 3), recipe.rate(1.0)
+            (0.1, 0.05, 0.0)
+        """
         return self.lr if self.schedule == "constant" else self.lr * (1 + math.cos(math.pi * min(progress, 1))) / 2
 
     def weights_of(self, labels: Int[Tensor, "n"]) -> Float[Tensor, "n"] | None:
@@ -108,6 +114,10 @@ class Recipe:
         """This recipe for a training set with these labels: balanced class weights become numbers.
 
         A class without samples weighs 1.
+
+        Examples:
+            >>> Recipe(class_weights="balanced").for_labels(torch.tensor([0, 0, 0, 1])).class_weights
+            (0.6666666865348816, 2.0)
         """
         if self.class_weights != "balanced":
             return self
