@@ -163,11 +163,11 @@ class Adapter:
             InputError: names one of them.
         """
         expected = self._outputs(self._trial())
-        if expected is None or _outputs_alike(self._outputs(self._changed(self._inplace, names)), expected):
+        if expected is None or _same_outputs(self._outputs(self._changed(self._inplace, names)), expected):
             return
         for name in [*self._inplace, *names]:
             changed = self._changed([name], []) if name in self._inplace else self._changed([], [name])
-            if not _outputs_alike(self._outputs(changed), expected):
+            if not _same_outputs(self._outputs(changed), expected):
                 module = changed.get_submodule(name)
                 raise InputError(
                     f"the network relies on its module {name or 'itself'!r} ({type(module).__name__}) to write into its input; use what it returns, and set "
@@ -365,23 +365,23 @@ def _trainable(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def _outputs_alike(actual: Any, expected: Any) -> bool:
-    """Whether two outputs, of whatever form, hold the same tensors."""
+def _same_outputs(actual: Any, expected: Any) -> bool:
+    """Whether two outputs of any form hold the same tensors."""
     if isinstance(expected, Tensor):
-        return isinstance(actual, Tensor) and _alike(actual, expected)
+        return isinstance(actual, Tensor) and _close(actual, expected)
     if isinstance(expected, Mapping):
-        return isinstance(actual, Mapping) and _outputs_alike(list(actual.values()), list(expected.values()))
+        return isinstance(actual, Mapping) and _same_outputs(list(actual.values()), list(expected.values()))
     if isinstance(expected, list | tuple):
         both = cast(Any, actual)
         return (
             isinstance(actual, list | tuple)
             and len(actual) == len(expected)
-            and all(map(_outputs_alike, both, expected))
+            and all(map(_same_outputs, both, expected))
         )
     return True
 
 
-def _alike(actual: Tensor, expected: Tensor) -> bool:
+def _close(actual: Tensor, expected: Tensor) -> bool:
     return actual.shape == expected.shape and torch.allclose(
         actual, expected, rtol=1e-3, atol=1e-4 * _largest(expected), equal_nan=True
     )

@@ -22,10 +22,10 @@ def called_with(module: nn.Module, tensors: Mapping[str, Tensor], arguments: tup
     Returns:
         What the module returns.
     """
-    return functional_call(module, _everywhere(module, tensors), arguments, tie_weights=False)
+    return functional_call(module, _under_every_name(module, tensors), arguments, tie_weights=False)
 
 
-def _everywhere(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _under_every_name(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under a name for every attribute of a module that refers to them."""
     first: dict[int, str] = {}
     visited: set[tuple[int, str]] = set()

@@ -100,12 +100,12 @@ def _joined(members: Sequence[nn.Module], way: Way) -> nn.Module:
         return nn.Sequential(*(_joined(list(child), way) for child in children))
     if type(first) is nn.Linear:
         return _Linear([cast(nn.Linear, member) for member in members])
-    if type(first) in _ELEMENTWISE or _standardise_alike(members):
+    if type(first) in _ELEMENTWISE or _same_standardisation(members):
         return first
     return _Vectorised(members)
 
 
-def _standardise_alike(members: Sequence[nn.Module]) -> bool:
+def _same_standardisation(members: Sequence[nn.Module]) -> bool:
     first = members[0]
     return all(
         isinstance(first, Standardise)

@@ -35,8 +35,9 @@ def fit(source: Source, recipe: Recipe, samples: Samples, role: str, seed: int) 
     Raises:
         InputError: training diverged, or the recipe does not fit the model.
     """
-    frozen_features = frozen_samples(source.model(recipe, role, seed), samples, recipe.shared_stages)
-    return fit_on_features(source, recipe, frozen_features, role, [seed])[0]
+    if recipe.shared_stages:
+        samples = frozen_samples(source.model(recipe, role, seed), samples, recipe.shared_stages)
+    return fit_on_features(source, recipe, samples, role, [seed])[0]
 
 
 def fit_on_features(

@@ -82,7 +82,7 @@ class Recipe:
         return self.frozen_stages if self.starts == 1 else 0
 
     def build_optimiser(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimiser over what is not frozen."""
+        """The optimiser over the parameters that are not frozen."""
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if self.optimiser == "adam":
             return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay)

@@ -141,11 +141,11 @@ class SelfTest:
             logits = self._checked(model(self._inputs), "")
             again = model(self._inputs)
             alone = torch.cat([model(row[None]) for row in self._inputs])
-        if not _alike(again, logits):
+        if not _close(again, logits):
             raise InputError(
                 "the network gives other logits each time in eval mode, as dropout would; draw random numbers in training mode only."
             )
-        if not _alike(alone, logits):
+        if not _close(alone, logits):
             raise InputError(
                 "the network's logits of a sample depend on which others are in the batch, in eval mode too; use normalisation that keeps running statistics "
                 "(track_running_stats=True), or none across samples."
@@ -221,7 +221,7 @@ class SelfTest:
         fresh.load_state_dict(model.state_dict())
         with torch.no_grad(), module_errors(model, _WHEN_SCORED):
             expected, actual = model.eval()(self._inputs), fresh.eval()(self._inputs)
-        if not _alike(actual, expected):
+        if not _close(actual, expected):
             raise InputError(
                 "the network learns something that its state_dict does not hold, so that it could not be kept; make it a parameter or a persistent buffer."
             )
@@ -236,7 +236,7 @@ class SelfTest:
             raise InputError(
                 f"{type(self._explainer).__name__} gives maps of this network that are not finite, or not one an input; choose another explainer."
             )
-        if not _alike(logits, plain):
+        if not _close(logits, plain):
             raise InputError(
                 "the network gives other logits when it is explained than when it classifies; correct its stages or forward."
             )
@@ -353,7 +353,7 @@ class SelfTest:
     # -- the code path ---------------------------------------------------------------------------------------------------------
 
     def _try_path(self) -> None:
-        """All models at once, where the case lays that down; where it is measured, only what works is taken."""
+        """All models at once, where the case asks for that. A measured path needs no test: one that fails is not taken."""
         if self._path is None or self._path.members == "loop":
             return
         models = [self._source.model(self._plain, "self-test", seed) for seed in range(2)]
@@ -403,8 +403,8 @@ def _type_of(output: Any) -> str:
     return type(output).__name__
 
 
-def _alike(actual: Tensor, expected: Tensor) -> bool:
-    """Equal but for what another order of sums, or another kernel for another batch, makes of rounding."""
+def _close(actual: Tensor, expected: Tensor) -> bool:
+    """Whether two tensors are equal up to rounding, which depends on the order of sums and on the kernel for a batch."""
     return actual.shape == expected.shape and torch.allclose(
         actual,
         expected,
