@@ -130,7 +130,7 @@ def test_what_is_no_document_of_plain_values_is_one_sentence(text: str) -> None:
 def test_what_is_written_comes_back_here_and_in_readers_of_yaml_1_1(value: Any) -> None:
     assert load(dump(value), "x") == value
     assert yaml.safe_load(dump(value)) == value
-    assert load(dump(value, one_line=True), "x") == value
+    assert load(dump(value, flow=True), "x") == value
 
 
 @given(TEXTS)
@@ -151,7 +151,7 @@ def test_what_had_one_meaning_is_written_as_ever(value: Any) -> None:
 
 
 def test_one_line_is_one_line() -> None:
-    assert dump({"b": ["long words " * 30, 1e-05], "a": "yes"}, one_line=True) == (
+    assert dump({"b": ["long words " * 30, 1e-05], "a": "yes"}, flow=True) == (
         "{a: 'yes', b: ['" + "long words " * 30 + "', 1.0e-05]}"
     )
-    assert dump(3, one_line=True) == "3"
+    assert dump(3, flow=True) == "3"

@@ -84,6 +84,9 @@ class Audit:
             device: where models are trained.
             data: its data set, where that is loaded already.
             described: what the run's `case.yaml` holds, where the files that the case names were moved.
+
+        Raises:
+            InputError: settings that do not fit together, or not with the data; says so of the attacker's where it is those.
         """
         data = data or case.data.load(case.seed)
         described = described or case.model_dump(mode="json")
@@ -143,13 +146,13 @@ class Audit:
         Raises:
             InputError: settings that do not fit together.
         """
-        samples, held = DatasetSamples(train), DatasetSamples(test)
-        if len(held) < 2:
+        samples, test_samples = DatasetSamples(train), DatasetSamples(test)
+        if len(test_samples) < 2:
             raise InputError(
-                f"{len(held)} test samples are too few to draw a target and read accuracy; give at least 2."
+                f"{len(test_samples)} test samples are too few to draw a target and read accuracy; give at least 2."
             )
         names_of_classes = class_names(classes)
-        for dataset in (samples, held):
+        for dataset in (samples, test_samples):
             check_class_order(names_of_classes, dataset.classes)
         shape = samples.batch(torch.tensor([0])).shape[1:]
         table = len(shape) == 1
@@ -158,8 +161,8 @@ class Audit:
             name=name,
             kind="table" if table else "image",
             train=samples,
-            validation=held.subset(torch.arange(0)),
-            test=held,
+            validation=test_samples.subset(torch.arange(0)),
+            test=test_samples,
             pretrain=None,
             classes=names_of_classes,
             features=names if table else (),

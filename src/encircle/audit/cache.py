@@ -55,11 +55,24 @@ class Cache:
         self._limit = limit
 
     def key(self, recipe: Recipe, role: str, seed: int, content: str) -> str:
-        """What a model's weights are known by (SHA-256, hex); arguments as for `fit`."""
+        """What a model's weights are known by (SHA-256, hex).
+
+        Args:
+            recipe: how it learns.
+            role: what it is for.
+            seed: its seed.
+            content: identifies the samples beyond the data set (which poison).
+        """
         return digest([self._identity, repr(recipe), role, seed, content])
 
     def read(self, key: str, load: Callable[[Path], _T], *, suffix: str = ".safetensors") -> _T | None:
-        """What `load` makes of the file, or None if there is none that it can read."""
+        """What `load` makes of the file, or None if there is none that it can read.
+
+        Args:
+            key: what the file is known by.
+            load: reads it; an error of ours means that it is damaged, and it is deleted from the cache.
+            suffix: of its name.
+        """
         for folder in [*([self._folder] if self._folder else []), *self._products]:
             path = folder / f"{key}{suffix}"
             if not path.is_file():
@@ -76,7 +89,13 @@ class Cache:
         return None
 
     def write(self, key: str, save: Callable[[Path], None], *, suffix: str = ".safetensors") -> None:
-        """Keep what `save` writes, and make room for it."""
+        """Keep what `save` writes, and make room for it.
+
+        Args:
+            key: what the file is known by.
+            save: writes it, whole or not at all.
+            suffix: of its name.
+        """
         if self._folder:
             save(self._folder / f"{key}{suffix}")
             self._trim(self._folder)
@@ -115,16 +134,16 @@ class Cache:
         return [model for model in models.values() if model is not None]
 
     def _trim(self, folder: Path) -> None:
-        now, whole = time.time(), []
+        now, complete = time.time(), []
         for path in folder.iterdir():
             with suppress(FileNotFoundError):
                 facts = path.stat()
                 if _NAME.fullmatch(path.name):
-                    whole.append((facts.st_mtime, facts.st_size, path))
+                    complete.append((facts.st_mtime, facts.st_size, path))
                 elif path.name.startswith(_PARTIAL) and now - facts.st_mtime > _STALE_SECONDS:
                     path.unlink()
         total = 0
-        for _, size, path in sorted(whole, reverse=True):
+        for _, size, path in sorted(complete, reverse=True):
             total += size
             if total > self._limit:
                 path.unlink(missing_ok=True)

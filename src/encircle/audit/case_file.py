@@ -71,17 +71,17 @@ def read_yaml(text: str, origin: str) -> dict[str, Any]:
     return content
 
 
-def _strange_key(content: Any, seen: set[int]) -> str | None:
+def _strange_key(content: Any, visited: set[int]) -> str | None:
     """A key that is not text, anywhere inside; aliases are looked at once."""
-    if id(content) in seen or not isinstance(content, dict | list):
+    if id(content) in visited or not isinstance(content, dict | list):
         return None
-    seen.add(id(content))
+    visited.add(id(content))
     if isinstance(content, dict):
         for key in content:
             if not isinstance(key, str):
                 return reprlib.repr(key)
     inner = content.values() if isinstance(content, dict) else content
-    return next((found for item in inner if (found := _strange_key(item, seen)) is not None), None)
+    return next((key for item in inner if (key := _strange_key(item, visited)) is not None), None)
 
 
 def case_of(content: dict[str, Any], origin: str) -> Case:
@@ -200,6 +200,11 @@ def assign_text(content: dict[str, Any], override: str, option: str = "--set") -
 
 def assign(content: dict[str, Any], key: str, value: Any) -> None:
     """Set a dotted key; another `kind` drops the settings of the former one.
+
+    Args:
+        content: keys and values of a case; changed here.
+        key: such as `budget.fraction`.
+        value: what it is set to.
 
     Raises:
         InputError: what stands before a dot holds a value, not keys.

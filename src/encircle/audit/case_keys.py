@@ -63,7 +63,7 @@ def _in(annotation: Any) -> Iterator[type]:
     """The dataclasses in an annotation such as `Ceiling | None`, or the rows of a kind."""
     marks = [mark for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, OfKind | PartOf)]
     for mark in marks:
-        yield from KINDS[mark.key]().values() if isinstance(mark, OfKind) else (mark.whole,)
+        yield from KINDS[mark.key]().values() if isinstance(mark, OfKind) else (mark.settings,)
     if marks:
         return
     if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):

@@ -23,7 +23,11 @@ TRIED = 256
 
 
 def check_settings(audit: Audit) -> None:
-    """Refuse at once what would otherwise fail, or mean nothing, after hours of training."""
+    """Refuse at once what would otherwise fail, or mean nothing, after hours of training.
+
+    Raises:
+        InputError: settings that do not fit together, or not with data or network.
+    """
     settings = audit.settings
     if isinstance(settings.targets, int) and settings.targets > len(audit.data.test):
         raise InputError(
@@ -88,8 +92,8 @@ def _check_budget(audit: Audit) -> None:
             else "a budget of 0 samples leaves nothing to judge; raise budget.count."
         )
     ball = budget if settings.attack.bounded else replace(budget, norm="linf", epsilon=1.0)
-    some = torch.linspace(0, len(train) - 1, min(TRIED if audit.data.kind == "table" else 1, len(train))).long()
-    if not bool(ball.movable(audit.legal.quantised(train.batch(some)), audit.legal).any()):
+    rows = torch.linspace(0, len(train) - 1, min(TRIED if audit.data.kind == "table" else 1, len(train))).long()
+    if not bool(ball.movable(audit.legal.quantised(train.batch(rows)), audit.legal).any()):
         raise InputError(_nothing_moves(audit, ball))
     for attack in (arm.attack for arm in audit.arms):
         if hasattr(attack, "target_share"):
@@ -173,13 +177,13 @@ def _check_attacker(audit: Audit) -> None:
         raise InputError(
             "the attacker's audit has other data; give it the very same data set, which the attacker knows."
         )
-    mine, theirs = audit.fresh(), audit.attacker.fresh()
-    if settings.explainer.space(audit.data.shape) == "units" and str(mine) != str(theirs):
+    networks = audit.fresh(), audit.attacker.fresh()
+    if settings.explainer.space(audit.data.shape) == "units" and str(networks[0]) != str(networks[1]):
         raise InputError(
             "CAM over hidden units compares units between networks, and an attacker of another network has other units; use the explainer grad."
         )
     probe, label = audit.data.train.batch(torch.tensor([0])), torch.tensor([0])
-    shapes = [tuple(settings.explainer.attribute(network, probe, label).shape[1:]) for network in (mine, theirs)]
+    shapes = [tuple(settings.explainer.attribute(network, probe, label).shape[1:]) for network in networks]
     if shapes[0] != shapes[1]:
         raise InputError(
             f"the attacker's network gives maps of {shapes[1]} and the victims' of {shapes[0]}, so that no desired map fits both; choose a network "

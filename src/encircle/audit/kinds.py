@@ -147,4 +147,4 @@ def _dumped(value: Any, info: core_schema.SerializationInfo) -> Any:
 class PartOf:
     """Annotation of a field that holds some settings of a class by name, and leaves the others as they are elsewhere."""
 
-    whole: type
+    settings: type

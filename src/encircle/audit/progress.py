@@ -81,7 +81,7 @@ class Estimate:
 
     def __init__(self, prior: dict[str, float]) -> None:
         self._prior = prior
-        self._left: dict[str, int] = {}
+        self._remaining: dict[str, int] = {}
         self._timed: dict[str, list[float]] = {}
         self._started = time.monotonic()
         self._share = 0.0
@@ -90,7 +90,7 @@ class Estimate:
     def plan(self, work: dict[str, int]) -> None:
         """Add pieces of work to what is left."""
         for kind, count in work.items():
-            self._left[kind] = self._left.get(kind, 0) + count
+            self._remaining[kind] = self._remaining.get(kind, 0) + count
 
     def begin(self, kind: str) -> None:
         """A piece begins."""
@@ -102,7 +102,7 @@ class Estimate:
 
     def finish(self, kind: str, *, reused: bool) -> None:
         """A piece is done; pieces that were already there tell nothing about time."""
-        self._left[kind] = max(self._left.get(kind, 0) - 1, 0)
+        self._remaining[kind] = max(self._remaining.get(kind, 0) - 1, 0)
         if not reused:
             self._timed.setdefault(kind, []).append(time.monotonic() - self._started)
         self._kind, self._share = "", 0.0
@@ -113,7 +113,7 @@ class Estimate:
         return sum(timed) / len(timed) if timed else self._prior.get(kind, 1.0)
 
     @property
-    def left(self) -> float:
-        """Seconds of work left."""
-        total = sum(count * self.seconds(kind) for kind, count in self._left.items())
+    def remaining_seconds(self) -> float:
+        """Seconds that the remaining work takes."""
+        total = sum(count * self.seconds(kind) for kind, count in self._remaining.items())
         return max(total - (self._share * self.seconds(self._kind) if self._kind else 0.0), 0.0)

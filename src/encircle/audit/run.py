@@ -69,7 +69,16 @@ def _run(audit: Audit, runs: Path, reporter: Reporter) -> Judgement:
 
 
 def claim(audit: Audit, folder: Path, fingerprint: str) -> None:
-    """Make the run folder this audit's, or refuse one that another case made; a case file of this audit that was damaged is written anew."""
+    """Make the run folder this audit's, or refuse one that another case made; a case file of this audit that was damaged is written anew.
+
+    Args:
+        audit: what is done in the folder.
+        folder: the run folder, locked by the caller.
+        fingerprint: of the data.
+
+    Raises:
+        InputError: another case made the folder.
+    """
     path, identity = folder / "case.yaml", run_identity(audit, fingerprint)
     content = {"encircle_run": identity, **audit.describe()}
     if not path.exists():

@@ -74,7 +74,14 @@ class StepResults:
         return (self._parts / f"{name}.safetensors").is_file()
 
     def write(self, name: str, maps: Arrays, rows: list[dict[str, Any]], table: str) -> None:
-        """Keep a step: maps by their final names, and rows of one of the tables, in one file."""
+        """Keep what a step came to, in one file.
+
+        Args:
+            name: of the step.
+            maps: by their names in the run's `maps.safetensors`.
+            rows: of a table.
+            table: `"scores"`, `"poisons"`, `"history"` or `"goals"`.
+        """
         facts = {"table": table, "rows": json.dumps([_plain(row) for row in rows])}
         write_arrays(self._parts / f"{name}.safetensors", maps, facts)
 

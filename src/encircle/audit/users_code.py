@@ -31,12 +31,12 @@ def users_errors() -> Iterator[None]:
     except (EncircleError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        if (location := _place(error.__traceback__)) is None:
+        if (location := _location(error.__traceback__)) is None:
             raise
         raise InputError(f"your own code fails{location}: {reason_of(error)}; mend it there.") from error
 
 
-def _place(trace: TracebackType | None) -> str | None:
+def _location(trace: TracebackType | None) -> str | None:
     """Where in a user's code an exception was raised; None where it was raised by the project, or by what it only reports to."""
     where = ""
     for frame, line in _frames(trace):

@@ -75,7 +75,7 @@ class _Loader(yaml.SafeLoader):
         if ":" in digits:
             *places, last = digits.split(":")
             number = float(last) if "." in last else int(last)
-            number += sum(int(place) * 60**power for power, place in enumerate(reversed(places), start=1))
+            number += sum(int(digits) * 60**power for power, digits in enumerate(reversed(places), start=1))
         else:
             number = int(digits)
         raise InputError(
@@ -123,14 +123,14 @@ def load(text: str, origin: str) -> Any:
     return content
 
 
-def dump(value: Any, *, one_line: bool = False) -> str:
+def dump(value: Any, *, flow: bool = False) -> str:
     """A value as YAML that `load` and readers of YAML 1.1 take for the same value.
 
     Args:
         value: of texts, numbers, booleans, null, lists and dictionaries.
-        one_line: for people: braces instead of lines, keys sorted, no line break at the end.
+        flow: for people: braces instead of lines, keys sorted, no line break at the end.
     """
-    if one_line:
+    if flow:
         text = yaml.dump(
             value, Dumper=_Dumper, default_flow_style=True, sort_keys=True, allow_unicode=True, width=math.inf
         )

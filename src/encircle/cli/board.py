@@ -45,7 +45,7 @@ class Board:
 
     def remaining(self) -> float:
         """Seconds until all audits are done; one that has not begun is thought to be like those that have."""
-        remaining = [estimate.left for estimate in self._estimates.values()]
+        remaining = [estimate.remaining_seconds for estimate in self._estimates.values()]
         begun = [full for full in self._full.values() if full]
         waiting = (len(self._lines) - len(begun)) * (sum(begun) / len(begun) if begun else 0.0)
         return max((sum(remaining) + waiting) / self._jobs, max(remaining, default=0.0))
@@ -56,7 +56,7 @@ class Board:
     def __rich__(self) -> Table:
         table = Table.grid(padding=(0, 1))
         for index, title in self._lines.items():
-            seconds = self._estimates[index].left
+            seconds = self._estimates[index].remaining_seconds
             full = self._full.get(index, 0.0)
             done = 1.0 if index in self._ended else (max(1 - seconds / full, 0.0) if full else 0.0)
             state = "done" if index in self._ended else escape(self._now.get(index, "waiting"))
@@ -68,7 +68,7 @@ class Board:
     def begin(self, index: int, work: dict[str, int]) -> None:
         """An audit begins, that consists of so many pieces of each kind of work."""
         self._estimates[index].plan(work)
-        self._full[index] = self._estimates[index].left
+        self._full[index] = self._estimates[index].remaining_seconds
 
     def estimate(self, index: int) -> Estimate:
         """The estimate of one audit."""

@@ -326,7 +326,7 @@ def _label(name: str, value: Any) -> str:
         return _kind_title(first, str(value))
     if isinstance(value, float | int) and not isinstance(value, bool):
         return f"{number_text(value, percent=True)}%" if name == "budget.fraction" else number_text(value)
-    return dump(value, one_line=True)
+    return dump(value, flow=True)
 
 
 def _kind_title(union: str, kind: str) -> str:

@@ -110,7 +110,11 @@ class TaskWork:
         write_json(self._out / "files.json", names)
 
     def data(self) -> None:
-        """The data set, decoded and checked."""
+        """The data set, decoded and checked.
+
+        Raises:
+            InputError: it is not what it was when the study was planned.
+        """
         root = Path(self._spec["root"])
         case = self.case.with_files(lambda name: root / name)
         data = case.data.load(case.seed)
