@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from encircle.audit import Audit, Case, Judgement
+from encircle.audit.identity import run_folder
 from encircle.audit.progress import Silent
-from encircle.audit.run import run_folder
 from encircle.audit.several import run_cases
 from encircle.audit.time_limit import TimeLimit
 from encircle.core import EncircleError, InputError, StorageError

@@ -21,7 +21,7 @@ from saved_run import HOSTILE, write_run
 
 from encircle.core import InputError
 from encircle.report import load_run, render, to_html
-from encircle.run_folder import FORMER_COLUMNS
+from encircle.run_folder import FORMER_COLUMNS, SHAPE_VERSION
 
 VOID = {"meta", "link", "img", "br", "input"}
 FILES = [
@@ -426,3 +426,18 @@ def test_an_audit_that_did_not_finish_is_on_the_page(tmp_path: Path) -> None:
     page = render([run], tmp_path / "page.html", failures=[("<b>Other</b>", "the disk is full")]).read_text()
     assert "&lt;b&gt;Other&lt;/b&gt; did not finish" in page
     assert "the disk is full" in page
+
+
+def test_a_run_of_a_newer_version_says_what_to_install(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", targets=1)
+    path = folder / "environment.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "shape_version": SHAPE_VERSION + 1}))
+    with pytest.raises(InputError, match=rf"environment\.json is of a newer version of encircle .*{SHAPE_VERSION + 1}"):
+        load_run(folder)
+
+
+def test_a_run_of_before_versions_were_said_opens(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", targets=1)
+    path = folder / "environment.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "shape_version"}))
+    assert load_run(folder).attack

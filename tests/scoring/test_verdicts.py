@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from encircle.audit.step_results import SCORE_COLUMNS
+from encircle.run_folder import SCORE_COLUMNS
 from encircle.scoring import Interval
 from encircle.scoring.verdicts import Evidence, decide, judge
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 import yaml
 
-from encircle.audit.step_results import SCORE_COLUMNS
+from encircle.run_folder import SCORE_COLUMNS
 from encircle.scoring import EffectError, effect_error, holm
 from encircle.scoring.verdicts import judge
 from encircle.storage import write_json, write_parquet

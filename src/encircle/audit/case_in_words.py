@@ -7,11 +7,12 @@ from typing import Any
 
 from ..defences import NoDefence
 from ..goals import Goal
+from ..run_folder import CaseInWords
 from .audit import Audit
 from .identity import kind_of, settings_of
 
 
-def case_in_words(audit: Audit, goals: Sequence[str]) -> dict[str, str]:
+def case_in_words(audit: Audit, goals: Sequence[str]) -> CaseInWords:
     """What an audit is about, each setting in a few words, as the head of its report shows it.
 
     Args:
@@ -25,12 +26,7 @@ def case_in_words(audit: Audit, goals: Sequence[str]) -> dict[str, str]:
     start = "scratch" if settings.recipe.start == "scratch" else "a checkpoint"
     if settings.recipe.starts > 1:
         start = f"one of {settings.recipe.starts} checkpoints"
-    attacker = {} if audit.attacker is None else {"attacker": _otherwise(audit, audit.attacker)}
-    undefended = isinstance(settings.defence, NoDefence)
-    defence = {} if undefended else {"defence": _in_words(settings_of(settings.defence))}
-    return {
-        **attacker,
-        **defence,
+    words: CaseInWords = {
         "data": audit.data.name,
         "model": type(audit.fresh()).__name__,
         "explainer": getattr(settings.explainer, "title", type(settings.explainer).__name__),
@@ -38,6 +34,11 @@ def case_in_words(audit: Audit, goals: Sequence[str]) -> dict[str, str]:
         "budget": f"{size} samples ({size / len(audit.data.train):.1%} of the training set), epsilon {budget.epsilon} ({budget.norm}), {budget.mode}",
         "start": f"from {start}{frozen}{half}",
     }
+    if audit.attacker is not None:
+        words["attacker"] = _otherwise(audit, audit.attacker)
+    if not isinstance(settings.defence, NoDefence):
+        words["defence"] = _in_words(settings_of(settings.defence))
+    return words
 
 
 def _otherwise(audit: Audit, supposed: Audit) -> str:

@@ -6,16 +6,16 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..core import RESULTS_VERSION
+from ..run_folder import Provenance
 
 _PACKAGES = ("encircle", "torch", "numpy", "scipy", "scikit-learn", "scikit-image", "polars", "pillow")
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
+def provenance(device: torch.device) -> Provenance:
     """Versions, Python, platform, threads, device, commit and results version."""
     return {
         "versions": {name: _version(name) for name in _PACKAGES},

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ..attacks import Ceiling
-from ..run_folder import DamagedError, load_run
+from ..run_folder import SHAPE_VERSION, DamagedError, Environment, Verdict, load_run
 from ..scoring.verdicts import judge
 from ..storage import read_json, write_json
 from .arm import Arm
@@ -64,7 +64,7 @@ def finish_run(
     results, data, settings = StepResults(folder), audit.data, audit.settings
     scores, goals = results.assemble()
     path = read_json(folder / CODE_PATH)
-    write_json(folder / "environment.json", {**_environment(audit, rows, fingerprint, seconds), "code_path": path})
+    write_json(folder / "environment.json", _environment(audit, rows, fingerprint, seconds, path))
     summary = judge(
         scores,
         attack=audit.audited.key,
@@ -78,7 +78,8 @@ def finish_run(
     )
     about = {_key(scored): scored.about for scored in audit.scored if scored.about}
     case = case_in_words(audit, goals)
-    write_json(folder / "verdict.json", {**summary, "case": case, "about": about, "notes": list(data.notes)})
+    verdict: Verdict = {**summary, "case": case, "about": about, "notes": list(data.notes)}
+    write_json(folder / "verdict.json", verdict)
     results.discard()
     return judgement_of(folder)
 
@@ -111,11 +112,15 @@ def is_finished(folder: Path) -> bool:
     return True
 
 
-def _environment(audit: Audit, rows: Sequence[int], fingerprint: str, seconds: Mapping[str, float]) -> dict[str, Any]:
+def _environment(
+    audit: Audit, rows: Sequence[int], fingerprint: str, seconds: Mapping[str, float], path: dict[str, Any]
+) -> Environment:
     data, settings = audit.data, audit.settings
     labels = [int(data.test.labels[row]) for row in rows]
     return {
         **provenance(audit.device),
+        "shape_version": SHAPE_VERSION,
+        "code_path": path,
         "run_id": run_identity(audit, fingerprint),
         "title": settings.title,
         "seconds": dict(seconds),

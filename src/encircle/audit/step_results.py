@@ -11,49 +11,9 @@ from typing import Any, final
 import numpy as np
 import polars as pl
 
-from ..run_folder import FORMER_COLUMNS
+from ..run_folder import FORMER_COLUMNS, HISTORY_COLUMNS, POISON_COLUMNS, SCORE_COLUMNS
 from ..storage import read_arrays, write_arrays, write_parquet
 
-SCORE_COLUMNS: dict[str, Any] = {
-    "target": pl.Int64,
-    "arm": pl.String,
-    "seed": pl.Int64,
-    "victim_class": pl.Int64,
-    **dict.fromkeys(
-        ["jaccard", "jaccard_soft", "l1", "cosine", "spearman", "ssim", "topk", "pointing", "mass_goal", "mass_box"],
-        pl.Float64,
-    ),
-    "label_kept": pl.Boolean,
-    **dict.fromkeys(["probability", "accuracy", "drift"], pl.Float64),
-}
-POISON_COLUMNS: dict[str, Any] = {
-    "target": pl.Int64,
-    "arm": pl.String,
-    "count": pl.Int64,
-    **dict.fromkeys(["share_of_set", "share_of_class", "linf", "l2", "psnr"], pl.Float64),
-    "bounded": pl.Boolean,
-}
-HISTORY_COLUMNS: dict[str, Any] = {
-    "target": pl.Int64,
-    "iteration": pl.Int64,
-    "epoch": pl.Float64,
-    "member": pl.Int64,
-    **dict.fromkeys(
-        [
-            "upper",
-            "distance",
-            "label",
-            "lower",
-            "form_cosine",
-            "alignment",
-            "ihvp_cosine",
-            "feature_distance",
-            "held_out",
-        ],
-        pl.Float64,
-    ),
-    "attempt": pl.Int64,
-}
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 

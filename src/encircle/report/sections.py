@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, final
 
 import polars as pl
 import yaml
 
-from ..run_folder import SavedRun, reference_of
+from ..run_folder import ArmSummary, SavedRun, reference_of
 from .charts import Forest, Interval, Lines, forest, lines
 from .formats import UNDEFINED, decimal, duration, estimate, known, percent, percent_estimate
 from .targets import ALL_SCORES, Target, target_of
@@ -103,7 +103,7 @@ class Section:
 def section(run: SavedRun, number: int) -> Section:
     """Everything the page shows of `run`, the `number`-th on it."""
     verdict = run.verdict
-    arms: list[Mapping[str, Any]] = verdict["arms"]
+    arms = verdict["arms"]
     titles = {arm["arm"]: _capital(arm["title"]) for arm in arms}
     anchor = f"run-{number}"
     detectable = known(verdict["smallest_detectable_shift"])
@@ -144,7 +144,7 @@ def _capital(title: str) -> str:
     return title[:1].upper() + title[1:]
 
 
-def _in_numbers(arms: list[Mapping[str, Any]], attack: str) -> str:
+def _in_numbers(arms: list[ArmSummary], attack: str) -> str:
     by_name = {arm["arm"]: arm for arm in arms}
     if attack not in by_name or reference_of(by_name[attack]) not in by_name:
         return ""
@@ -172,14 +172,15 @@ def _facts(run: SavedRun) -> list[tuple[str, str]]:
         "attacker": "The attacker supposes",
     }
     verdict = run.verdict
+    case: Mapping[str, Any] = verdict["case"]
     return [
-        *((name, verdict["case"][key]) for key, name in names.items() if key in verdict["case"]),
+        *((name, case[key]) for key, name in names.items() if key in case),
         ("Targets", str(verdict["targets"])),
         ("Fresh victims per arm and target", str(verdict["victims"])),
     ]
 
 
-def _arm_row(arm: Mapping[str, Any], run: SavedRun) -> ArmRow:
+def _arm_row(arm: ArmSummary, run: SavedRun) -> ArmRow:
     null = arm["arm"] == reference_of(arm)
     if null:
         accuracy_change = "–"
@@ -202,7 +203,10 @@ def _arm_row(arm: Mapping[str, Any], run: SavedRun) -> ArmRow:
     )
 
 
-def _changes_chart(run: SavedRun, key: str, threshold: float | None) -> Forest:
+_Effect = Literal["jaccard_change", "l1_change"]
+
+
+def _changes_chart(run: SavedRun, key: _Effect, threshold: float | None) -> Forest:
     intervals = [
         Interval(
             name="Seed null: no poison" if arm["arm"] == "clean" else _capital(arm["title"]),
@@ -221,7 +225,7 @@ def _changes_chart(run: SavedRun, key: str, threshold: float | None) -> Forest:
     return forest(intervals, band, threshold)
 
 
-def _chart_in_words(run: SavedRun, key: str, score: str) -> str:
+def _chart_in_words(run: SavedRun, key: _Effect, score: str) -> str:
     rows = (f"{arm['title']} {estimate(arm[key], signed=True)}" for arm in run.verdict["arms"])
     return f"Effect on {score} beyond the seed null, by arm: {'; '.join(rows)}."
 
@@ -305,10 +309,11 @@ _SEED_TITLES = {"seed drift": "seed null"}
 
 def _provenance(run: SavedRun) -> list[tuple[str, str]]:
     environment, data = run.environment, run.environment["data"]
+    counts: Mapping[str, Any] = data
     rows = ", ".join(
-        f"{name} {data[key]:,}".replace(",", " ")
+        f"{name} {counts[key]:,}".replace(",", " ")
         for key, name in (("train", "train"), ("validation", "validation"), ("test", "test"), ("pretrain", "pre-train"))
-        if data[key]
+        if counts[key]
     )
     victims = run.verdict["victims"]
     seeds = dict(environment.get("seeds") or dict(_seeds_in(run.case)))

@@ -8,51 +8,95 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypedDict, final
 
 from ..core import InputError
-from ..run_folder import ESTIMATE, MAYBE, NUMBER, read_checked
+from ..run_folder import Estimate, read_checked
 
-_TEXT = (str, type(None))
-_CELL = {
-    "at": [int],
-    "title": str,
-    "verdict": str,
-    "reason": str,
-    "sentence": str,
-    "advice": [str],
-    "attack": _TEXT,
-    "attack_title": _TEXT,
-    "p": MAYBE,
-    "p_adjusted": MAYBE,
-    "smallest_detectable_shift": MAYBE,
-    **dict.fromkeys(("shift", "drift", "jaccard_clean", "jaccard_attack", "l1_clean", "l1_attack"), ESTIMATE),
-    "accuracy_change": ESTIMATE,
-    "control": (dict, type(None)),
-    "label_kept": MAYBE,
-    "label_lost": bool,
-    "accuracy_resolvable": bool,
-    "targets": int,
-    "victims": int,
-    "demonstration": bool,
-    "runs": [{"folder": str, "seed": int, "verdict": str}],
-    "missing": [{"title": str, "why": str, "log": _TEXT}],
-}
-_STUDY = {
-    "title": str,
-    "verdict": str,
-    "sentence": str,
-    "advice": [str],
-    "axes": [{"name": str, "title": str, "labels": [str], "values": (list, type(None))}],
-    "dose": _TEXT,
-    "family": int,
-    "threshold": NUMBER,
-    "cells": [_CELL],
-    "counts": {"runs": int, "finished": int, "tasks": dict},
-    "seconds": dict,
-    "environment": (dict, type(None)),
-    "study": str,
-}
+
+class RunOfCell(TypedDict):
+    """A finished run of a cell."""
+
+    folder: str
+    seed: int
+    verdict: str
+
+
+class MissingRun(TypedDict):
+    """A run that did not finish."""
+
+    title: str
+    why: str
+    log: str | None
+
+
+class CellSummary(TypedDict):
+    """A judged cell of a study."""
+
+    at: list[int]
+    title: str
+    verdict: str
+    reason: str
+    sentence: str
+    advice: list[str]
+    attack: str | None
+    attack_title: str | None
+    p: float | None
+    p_adjusted: float | None
+    smallest_detectable_shift: float | None
+    shift: Estimate
+    drift: Estimate
+    jaccard_clean: Estimate
+    jaccard_attack: Estimate
+    l1_clean: Estimate
+    l1_attack: Estimate
+    accuracy_change: Estimate
+    control: dict[str, Any] | None
+    label_kept: float | None
+    label_lost: bool
+    accuracy_resolvable: bool
+    targets: int
+    victims: int
+    demonstration: bool
+    runs: list[RunOfCell]
+    missing: list[MissingRun]
+
+
+class AxisFacts(TypedDict):
+    """An axis of a study's grid."""
+
+    name: str
+    title: str
+    labels: list[str]
+    values: list[Any] | None
+
+
+class Counts(TypedDict):
+    """How many runs and tasks there are."""
+
+    runs: int
+    finished: int
+    tasks: dict[str, Any]
+
+
+class StudySummary(TypedDict):
+    """`study.json`."""
+
+    title: str
+    verdict: str
+    sentence: str
+    advice: list[str]
+    axes: list[AxisFacts]
+    dose: str | None
+    family: int
+    threshold: float
+    cells: list[CellSummary]
+    counts: Counts
+    seconds: dict[str, Any]
+    environment: dict[str, Any] | None
+    study: str
+
+
 REASONS = ("error", "few", "undefined", "chance", "label", "small", "away", "weak", "open", "some", "same")
 """Why a cell may be open, the gravest first."""
 
@@ -69,17 +113,17 @@ class SavedStudy:
     """A study's folder and what its `study.json` holds."""
 
     folder: Path
-    facts: Mapping[str, Any]
+    facts: StudySummary
 
     @property
-    def axes(self) -> list[Mapping[str, Any]]:
+    def axes(self) -> list[AxisFacts]:
         """The axes of the grid, the seed's excepted."""
-        return list(self.facts["axes"])
+        return self.facts["axes"]
 
     @property
-    def cells(self) -> list[Mapping[str, Any]]:
+    def cells(self) -> list[CellSummary]:
         """The judged cells."""
-        return list(self.facts["cells"])
+        return self.facts["cells"]
 
 
 def load_study(folder: Path) -> SavedStudy:
@@ -89,13 +133,13 @@ def load_study(folder: Path) -> SavedStudy:
         InputError: it is missing, damaged or incomplete, or names a file outside of the folder.
     """
     path = Path(folder) / "study.json"
-    facts = read_checked(path, _STUDY)
+    facts = read_checked(path, StudySummary)
     for trouble in _troubles(facts):
         raise InputError(f"{path} {trouble}; run `encircle study resume {folder}` to write it anew.")
     return SavedStudy(Path(folder), facts)
 
 
-def _troubles(facts: Mapping[str, Any]) -> Iterator[str]:
+def _troubles(facts: StudySummary) -> Iterator[str]:
     """What `facts` hold that no study writes, although every entry is there and of its kind."""
     if not _is_sane(facts):
         yield "holds text or a number that cannot be shown"
@@ -120,7 +164,7 @@ def _troubles(facts: Mapping[str, Any]) -> Iterator[str]:
         yield "has tasks or seconds that are no numbers"
 
 
-def _belongs(cell: Mapping[str, Any], sizes: list[int]) -> bool:
+def _belongs(cell: CellSummary, sizes: list[int]) -> bool:
     """Whether a cell lies on the grid and names only files of its study."""
     control = cell["control"]
     change = {} if control is None else control.get("change")
@@ -133,13 +177,16 @@ def _belongs(cell: Mapping[str, Any], sizes: list[int]) -> bool:
         and all(missing["log"] is None or _LOG.fullmatch(missing["log"]) for missing in cell["missing"])
         and (control is None or isinstance(control.get("title"), str))
         and isinstance(change, dict)
-        and (control is None or all(isinstance(change.get(end, ""), MAYBE) for end in ESTIMATE))
+        and (
+            control is None
+            or all(isinstance(change.get(end, ""), int | float | None) for end in Estimate.__annotations__)
+        )
     )
 
 
 def _are_numbers(values: Any, count: int | None = None) -> bool:
     return (count is None or len(values) == count) and all(
-        isinstance(value, NUMBER) and not isinstance(value, bool) and not math.isnan(value) for value in values
+        isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value) for value in values
     )
 
 
@@ -155,6 +202,6 @@ def _is_sane(value: Any) -> bool:
         elif isinstance(item, str):
             if any("\ud800" <= letter <= "\udfff" for letter in item):
                 return False
-        elif isinstance(item, NUMBER) and abs(item) > _LARGEST:  # which NaN, standing for null, is not
+        elif isinstance(item, int | float) and abs(item) > _LARGEST:  # which NaN, standing for null, is not
             return False
     return True

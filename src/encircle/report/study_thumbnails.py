@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from ..core import InputError
-from ..run_folder import LazyMaps, read_checked, reference_of
+from ..run_folder import Environment, LazyMaps, Verdict, read_checked, reference_of
 from .pictures import Picture, heat, photograph
 
 SIDE = 48
@@ -30,8 +30,8 @@ class Thumbnail:
 def thumbnails(run: Path) -> list[Thumbnail]:
     """The first target of a run in four small pictures; none for tables, and none where the run cannot be read."""
     try:
-        row = read_checked(run / "environment.json", {"targets": [{"row": int}]})["targets"][0]["row"]
-        verdict = read_checked(run / "verdict.json", {"attack": str, "arms": [{"arm": str}]})
+        row = read_checked(run / "environment.json", Environment)["targets"][0]["row"]
+        verdict = read_checked(run / "verdict.json", Verdict)
         attack = verdict["attack"]
         clean = next(reference_of(arm) for arm in verdict["arms"] if arm["arm"] == attack)
         maps = LazyMaps(run / "maps.safetensors")

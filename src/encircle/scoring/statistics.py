@@ -48,6 +48,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from ..core import InputError
+from ..run_folder import Estimate
 from .thresholds import LEVEL, MINIMUM_TARGETS, POWER, RESAMPLES, SHORTEST_CEILING_EFFECT
 
 Array = NDArray[np.float64]
@@ -80,7 +81,7 @@ class Interval:
         return self.low is not None and self.high is not None and (self.low > 0.0 or self.high < 0.0)
 
 
-def facts_of(interval: Interval) -> dict[str, float | None]:
+def facts_of(interval: Interval) -> Estimate:
     """An interval as JSON holds it: `mean`, `low` and `high`, null for what is undefined.
 
     Example:

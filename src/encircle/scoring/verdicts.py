@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import polars as pl
 
+from ..run_folder import ArmSummary, Judged
 from .statistics import (
     Interval,
     defined_targets,
@@ -33,7 +34,7 @@ def judge(
     threshold: float,
     label_threshold: float,
     minimum_targets: int,
-) -> dict[str, Any]:
+) -> Judged:
     """The judged summary of a run, as `verdict.json` holds it (docs/run-folder.md).
 
     Args:
@@ -87,24 +88,24 @@ def judge(
         samples = (clean, null) if arm == clean_of(arm) else (column(arm, name), clean, null)
         return compare(*samples, minimum_targets=enough_targets, shared_seeds=True)
 
-    arms = [
-        {
+    def summary_of(arm: str, title: str) -> ArmSummary:
+        accuracies = column(arm, "accuracy"), column(clean_of(arm), "accuracy")
+        summary: ArmSummary = {
             "arm": arm,
             "title": title,
-            **({} if clean_of(arm) == "clean" else {"reference": clean_of(arm)}),
             "jaccard": facts_of(estimate(arm, "jaccard")),
             "l1": facts_of(estimate(arm, "l1")),
             "jaccard_change": facts_of(effect_of(arm, "jaccard")),
             "l1_change": facts_of(effect_of(arm, "l1")),
             "label_kept": facts_of(estimate(arm, "label_kept")),
             "accuracy": facts_of(estimate(arm, "accuracy")),
-            "accuracy_change": facts_of(
-                _paired_change(column(arm, "accuracy"), column(clean_of(arm), "accuracy"), enough_targets)
-            ),
+            "accuracy_change": facts_of(_paired_change(*accuracies, enough_targets)),
             "drift": facts_of(estimate(arm, "drift", null=arm == clean_of(arm))),
         }
-        for arm, title in titles.items()
-    ]
+        if clean_of(arm) != "clean":
+            summary["reference"] = clean_of(arm)
+        return summary
+
     effect = effect_of(attack, "jaccard")
     # 81 of 90 are 0.9, whatever the mean of means is rounded to.
     label_fraction = round(estimate(attack, "label_kept").mean, 9)
@@ -150,7 +151,7 @@ def judge(
         "smallest_detectable_shift": detectable,
         "standard_error": None if error is None else error.standard_error,
         "p_value": None if error is None else error.p_value(effect.mean),
-        "arms": arms,
+        "arms": [summary_of(arm, title) for arm, title in titles.items()],
         "accuracy_resolvable": accuracy_rows >= RESOLVABLE_ROWS,
         "held_out": accuracy_rows,
     }

@@ -33,9 +33,6 @@ _SHARED_ATTACKS = {attack.kind for attack in (NoPoison(), BaseSamples(), RandomN
 Say = Callable[[str], None]
 """Told what is being timed."""
 
-Cost = Callable[["Probe", Task, Case, Say], float]
-"""Seconds that a task takes: `cost(probe, task, case, say)`."""
-
 
 @final
 class _EnoughError(Exception):
@@ -71,10 +68,6 @@ class Probe:
                 started = time.monotonic()
                 (self.model,) = fit_on_features(self.source, self.one, self.frozen_features, "probe", [0])
                 self.epoch = time.monotonic() - started
-
-    def training(self, case: Case) -> float:
-        """Seconds that a victim takes."""
-        return self.epoch * case.recipe.epochs
 
     @property
     def pretraining_rows(self) -> float:
@@ -152,61 +145,72 @@ class Probe:
         return attempts * epochs * timed / few + judging
 
 
-# -- a function a kind of task -------------------------------------------------------------------------------------------
+@final
+class TaskCost:
+    """What one task costs: a method a kind of task.
 
+    Args:
+        probe: timings for its data, network and recipe.
+        task: the task.
+        case: the case of its run.
+        say: told what is being timed.
+    """
 
-def cost_of_features(probe: Probe, task: Task, case: Case, say: Say) -> float:
-    """One pass of the training set through the frozen stages."""
-    return probe.features
+    def __init__(self, probe: Probe, task: Task, case: Case, say: Say) -> None:
+        self._probe, self._task, self._case, self._say = probe, task, case, say
 
+    @property
+    def _training(self) -> float:
+        return self._probe.epoch * self._case.recipe.epochs
 
-def cost_of_weights(probe: Probe, task: Task, case: Case, say: Say) -> float:
-    """Learning every start on the pre-training part; a checkpoint that is given is only copied."""
-    if case.pretraining is None:
+    @property
+    def _searching(self) -> float:
+        """Seconds that choosing bases by metagradients takes."""
+        return self._training * (1 + ROUNDS) * TRAININGS if self._bases == "metagradient" else 0.0
+
+    @property
+    def _bases(self) -> str:
+        return str(getattr(self._case.attack, "bases", "nearest"))
+
+    def features(self) -> float:
+        """One pass of the training set through the frozen stages."""
+        return self._probe.features
+
+    def weights(self) -> float:
+        """Learning every start on the pre-training part; a checkpoint that is given is only copied."""
+        pretraining = self._case.pretraining
+        if pretraining is None:
+            return SCORING
+        return self._probe.epoch * pretraining.epochs * self._probe.pretraining_rows * self._case.recipe.starts
+
+    def model(self) -> float:
+        """One training."""
+        return self._training
+
+    def ensemble(self) -> float:
+        """Training all members; staggered ones are half trained on average."""
+        return float(self._training * self._task.spec["members"] / (2 if self._task.spec["staggered"] else 1))
+
+    def victims(self) -> float:
+        """Training the victims of an arm."""
+        return self._training * self._case.victims
+
+    def scoring(self) -> float:
+        """Explaining and scoring models that are there."""
         return SCORING
-    return probe.epoch * case.pretraining.epochs * probe.pretraining_rows * case.recipe.starts
 
+    def control(self) -> float:
+        """Victims, unless another task trains them for every explainer: it does where neither poison nor bases depend on the explainer."""
+        knows_no_explainer = self._task.spec.get("arm") in _SHARED_ATTACKS
+        if self._bases == "nearest" and knows_no_explainer:
+            return SCORING
+        return self.victims() + (self._searching if knows_no_explainer else 0.0)
 
-def cost_of_model(probe: Probe, task: Task, case: Case, say: Say) -> float:
-    """One training."""
-    return probe.training(case)
+    def attack(self) -> float:
+        """Choosing bases, crafting, and training victims."""
+        return self.victims() + self._searching + self._probe.crafting(self._case, self._say)
 
-
-def cost_of_ensemble(probe: Probe, task: Task, case: Case, say: Say) -> float:
-    """Training all members; staggered ones are half trained on average."""
-    return float(probe.training(case) * task.spec["members"] / (2 if task.spec["staggered"] else 1))
-
-
-def cost_of_victims(probe: Probe, task: Task, case: Case, say: Say) -> float:
-    """Training the victims of an arm."""
-    return probe.training(case) * case.victims
-
-
-def cost_of_scoring(probe: Probe, task: Task, case: Case, say: Say) -> float:
-    """Explaining and scoring models that are there."""
-    return SCORING
-
-
-def cost_of_control(probe: Probe, task: Task, case: Case, say: Say) -> float:
-    """Victims, unless another task trains them for every explainer: it does where neither poison nor bases depend on the explainer."""
-    bases, knows_no_explainer = getattr(case.attack, "bases", "nearest"), task.spec.get("arm") in _SHARED_ATTACKS
-    if bases == "nearest" and knows_no_explainer:
-        return SCORING
-    return probe.training(case) * case.victims + (_searching(probe, case) if knows_no_explainer else 0.0)
-
-
-def cost_of_attack(probe: Probe, task: Task, case: Case, say: Say) -> float:
-    """Choosing bases, crafting, and training victims."""
-    return probe.training(case) * case.victims + _searching(probe, case) + probe.crafting(case, say)
-
-
-def cost_of_ceiling(probe: Probe, task: Task, case: Case, say: Say) -> float:
-    """Training with L_adv, of which a step costs less than one of training, with every weight."""
-    ceiling = case.ceiling
-    return 0.0 if ceiling is None else 1.5 * probe.epoch * ceiling.epochs * len(ceiling.weights) * case.victims
-
-
-def _searching(probe: Probe, case: Case) -> float:
-    """Seconds that choosing bases by metagradients takes."""
-    by_metagradient = getattr(case.attack, "bases", "nearest") == "metagradient"
-    return probe.training(case) * (1 + ROUNDS) * TRAININGS if by_metagradient else 0.0
+    def ceiling(self) -> float:
+        """Training with L_adv, of which a step costs less than one of training, with every weight."""
+        ceiling, epoch = self._case.ceiling, self._probe.epoch
+        return 0.0 if ceiling is None else 1.5 * epoch * ceiling.epochs * len(ceiling.weights) * self._case.victims

@@ -12,7 +12,7 @@ from typing import Any, final
 import polars as pl
 
 from ..core import digest
-from ..run_folder import reference_of
+from ..run_folder import Judged, read_checked, reference_of
 from ..scoring import EffectError, Interval, holm
 from ..scoring.thresholds import FALSE_CLAIMS
 from ..scoring.verdicts import Evidence, advice, decide, judge
@@ -108,16 +108,16 @@ def _least(study: Study, cells: Sequence[Mapping[str, Any]]) -> str:
     return f" (the least that was enough: {smallest['title']}, {smallest['shift']['mean']:+.2f})"
 
 
-def _summary(runs: Sequence[Planned], root: Path, missing: Mapping[str, Missing]) -> dict[str, Any] | None:
+def _summary(runs: Sequence[Planned], root: Path, missing: Mapping[str, Missing]) -> Judged | None:
     """The judged scores of a cell's runs; None if one of them did not finish."""
     if any(run.task in missing for run in runs):
         return None
-    verdicts = [read_json(root / "runs" / run.folder / "verdict.json") for run in runs]
+    verdicts = [read_checked(root / "runs" / run.folder / "verdict.json", Judged) for run in runs]
     if len(runs) == 1:
-        return dict(verdicts[0])
+        return verdicts[0]
     path = root / "cells" / f"{digest(sorted(run.task for run in runs))[:24]}.json"
     if path.is_file():
-        return dict(read_json(path))
+        return read_checked(path, Judged)
     pooled = []
     for number, run in enumerate(runs):
         scores = pl.read_parquet((root / "runs" / run.folder / "scores.parquet").read_bytes())
@@ -142,7 +142,7 @@ def _judged_cell(
     cell: Cell,
     runs: Sequence[Planned],
     root: Path,
-    summary: Mapping[str, Any],
+    summary: Judged,
     adjusted: float | None,
     family: int,
     level: float,
@@ -231,7 +231,7 @@ def _run(planned: Planned, root: Path) -> dict[str, Any]:
     return {"folder": planned.folder, "seed": planned.run.case.seed, "verdict": verdict}
 
 
-def _strongest(summary: Mapping[str, Any]) -> dict[str, Any] | None:
+def _strongest(summary: Judged) -> dict[str, Any] | None:
     """The control that may have moved the explanation furthest: the highest upper end of an interval."""
     audited = {summary["attack"], summary["attack"].partition("+")[0]}  # with the defence and without
     others = {"ceiling", *audited, *(reference_of(arm) for arm in summary["arms"])}
@@ -240,5 +240,5 @@ def _strongest(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     known = [number for number, ends in enumerate(reach) if ends[1] is not None]
     if not known:
         return None
-    best = max(known, key=lambda number: reach[number][0] if reach[number][0] is not None else reach[number][1])
+    best = max(known, key=lambda number: next(end for end in reach[number] if end is not None))
     return {"title": controls[best]["title"], "change": controls[best]["jaccard_change"]}

@@ -8,7 +8,7 @@ from typing import final
 
 from ..audit import Case
 from ..jobs.task import Task
-from .costs import Probe, Say
+from .costs import Probe, Say, TaskCost
 from .plan import Plan
 from .task_kinds import TASK_KINDS
 
@@ -65,4 +65,4 @@ def _seconds(task: Task, probes: dict[str, Probe], root: Path, say: Say) -> floa
     if key not in probes:
         say(f"timing one epoch of training: {case.title}")
         probes[key] = Probe(case.with_files(lambda name: root / name), task.spec["device"])
-    return kind.cost(probes[key], task, case, say)
+    return kind.cost(TaskCost(probes[key], task, case, say))

@@ -28,6 +28,11 @@ WORK = "encircle.study.work:perform"
 def executor_of(kind: Literal["local", "ray"], address: str | None, cpus: int | None) -> Executor:
     """The executor of this name, not yet started.
 
+    Args:
+        kind: worker processes on this machine, or a Ray cluster.
+        address: host and port of a running cluster; None starts one on loopback.
+        cpus: threads that this machine's workers share; None for all that it has.
+
     Raises:
         InputError: an address for worker processes on this machine.
     """

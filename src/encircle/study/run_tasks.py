@@ -20,7 +20,15 @@ class AddTask(Protocol):
     """Adds a task to a plan, unless it is there."""
 
     def __call__(self, kind: str, identity: str, label: str, spec: dict[str, Any], **more: Any) -> str:
-        """Returns the task's id."""
+        """The task's id.
+
+        Args:
+            kind: which work it is (`TASK_KINDS`).
+            identity: the id that a new task gets.
+            label: for people.
+            spec: what the worker is told.
+            more: further fields of `Task`.
+        """
 
 
 @final

@@ -29,7 +29,7 @@ class StudyFile(BaseModel):
     Args:
         title: what it is called in reports.
         case: what every run starts from: an embedded case, a case file beside the study, or a case written out.
-        set: keys of a case, dotted, for every run.
+        settings: under the name `set`, keys of a case, dotted, for every run.
         grid: for keys of a case the values to try, as a list or by name; or, under a name of its own, several keys by name.
         exclude: combinations to leave out, by value or name; each may name some of the grid's keys.
         limit: minutes after which a piece of work counts as hung and is ended.

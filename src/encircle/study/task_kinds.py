@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
-from . import costs
-from .costs import Cost
+from .costs import TaskCost
 from .task_work import TaskWork
 
 
@@ -29,7 +28,7 @@ class TaskKind:
     words: str
     work: Callable[[TaskWork], None]
     prior: float = 1.0
-    cost: Cost | None = None
+    cost: Callable[[TaskCost], float] | None = None
     is_shared: bool = False
 
 
@@ -38,34 +37,32 @@ TASK_KINDS = {
     for kind in (
         TaskKind("files", "files that cases name", TaskWork.files, 0.1, is_shared=True),
         TaskKind("data", "data sets, decoded and checked", TaskWork.data, is_shared=True),
-        TaskKind("weights", "starting weights", TaskWork.weights, 15.0, costs.cost_of_weights, is_shared=True),
+        TaskKind("weights", "starting weights", TaskWork.weights, 15.0, TaskCost.weights, is_shared=True),
         TaskKind(
             "features",
             "training sets after frozen stages",
             TaskWork.features,
             1.0,
-            costs.cost_of_features,
+            TaskCost.features,
             is_shared=True,
         ),
         TaskKind("path", "code paths, measured", TaskWork.path, is_shared=True),
-        TaskKind(
-            "model", "clean victims and attacker's models", TaskWork.model, 2.0, costs.cost_of_model, is_shared=True
-        ),
-        TaskKind("ensemble", "ensembles", TaskWork.ensemble, 5.0, costs.cost_of_ensemble, is_shared=True),
+        TaskKind("model", "clean victims and attacker's models", TaskWork.model, 2.0, TaskCost.model, is_shared=True),
+        TaskKind("ensemble", "ensembles", TaskWork.ensemble, 5.0, TaskCost.ensemble, is_shared=True),
         TaskKind("targets", "draws of targets", TaskWork.targets, is_shared=True),
         TaskKind(
             "unexplained",
             "poisons and victims that serve every explainer",
             TaskWork.shared_victims,
             4.0,
-            costs.cost_of_victims,
+            TaskCost.victims,
             is_shared=True,
         ),
-        TaskKind("clean", "targets and their clean scores", TaskWork.clean, 1.0, costs.cost_of_scoring),
-        TaskKind("control", "control arms", TaskWork.arm, 3.0, costs.cost_of_control),
-        TaskKind("attack", "attack arms", TaskWork.arm, 25.0, costs.cost_of_attack),
-        TaskKind("defended", "arms under a defence", TaskWork.arm, 4.0, costs.cost_of_victims),
-        TaskKind("ceiling", "ceilings", TaskWork.ceiling, 1.0, costs.cost_of_ceiling),
+        TaskKind("clean", "targets and their clean scores", TaskWork.clean, 1.0, TaskCost.scoring),
+        TaskKind("control", "control arms", TaskWork.arm, 3.0, TaskCost.control),
+        TaskKind("attack", "attack arms", TaskWork.arm, 25.0, TaskCost.attack),
+        TaskKind("defended", "arms under a defence", TaskWork.arm, 4.0, TaskCost.victims),
+        TaskKind("ceiling", "ceilings", TaskWork.ceiling, 1.0, TaskCost.ceiling),
         TaskKind("run", "runs put together and judged", TaskWork.run, 2.0),
     )
 }

@@ -1,0 +1,43 @@
+"""The run folder: what its files hold, typed and versioned, and how a saved run is read back. No torch."""
+
+from .checked import DamagedError, read_checked
+from .load import LazyMaps, SavedRun, load_run, reference_of
+from .shapes import (
+    FORMER_COLUMNS,
+    HISTORY_COLUMNS,
+    POISON_COLUMNS,
+    SCORE_COLUMNS,
+    SHAPE_VERSION,
+    ArmSummary,
+    CaseInWords,
+    DataFacts,
+    Environment,
+    Estimate,
+    Judged,
+    Provenance,
+    TargetFacts,
+    Verdict,
+)
+
+__all__ = [
+    "FORMER_COLUMNS",
+    "HISTORY_COLUMNS",
+    "POISON_COLUMNS",
+    "SCORE_COLUMNS",
+    "SHAPE_VERSION",
+    "ArmSummary",
+    "CaseInWords",
+    "DamagedError",
+    "DataFacts",
+    "Environment",
+    "Estimate",
+    "Judged",
+    "LazyMaps",
+    "Provenance",
+    "SavedRun",
+    "TargetFacts",
+    "Verdict",
+    "load_run",
+    "read_checked",
+    "reference_of",
+]

@@ -1,0 +1,115 @@
+"""Files of a saved run or study, read back and held to their shape: what is wrong is one sentence with the remedy."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NotRequired, TypeVar, Union, cast, final, get_args, get_origin, get_type_hints, is_typeddict
+
+import polars as pl
+import polars.selectors as cs
+import yaml
+from polars.exceptions import PolarsError
+from safetensors import SafetensorError
+
+from ..core import InputError
+from .shapes import Columns
+
+_T = TypeVar("_T")
+
+_REMEDY = "run `encircle audit` on its case again to resume the run and write it anew."
+_REMEDIES = {"study.json": "run `encircle study resume` on its folder to write it anew."}
+
+
+@final
+class DamagedError(InputError):
+    """A saved file that cannot be drawn from.
+
+    Args:
+        path: the file.
+        trouble: what is wrong with it, as the end of a sentence that begins with its name.
+        remedy: what to do; by default what writes such a file anew.
+    """
+
+    def __init__(self, path: Path, trouble: str, remedy: str | None = None) -> None:
+        super().__init__(f"{path} {trouble}; {remedy or _REMEDIES.get(path.name, _REMEDY)}")
+        self.path, self.trouble = path, trouble
+
+
+def read_file(path: Path, reader: Callable[[Path], _T]) -> _T:
+    """What a reader makes of a file.
+
+    Raises:
+        DamagedError: it is missing, or the reader cannot read it.
+    """
+    try:
+        if path.is_file():
+            return reader(path)
+    except (ValueError, RecursionError, yaml.YAMLError, PolarsError, SafetensorError):
+        raise DamagedError(path, "is damaged") from None
+    except OSError as error:
+        raise DamagedError(path, f"cannot be read ({error.strerror or error})") from None
+    raise DamagedError(path, "is missing")
+
+
+def read_checked(path: Path, shape: type[_T]) -> _T:
+    """A JSON file of this shape, a `TypedDict`; entries that the shape does not name are left as they are.
+
+    Raises:
+        DamagedError: it is missing, damaged, or of another shape.
+    """
+    value = read_file(path, lambda file: json.loads(file.read_text(encoding="utf-8")))
+    check_shape(path, value, shape)
+    return cast(_T, value)
+
+
+def read_table(path: Path, columns: Columns | tuple[str, ...]) -> pl.DataFrame:
+    """A Parquet file that has these columns; NaN becomes null.
+
+    Raises:
+        DamagedError: it is missing, damaged, or lacks a column.
+    """
+    table = read_file(path, lambda file: pl.read_parquet(file.read_bytes()))
+    lacking = [name for name in columns if name not in table.columns]
+    if lacking:
+        raise DamagedError(path, f"lacks the column {lacking[0]!r}")
+    return table.with_columns(cs.float().fill_nan(None))
+
+
+def check_shape(path: Path, value: Any, shape: Any, where: str = "") -> None:
+    """Hold a value to a shape.
+
+    Args:
+        path: the file that it was read from.
+        value: of JSON.
+        shape: a type, a union, a list, a dictionary or a `TypedDict`.
+        where: the value's place in the file.
+
+    Raises:
+        DamagedError: it has another shape; names the file and the place.
+    """
+    if is_typeddict(shape):
+        check_shape(path, value, dict, where)
+        # Not by `__required_keys__`, which does not see through annotations that are texts.
+        for key, inner in get_type_hints(shape, include_extras=True).items():
+            name, may_lack = f"{where}.{key}".lstrip("."), get_origin(inner) is NotRequired
+            if key in value:
+                check_shape(path, value[key], get_args(inner)[0] if may_lack else inner, name)
+            elif not may_lack:
+                raise DamagedError(path, f"lacks the entry {name!r}")
+    elif get_origin(shape) is list:
+        check_shape(path, value, list, where)
+        for index, item in enumerate(value):
+            check_shape(path, item, get_args(shape)[0], f"{where}[{index}]")
+    elif get_origin(shape) is dict:
+        check_shape(path, value, dict, where)
+        for key, item in value.items():
+            check_shape(path, item, get_args(shape)[1], f"{where}.{key}")
+    elif get_origin(shape) in {Union, types.UnionType}:
+        if value is not None or type(None) not in get_args(shape):
+            (inner,) = [kind for kind in get_args(shape) if kind is not type(None)]
+            check_shape(path, value, inner, where)
+    elif shape is not Any and not isinstance(value, (int, float) if shape is float else shape):
+        raise DamagedError(path, f"has an entry {where!r} of the wrong kind" if where else "is damaged")
