@@ -166,8 +166,7 @@ def test_the_picture_of_strength_shows_every_attack_of_every_case_where_it_came(
 def test_every_result_about_strength_has_the_command_that_it_came_from(tmp_path: Path) -> None:
     import shlex
 
-    from encircle.audit.case_file import assign_text
-    from encircle.cli.audits import load_case
+    from encircle.audit.case_file import assign_text, named_case
     from encircle.strength.ablation import FACTORS, varied
     from encircle.strength.reached import PUBLISHED, variants_of
     from pages.strength import COMMANDS, commands_of, results_of
@@ -184,7 +183,7 @@ def test_every_result_about_strength_has_the_command_that_it_came_from(tmp_path:
         flags = ("--set", "--selected", "--supposed")
         values = {name: [value for flag, value in pairwise(words) if flag == name] for name in flags}
         path = tmp_path / words[0]
-        case = load_case(str(path) if path.is_file() else words[0], values["--set"], outside=True).model_dump(
+        case = named_case(str(path) if path.is_file() else words[0], values["--set"], outside=True).model_dump(
             mode="json"
         )
         if kind == "budget":

@@ -17,7 +17,7 @@ from .case import Case
 from .case_keys import keys_below
 from .kinds import KINDS
 from .settings import OwnSettings
-from .yaml_text import load
+from .yaml_text import load, read_text
 
 FILES = ("checkpoint", "goal.path", "goal.mask")
 """The keys of a case that name files."""
@@ -52,6 +52,27 @@ def read_case(
     for override in overrides:
         assign_text(content, override)
     return case_of(content, origin)
+
+
+def named_case(name: str, overrides: Sequence[str], *, outside: bool = False) -> Case:
+    """The case of a file, or an embedded one.
+
+    Args:
+        name: the file's path, or the embedded case's name.
+        overrides: as for `read_case`.
+        outside: as for `read_case`.
+
+    Raises:
+        InputError: there is no such case, or as for `read_case`.
+    """
+    path, embedded = Path(name), embedded_cases()
+    if path.is_file():
+        return read_case(read_text(path), overrides, str(path), folder=path.parent, outside=outside)
+    if name in embedded:
+        return read_case(embedded[name], overrides, name)
+    raise InputError(
+        f"there is no case file {name}; write one with `encircle init`, or name one of: {', '.join(embedded)}."
+    )
 
 
 def read_yaml(text: str, origin: str) -> dict[str, Any]:

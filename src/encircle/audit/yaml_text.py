@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Any, final
 
 import yaml
@@ -121,6 +122,18 @@ def load(text: str, origin: str) -> Any:
             f"{origin} has more than {_MOST_ENTRIES} entries once its aliases are written out; give another file."
         )
     return content
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that the user names.
+
+    Raises:
+        InputError: it cannot be read as UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{path} cannot be read as UTF-8 text; give a YAML file.") from None
 
 
 def dump(value: Any, *, flow: bool = False) -> str:

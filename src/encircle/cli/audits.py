@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ..audit import Case, Judgement, embedded_cases, read_case
 from ..audit.cache import clear
+from ..audit.case_file import named_case
 from ..audit.kinds import KINDS, Kinds, summary_of
 from ..audit.several import run_cases
 from ..audit.time_limit import TimeLimit
@@ -28,7 +29,7 @@ from .board import Board
 from .options import Device, DryRun, Jobs, Json, Minutes, Zero
 from .outlooks import say_timing, show_audits
 from .tables import show
-from .terminal import answers, app, messages, read_file
+from .terminal import answers, app, messages
 
 
 @app.command()
@@ -61,7 +62,7 @@ def audit(
     for path in (runs, report_to):
         if path is not None:
             check_length(path)
-    loaded = [load_case(name, overrides or [], outside=outside) for name in cases or ["digits-cam"]]
+    loaded = [named_case(name, overrides or [], outside=outside) for name in cases or ["digits-cam"]]
     if dry_run:
         show_audits([outlook_of_case(case, device, say_timing) for case in loaded], as_json=as_json)
         return
@@ -94,18 +95,6 @@ def audit(
     if not codes and not exit_zero:
         codes = [int(any(judgement.verdict == "FAIL" for judgement in judged))]
     raise typer.Exit(max(codes, default=0))
-
-
-def load_case(name: str, overrides: list[str], *, outside: bool) -> Case:
-    """The case of a file, or an embedded one, with some keys overridden."""
-    path, embedded = Path(name), embedded_cases()
-    if path.is_file():
-        return read_case(read_file(path), overrides, str(path), folder=path.parent, outside=outside)
-    if name in embedded:
-        return read_case(embedded[name], overrides, name)
-    raise InputError(
-        f"there is no case file {name}; write one with `encircle init`, or name one of: {', '.join(embedded)}."
-    )
 
 
 def _show_verdicts(cases: Sequence[Case], results: Sequence[Judgement | EncircleError]) -> None:

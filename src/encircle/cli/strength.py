@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..audit.case_file import assign_text
+from ..audit.case_file import assign_text, named_case
 from ..core import unknown_name
 from ..report.text_table import doses_table
 from ..scoring import facts_of
@@ -30,7 +30,6 @@ from ..strength.side_by_side import title_of
 from ..strength.text_tables import ablation_table, reach_table
 from ..study.dry_run import outlook_of_study
 from ..study.run import executor_of
-from .audits import load_case
 from .interrupts import RESUME
 from .options import Address, Cpus, Device, DryRun, Gpus, Json, Kind, Minutes, Zero
 from .outlooks import say_timing, show_study
@@ -81,7 +80,7 @@ def ablate_command(
 
     Ends with status 1 if an attack of that report bent the explanation. Running the same command again resumes what was stopped, with the same scores.
     """
-    content = load_case(name, overrides or [], outside=outside).model_dump(mode="json")
+    content = named_case(name, overrides or [], outside=outside).model_dump(mode="json")
     for factor in only or []:
         if factor not in FACTORS:
             raise unknown_name("factor", factor, FACTORS)
@@ -153,7 +152,7 @@ def reach_command(
     The selected attack is also tried with a fifth of the poison, and with `--set attacker.model=...` crafted on that network, and with `--supposed` for that
     recipe. Ends with status 1 if any of them bent the explanation. Running the same command again resumes what was stopped, with the same scores.
     """
-    content = load_case(name, overrides or [], outside=outside).model_dump(mode="json")
+    content = named_case(name, overrides or [], outside=outside).model_dump(mode="json")
     root = folder or Path("studies") / f"{Path(name).stem}-reach"
     check_length(root)
     selection: dict[str, Any] = {}
@@ -218,7 +217,7 @@ def budget_command(
 
     Ends with status 1 if a share was enough. Running the same command again resumes what was stopped, with the same scores.
     """
-    content = load_case(name, overrides or [], outside=outside).model_dump(mode="json")
+    content = named_case(name, overrides or [], outside=outside).model_dump(mode="json")
     root = folder or Path("studies") / f"{Path(name).stem}-budget"
     check_length(root)
     if dry_run:

@@ -20,7 +20,7 @@ from ..study.dry_run import outlook_of_rest, outlook_of_study
 from ..study.folder import Conclusion, begin, noted_device, reopen
 from ..study.grid import expand, refuse_equal_runs
 from ..study.run import conclude_now, executor_of, go_on, standing
-from ..study.study_file import StudyFile, embedded_studies, read_study_file
+from ..study.study_file import embedded_studies, named_study_file
 from ..study.task_kinds import TASK_KINDS
 from .board import clock
 from .interrupts import STOPPED
@@ -28,7 +28,7 @@ from .options import Address, Cpus, Device, DryRun, Gpus, Json, Kind, Minutes, S
 from .outlooks import say_timing, show_study
 from .study_board import StudyBoard
 from .tables import show
-from .terminal import answers, app, messages, read_file
+from .terminal import answers, app, messages
 
 study_app = typer.Typer(
     no_args_is_help=True, help="Many audits as one study: a grid, resumable, judged and reported as a whole."
@@ -67,7 +67,7 @@ def run(
     ] = False,
 ) -> None:
     """Run a study, or what is left of it: every run crafted, retrained, explained and judged; then the report of all."""
-    file = _read(name, overrides or [], outside=outside)
+    file = named_study_file(name, overrides or [], outside=outside)
     refuse_equal_runs(expand(file, name), name)
     root = folder or Path("studies") / Path(name).stem
     check_length(root)
@@ -150,17 +150,6 @@ def init(
         raise InputError(f"{path} already exists; choose another name or delete it.")
     write_text(path, embedded_studies()["how-much"])
     answers.print(f"Wrote {path}. Try: encircle study run {path} --dry-run", markup=False, soft_wrap=True)
-
-
-def _read(name: str, overrides: list[str], *, outside: bool) -> StudyFile:
-    path, embedded = Path(name), embedded_studies()
-    if path.is_file():
-        return read_study_file(read_file(path), name, overrides=overrides, folder=path.parent, outside=outside)
-    if name in embedded:
-        return read_study_file(embedded[name], name, overrides=overrides)
-    raise InputError(
-        f"there is no study file {name}; write one with `encircle study init`, or name one of: {', '.join(embedded)}."
-    )
 
 
 def _show_rest(root: Path, cpus: int | None, device: str, *, again: bool, as_json: bool) -> None:

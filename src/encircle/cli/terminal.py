@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NoReturn, final
 
 import typer
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from ..core import EncircleError, InputError, printable
+from ..core import EncircleError, printable
 
 
 class StoppedError(Exception):
@@ -80,15 +79,3 @@ app = typer.Typer(
 # Without emoji, or `:100:` in a path or a title would become one.
 messages = Stream(stderr=True, highlight=False, emoji=False)
 answers = Stream(highlight=False, emoji=False)
-
-
-def read_file(path: Path) -> str:
-    """The text of a file that the user names.
-
-    Raises:
-        InputError: it cannot be read as UTF-8 text.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise InputError(f"{path} cannot be read as UTF-8 text; give a YAML file.") from None

@@ -96,8 +96,7 @@ class Probe:
         def explain(sample: torch.Tensor, of: int) -> torch.Tensor:
             return case.explainer.attribute(self.model, sample, torch.tensor([of]))[0].detach().cpu()
 
-        own = Audit.from_case(case, data=data)
-        desired = case.goal.resolve(goal_context(own, 0, tuple(explain(target, label).shape), explain, None))
+        desired = case.goal.resolve(goal_context(audit, 0, tuple(explain(target, label).shape), explain, None))
 
         recipe = case.recipe if attack.retrains else self.one
 

@@ -14,7 +14,7 @@ from ..audit.rehearsal import rehearse
 from ..jobs.store import DATABASE
 from .folder import reopen
 from .grid import Study, expand
-from .plan import Plan, plan
+from .plan import Plan, plan, plan_of_audit
 from .probe import forecast
 from .run import standing
 from .study_file import StudyFile
@@ -183,6 +183,5 @@ def outlook_of_case(case: Case, device: str, say: Say) -> AuditOutlook:
     if audit.surplus:
         stages = ", ".join(sorted({name.partition(".")[0] for name in audit.surplus}))
         notes.append(f"the checkpoint's {stages} have no place in the network and are left out")
-    study = expand(StudyFile(title=case.title, case=case.model_dump(mode="json")), case.title)
-    expected = forecast(plan(study, Path(), device=device), Path(), 1, say)
+    expected = forecast(plan_of_audit(audit, case, audit.data.check()), Path(), 1, say)
     return AuditOutlook(case.title, dict(audit.plan()), tuple(notes), expected.total)

@@ -10,7 +10,7 @@ from typing import Any, final
 
 import torch
 
-from ..audit import Audit
+from ..audit import Audit, Case
 from ..audit.rehearsal import rehearse
 from ..core import EncircleError, InputError
 from ..data import DataSet
@@ -74,19 +74,25 @@ def plan(study: Study, root: Path, *, device: str = "cpu", gpus: float = 0.0) ->
         InputError: a case cannot be audited; names the run.
     """
     planner = _Planner(root, device, gpus, study.limit)
-    runs = []
     for run in study.runs:
         try:
-            runs.append(planner.add(run))
+            planner.add(run)
         except EncircleError as error:
             raise InputError(f"{run.case.title}: {error}") from None
-    tasks = list(planner.tasks.values())
-    order = {name: index for index, name in enumerate(TASK_KINDS)}
-    # What serves every explainer waits for others of its run: it comes with them.
-    first = [task for task in tasks if TASK_KINDS[task.kind].is_shared and task.kind != "unexplained"]
-    rest = [task for task in tasks if not TASK_KINDS[task.kind].is_shared or task.kind == "unexplained"]
-    first.sort(key=lambda task: order[task.kind])
-    return Plan(tuple(runs), (*first, *rest), planner.wanted, device, tuple(planner.notes))
+    return planner.plan()
+
+
+def plan_of_audit(audit: Audit, case: Case, fingerprint: str) -> Plan:
+    """Take one audit apart, as if it were a study of its own.
+
+    Args:
+        audit: the audit.
+        case: what it was made of.
+        fingerprint: of its data.
+    """
+    planner = _Planner(Path(), str(audit.device), 0.0, 0.0)
+    planner.add_audit(Run((), case), audit, fingerprint)
+    return planner.plan()
 
 
 @final
@@ -95,9 +101,10 @@ class _Planner:
 
     def __init__(self, root: Path, device: str, gpus: float, limit: float) -> None:
         self._root, self._device, self._gpus, self._limit = root, device, gpus, limit
-        self.tasks: dict[str, Task] = {}
-        self.wanted: dict[str, int] = {}
-        self.notes: dict[str, None] = {}
+        self._runs: list[Planned] = []
+        self._tasks: dict[str, Task] = {}
+        self._wanted: dict[str, int] = {}
+        self._notes: dict[str, None] = {}
         self._tried: set[str] = set()
         self._data: Callable[[str, int], tuple[DataSet, str]] = lru_cache(maxsize=4)(self._load)
 
@@ -105,28 +112,42 @@ class _Planner:
         data = self._loading.data.load(seed)
         return data, data.check()
 
-    def add(self, run: Run) -> Planned:
-        """The tasks of one run; returns its last."""
+    def plan(self) -> Plan:
+        """Everything that was added."""
+        tasks = list(self._tasks.values())
+        order = {name: index for index, name in enumerate(TASK_KINDS)}
+        # What serves every explainer waits for others of its run: it comes with them.
+        first = [task for task in tasks if TASK_KINDS[task.kind].is_shared and task.kind != "unexplained"]
+        rest = [task for task in tasks if not TASK_KINDS[task.kind].is_shared or task.kind == "unexplained"]
+        first.sort(key=lambda task: order[task.kind])
+        return Plan(tuple(self._runs), (*first, *rest), self._wanted, self._device, tuple(self._notes))
+
+    def add(self, run: Run) -> None:
+        """Add the tasks of one run, once it was tried."""
         self._loading = case = run.case.with_files(lambda name: self._root / name)
         data, fingerprint = self._data(repr(case.data), case.seed)
-        self.notes |= dict.fromkeys(data.notes)
         audit = Audit.from_case(case, self._device, data=data, described=run.case.model_dump(mode="json"))
         rehearse(audit, self._tried, device=torch.device("cpu"))  # this machine may have no accelerator
+        self.add_audit(run, audit, fingerprint)
+
+    def add_audit(self, run: Run, audit: Audit, fingerprint: str) -> None:
+        """Add the tasks of one run, whose audit there is already."""
+        self._notes |= dict.fromkeys(audit.data.notes)
         how: dict[str, Any] = {
             "device": self._device,
             "gpus": self._gpus,
             "path_of": lambda name: str(self._root / name),
         }
-        task, folder = RunTasks(self.task, run.case, audit, fingerprint, **how).all()
-        poison = audit.settings.budget.size(len(data.train))
-        return Planned(run, task, folder.removeprefix("runs/"), poison)
+        task, folder = RunTasks(self._task, run.case, audit, fingerprint, **how).all()
+        poison = audit.settings.budget.size(len(audit.data.train))
+        self._runs.append(Planned(run, task, folder.removeprefix("runs/"), poison))
 
-    def task(self, kind: str, identity: str, label: str, spec: dict[str, Any], **more: Any) -> str:
+    def _task(self, kind: str, identity: str, label: str, spec: dict[str, Any], **more: Any) -> str:
         """Add a task unless it is there; returns its id."""
-        self.wanted[kind] = self.wanted.get(kind, 0) + 1
-        if identity not in self.tasks:
+        self._wanted[kind] = self._wanted.get(kind, 0) + 1
+        if identity not in self._tasks:
             folder = more.pop("folder", f"{'shared' if TASK_KINDS[kind].is_shared else 'pieces'}/{identity[:24]}")
-            self.tasks[identity] = Task(
+            self._tasks[identity] = Task(
                 identity, kind, label, spec, folder, limit=self._limit, is_result=kind == "run", **more
             )
         return identity

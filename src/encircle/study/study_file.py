@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..audit import Case, embedded_cases
 from ..audit.case_file import FILES, assign_text, beside, read_yaml, refuse_boolean_numbers, rename_files
-from ..audit.yaml_text import dump
+from ..audit.yaml_text import dump, read_text
 from ..core import InputError, unknown_name
 from ..storage import write_bytes
 
@@ -130,6 +130,27 @@ def read_study_file(
             nested = nested[part]
         file.settings[key] = nested
     return file
+
+
+def named_study_file(name: str, overrides: Sequence[str], *, outside: bool = False) -> StudyFile:
+    """The study of a file, or an embedded one.
+
+    Args:
+        name: the file's path, or the embedded study's name.
+        overrides: as for `read_study_file`.
+        outside: as for `read_study_file`.
+
+    Raises:
+        InputError: there is no such study, or as for `read_study_file`.
+    """
+    path, embedded = Path(name), embedded_studies()
+    if path.is_file():
+        return read_study_file(read_text(path), name, overrides=overrides, folder=path.parent, outside=outside)
+    if name in embedded:
+        return read_study_file(embedded[name], name, overrides=overrides)
+    raise InputError(
+        f"there is no study file {name}; write one with `encircle study init`, or name one of: {', '.join(embedded)}."
+    )
 
 
 def gather_files(file: StudyFile, root: Path) -> StudyFile:
