@@ -1,4 +1,4 @@
-"""What a group of victims have in common: the attack that made their poison, and the defence that they learn under."""
+"""An arm: the attack that made the poison, and the defence under which victims learn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..attacks import Attack, BaseSamples, NoPoison, ProjectedWatermark, RandomN
 from ..defences import Defence, NoDefence
 
 BASES = ("target_share", "other_share", "bases", "dirty_label", "repeats")
-"""Settings of an attack that say what its poison is made from: the controls take the same."""
+"""Settings of an attack that choose its bases. The controls take the same."""
 
 
 @final
@@ -18,8 +18,8 @@ class Arm:
     """An attack and a defence.
 
     Attributes:
-        attack: what made the poison; `NoPoison` for clean victims.
-        defence: what victims learn and are explained under.
+        attack: makes the poison; `NoPoison` for clean victims.
+        defence: changes how victims learn or are explained.
     """
 
     attack: Attack
@@ -53,16 +53,18 @@ class Arm:
 
     @property
     def about(self) -> str:
-        """What it is, for a report's glossary; empty where that is said nowhere."""
+        """Its description for a report's glossary; empty where its classes give none."""
         return " ".join(text for text in (self.attack.about, self.defence.about) if text)
 
 
 def arms_of(attack: Attack, defence: Defence) -> list[Arm]:
-    """The arms of an audit, in the order of tables: no poison, the controls, the attack, and what the defence makes of first and last.
+    """The arms of an audit, in the order of tables.
+
+    No poison, the controls, the attack; then no poison and the attack under the defence, if there is one.
 
     Args:
-        attack: what is audited; controls are made from the same bases, and one of its kind is left out.
-        defence: what is audited; the undefended arms stand beside it.
+        attack: the audited attack. Controls are made from the same bases; a control of the same kind is left out.
+        defence: the audited defence. The undefended arms stand beside it.
     """
     bases = {name: getattr(attack, name) for name in BASES if hasattr(attack, name)}
     controls = (NoPoison(), BaseSamples(**bases), RandomNoise(**bases), Watermark(), ProjectedWatermark())

@@ -1,4 +1,4 @@
-"""What an audit is: everything that decides its scores, given in Python or read from a case file."""
+"""An audit: everything that decides its scores, given in Python or read from a case file."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Audit:
 
     Args:
         build: makes your network with fresh weights; it gives logits `(n, classes)` for inputs in [0, 1].
-        data: the data set in its parts; or use `Audit.of` with your own `Dataset`s.
+        data: the data set, split into its parts; or use `Audit.of` with your own `Dataset`s.
         settings: everything else that decides the scores.
-        attacker: the audit as the attacker supposes it to be, with another network or recipe: the attacker's own models are of that one. None knows both.
+        attacker: the audit that the attacker supposes, with another network or recipe, for the attacker's own models. None: the attacker knows both.
         checkpoint: weights every model starts from, for a recipe that says so: a file, or tensors by name. Those of a trunk alone will do for a
             CAM classifier, whose head is then drawn by each model's seed; those that the network has no place for are left out (`surplus`).
         device: where models are trained.
-        described: how the run's `case.yaml` describes the audit; made from `data`, the network and the settings otherwise.
+        described: the description for the run's `case.yaml`; made from `data`, the network and the settings otherwise.
 
     Raises:
         InputError: settings that do not fit together.
@@ -82,11 +82,11 @@ class Audit:
         Args:
             case: the settings.
             device: where models are trained.
-            data: its data set, where that is loaded already.
-            described: what the run's `case.yaml` holds, where the files that the case names were moved.
+            data: its data set, if already loaded.
+            described: the content of the run's `case.yaml`, if the case's files were moved.
 
         Raises:
-            InputError: settings that do not fit together, or not with the data; says so of the attacker's where it is those.
+            InputError: settings that do not fit together, or not with the data. The message says so if they are the attacker's.
         """
         data = data or case.data.load(case.seed)
         described = described or case.model_dump(mode="json")
@@ -132,11 +132,11 @@ class Audit:
 
         Args:
             build: makes your network with fresh weights.
-            train: what victims learn from.
+            train: the samples that victims learn from.
             test: held-out samples, at least 2; targets are rows of it.
             classes: class names in the order of the label numbers, or a mapping such as `class_to_idx`; numbers become their texts.
             features: column names of a table.
-            columns: how its integer, categorical and immutable columns may change, by name; others are continuous.
+            columns: rules of change for integer, categorical and immutable columns, by name; other columns are continuous.
             name: of the data.
             attacker: as for `Audit`.
             checkpoint: as for `Audit`.
@@ -177,17 +177,17 @@ class Audit:
             return self.build().eval()
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides the scores, as `case.yaml` holds it and the run's id is made from."""
+        """Everything that decides the scores: the content of `case.yaml`, and the source of the run's id."""
         return own_description(self) if self._described is None else self._described
 
     @cached_property
     def digests(self) -> dict[str, str]:
-        """SHA-256 of what the settings name but do not hold: starting weights, files of the goal, an own network, the data."""
+        """SHA-256 of starting weights, goal files, an own network and the data: the settings only name them."""
         return digests_of(self, own_network=self._described is None)
 
     @cached_property
     def arms(self) -> list[Arm]:
-        """What victims are trained with: no poison, the controls, the audited attack, and what the defence makes of it."""
+        """The arms: no poison, the controls, the audited attack, and the defended ones."""
         return arms_of(self.settings.attack, self.settings.defence)
 
     @property
@@ -197,12 +197,12 @@ class Audit:
 
     @property
     def scored(self) -> list[Arm | Ceiling]:
-        """The arms in the order of tables; last the ceiling, which is no arm but is scored like one."""
+        """The arms in the order of tables, then the ceiling. The ceiling is no arm but is scored like one."""
         return [*self.arms, *([] if self.settings.ceiling is None else [self.settings.ceiling])]
 
     @property
     def legal(self) -> Legal:
-        """Legal values of a sample: whole 8-bit steps for images, whatever the columns of a table allow."""
+        """Legal values of a sample: 8-bit steps for images, the columns' rules for tables."""
         if self.data.kind == "image":
             return Legal(levels=255)
         return Legal(
@@ -210,12 +210,12 @@ class Audit:
         )
 
     def poison_in_words(self) -> str:
-        """How many samples are poisoned for each target, and what share of the training set that is."""
+        """Number of poison samples per target, and its share of the training set."""
         count, clean = self.settings.budget.size(len(self.data.train)), len(self.data.train)
         return f"{count} poison samples a target, {count / clean:.1%} of the {clean} training samples"
 
     def plan(self) -> dict[str, int]:
-        """How many pieces of each kind of work there are, for a dry run and for progress."""
+        """Number of steps of each kind of work, for a dry run and for progress."""
         settings, targets = self.settings, self.settings.target_count
         poisons = [arm for arm in self.arms if not arm.is_clean]
         crafted = len([arm for arm in poisons if not arm.is_defended])

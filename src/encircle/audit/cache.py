@@ -1,4 +1,4 @@
-"""What several audits share (trained models, ensembles, outputs of frozen stages), kept by content in a bounded cache."""
+"""A bounded cache of models, ensembles and frozen features that several audits share, named by content."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from ..training import Recipe, Source, read_weights, save_weights
 from ..training.fit import fit_on_features
 
 CACHE_BYTES = 2 << 30
-"""The least recently used files are deleted when the cache grows beyond this."""
+"""Bytes. Beyond them the least recently used files are deleted."""
 
 _PARTIAL = ".partial-"
-"""How names begin that other processes are writing under (`storage.replacing`)."""
+"""Prefix of the temporary names under which other processes write (`storage.replacing`)."""
 
 _STALE_SECONDS = 24 * 60 * 60
-"""What is still partial after this was left by a process that was killed."""
+"""Seconds. An older temporary file was left by a killed process."""
 
 _NAME = re.compile(r"[0-9a-f]{64}\.(safetensors|json)")
-"""How the files of a cache are called."""
+"""Names of the files of a cache."""
 
 _T = TypeVar("_T")
 
 
 @final
 class Cache:
-    """Files by what they were made from: the same start, recipe, data and seed give the same weights.
+    """Files named by a hash of their sources: the same start, recipe, data and seed give the same weights.
 
     Worker processes share the folder, so any file in it may vanish at any time.
 
     Args:
         folder: where files are kept, and may be deleted at any time; None keeps none.
-        identity: what else they depend on (data, architecture, threads, versions).
-        products: folders that may hold them too, which are only read.
-        limit: bytes to keep.
+        identity: their other dependencies (data, architecture, threads, versions).
+        products: further folders with such files; only read.
+        limit: size in bytes.
     """
 
     def __init__(
@@ -55,22 +55,22 @@ class Cache:
         self._limit = limit
 
     def key(self, recipe: Recipe, role: str, seed: int, content: str) -> str:
-        """What a model's weights are known by (SHA-256, hex).
+        """The key of a model's weights (SHA-256, hex).
 
         Args:
             recipe: how it learns.
-            role: what it is for.
+            role: its purpose.
             seed: its seed.
             content: identifies the samples beyond the data set (which poison).
         """
         return digest([self._identity, repr(recipe), role, seed, content])
 
     def read(self, key: str, load: Callable[[Path], _T], *, suffix: str = ".safetensors") -> _T | None:
-        """What `load` makes of the file, or None if there is none that it can read.
+        """The value that `load` reads from the file, or None without a readable file.
 
         Args:
-            key: what the file is known by.
-            load: reads it; an error of ours means that it is damaged, and it is deleted from the cache.
+            key: the file's key.
+            load: reads the file. An `EncircleError` means that the file is damaged, and deletes it from the cache.
             suffix: of its name.
         """
         for folder in [*([self._folder] if self._folder else []), *self._products]:
@@ -89,11 +89,11 @@ class Cache:
         return None
 
     def write(self, key: str, save: Callable[[Path], None], *, suffix: str = ".safetensors") -> None:
-        """Keep what `save` writes, and make room for it.
+        """Keep the file that `save` writes, and make room for it.
 
         Args:
-            key: what the file is known by.
-            save: writes it, whole or not at all.
+            key: the file's key.
+            save: writes the file, completely or not at all.
             suffix: of its name.
         """
         if self._folder:
@@ -110,16 +110,16 @@ class Cache:
         content: str,
         way: Way = "loop",
     ) -> list[nn.Module]:
-        """Like `training.fit.fit_on_features`, but reads the weights that are there.
+        """Like `training.fit.fit_on_features`, but reads weights that are cached.
 
         Args:
             source: where the models start.
             recipe: how they learn.
-            frozen_features: gives what they learn from, as the frozen stages see it.
-            role: what they are for.
+            frozen_features: returns the frozen features of their training samples.
+            role: their purpose.
             seeds: their seeds.
             content: identifies the samples beyond the data set (which poison).
-            way: models that are trained at once are trained at once whichever of them are there: rounding may depend on it.
+            way: the code path. Models that train at once do so even if some of them are cached, because rounding may depend on it.
         """
         keys = {seed: self.key(recipe, role, seed, content) for seed in seeds}
         models = {seed: self.read(key, _reader(source, recipe, role, seed)) for seed, key in keys.items()}
@@ -150,10 +150,10 @@ class Cache:
 
 
 def clear(folder: Path) -> tuple[int, int]:
-    """Delete what a `Cache` keeps in a folder, and nothing else that may lie there.
+    """Delete the files of a `Cache` in a folder, and no other files there.
 
     Returns:
-        How many files, and how many bytes.
+        Number of files, and number of bytes.
     """
     count = freed = 0
     for path in folder.iterdir() if folder.is_dir() else []:

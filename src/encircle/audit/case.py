@@ -21,12 +21,12 @@ from .settings import AuditSettings
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class Attacker:
-    """What the attacker supposes of the victims otherwise than it is; all else is known (§3.2).
+    """The attacker's wrong suppositions about the victims; all else is known (§3.2).
 
     Args:
-        model: the network that poison is crafted on: does it transfer to the victims'?
-        recipe: keys of the victims' recipe that are supposed otherwise, as in `{epochs: 3, lr: 0.05}`. With `{start: scratch, frozen_stages: 0}` the attacker
-            does without the weights that victims start from, and no two surrogates see alike; with `{starts: 8}` it learns eight of its own.
+        model: the network on which poison is crafted: does it transfer to the victims' network?
+        recipe: keys of the victims' recipe with other values, as in `{epochs: 3, lr: 0.05}`. With `{start: scratch, frozen_stages: 0}` the attacker lacks
+            the weights from which victims start, and surrogates share no frozen features. With `{starts: 8}` it learns eight starts of its own.
     """
 
     model: Annotated[Architecture, OfKind("model")] | None = None
@@ -41,7 +41,7 @@ class Case(AuditSettings):
         data: the data set.
         model: the network.
         checkpoint: a file of weights that models start from (`.safetensors`, or `.pt` of plain tensors), in place of `pretraining`.
-        attacker: what the attacker supposes of the victims otherwise than it is; null knows network and recipe.
+        attacker: the attacker's wrong suppositions about the victims; null: the attacker knows network and recipe.
     """
 
     data: Annotated[DataSource, OfKind("data")] = Field(default_factory=Digits)
@@ -71,7 +71,7 @@ class Case(AuditSettings):
 
     @property
     def supposed(self) -> Case | None:
-        """The case as the attacker supposes it to be; None where that is as it is."""
+        """The case that the attacker supposes; None where it is the true one."""
         return self._supposed
 
     def _as_supposed(self) -> Case | None:
@@ -92,10 +92,10 @@ class Case(AuditSettings):
         return [str(path) for path in (self.checkpoint, *goal) if path is not None]
 
     def with_files(self, path_of: Callable[[str], Path]) -> Case:
-        """The same case, whose files lie elsewhere; it is not validated anew.
+        """The same case with its files elsewhere; it is not validated anew.
 
         Args:
-            path_of: where a file lies, by its name in this case.
+            path_of: returns a file's path for its name in this case.
         """
         moved = {name: path_of(str(path)) for name, path in vars(self.goal).items() if isinstance(path, Path)}
         update: dict[str, Any] = {"goal": replace(self.goal, **moved)} if moved else {}  # type: ignore[type-var]

@@ -1,4 +1,4 @@
-"""Case files: read, overridden, kept inside their folder, and explained where they are wrong."""
+"""Case files: read, overridden, kept inside their folder, with errors that name the key."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def read_case(
 
     Args:
         text: the YAML.
-        overrides: these win; files they name may lie anywhere, as whoever runs the command says so.
-        origin: what errors call the text.
-        folder: where the text came from; files it names are looked for there. None: in the working directory.
+        overrides: these win. Their files may lie anywhere, because the user names them.
+        origin: the text's name in errors.
+        folder: the text's folder, in which its files are looked for. None: the working directory.
         outside: whether they may lie outside of that folder.
 
     Raises:
@@ -79,7 +79,7 @@ def read_yaml(text: str, origin: str) -> dict[str, Any]:
     """The keys and values of a YAML file.
 
     Raises:
-        InputError: it is no such thing (`yaml_text.load`).
+        InputError: the text is not a mapping in YAML (`yaml_text.load`).
     """
     if len(text) > _LARGEST_FILE:
         raise InputError(f"{origin} has {len(text)} letters, more than any case or study needs; give another file.")
@@ -93,7 +93,7 @@ def read_yaml(text: str, origin: str) -> dict[str, Any]:
 
 
 def _strange_key(content: Any, visited: set[int]) -> str | None:
-    """A key that is not text, anywhere inside; aliases are looked at once."""
+    """The first key that is not text, at any depth; aliases are visited once."""
     if id(content) in visited or not isinstance(content, dict | list):
         return None
     visited.add(id(content))
@@ -138,15 +138,15 @@ def own_settings(values: Mapping[str, Any]) -> OwnSettings:
 
 
 def refuse_boolean_numbers(content: Any, validated: Any, origin: str) -> None:
-    """Refuse true and false where a number is meant, which validation takes for 1 and 0.
+    """Refuse true and false where a number is meant; validation takes them for 1 and 0.
 
     Args:
-        content: keys and values as they were written.
+        content: keys and values as written.
         validated: the same after validation.
-        origin: what errors call them.
+        origin: their name in errors.
 
     Raises:
-        InputError: there is one; names its key.
+        InputError: there is a boolean for a number; names its key.
     """
     if (key := _boolean_number(content, validated)) is not None:
         *_, value = key
@@ -154,7 +154,7 @@ def refuse_boolean_numbers(content: Any, validated: Any, origin: str) -> None:
 
 
 def _boolean_number(content: Any, validated: Any) -> tuple[str, ...] | None:
-    """The path to a boolean that became a number, and the boolean, as YAML has it."""
+    """The path to a boolean that became a number, and the boolean in YAML."""
     if isinstance(content, bool):
         became_number = isinstance(validated, int | float) and not isinstance(validated, bool)
         return (str(content).lower(),) if became_number else None
@@ -180,15 +180,15 @@ def rename_files(content: dict[str, Any], rename: Callable[[str], str]) -> None:
 
 
 def beside(folder: Path, origin: str, *, outside: bool) -> Callable[[str], str]:
-    """Finds files in the folder of the file that names them, and nowhere else unless told to.
+    """Finds a file's files in its own folder, or elsewhere if allowed.
 
     Args:
-        folder: where they are looked for.
-        origin: what errors call the file that names them.
+        folder: the folder to search.
+        origin: the naming file's name in errors.
         outside: whether they may lie elsewhere.
 
     Returns:
-        What gives a name's path; raises `InputError` for one that lies elsewhere.
+        A function from name to path; it raises `InputError` for a path elsewhere.
     """
 
     def path_of(name: str) -> str:
@@ -208,7 +208,7 @@ def assign_text(content: dict[str, Any], override: str, option: str = "--set") -
     Args:
         content: changed here.
         override: the text.
-        option: what errors call it.
+        option: the override's name in errors.
 
     Raises:
         InputError: it is not of that form.
@@ -220,15 +220,15 @@ def assign_text(content: dict[str, Any], override: str, option: str = "--set") -
 
 
 def assign(content: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key; another `kind` drops the settings of the former one.
+    """Set a dotted key; a new `kind` drops the settings of the former kind.
 
     Args:
         content: keys and values of a case; changed here.
         key: such as `budget.fraction`.
-        value: what it is set to.
+        value: its new value.
 
     Raises:
-        InputError: what stands before a dot holds a value, not keys.
+        InputError: the text before a dot names a value, not keys.
     """
     *path, last = key.split(".")
     for name in path:
@@ -241,7 +241,7 @@ def assign(content: dict[str, Any], key: str, value: Any) -> None:
 
 
 _TYPES = ("int", "tuple[int, ...]")
-"""What validation adds to the name of a key of several types."""
+"""The suffix that validation adds to the name of a key of several types."""
 
 
 def _explained(error: ValidationError) -> str:
@@ -276,7 +276,7 @@ def _explained(error: ValidationError) -> str:
 
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    """The keys that may stand where a validation went wrong; of the kind that was named there, if one was."""
+    """The keys allowed where a validation went wrong, of the kind named there, if any."""
     row = next(
         (rows[str(location[-1])] for kinds in KINDS.values() if location and location[-1] in (rows := kinds())), None
     )
@@ -286,5 +286,5 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
 
 
 def _is_kind(part: int | str) -> bool:
-    """Whether a part of a location is no key but the kind that a value said to be."""
+    """Whether a part of a location is not a key but the kind of a value."""
     return any(part in kinds() for kinds in KINDS.values())

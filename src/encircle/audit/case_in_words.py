@@ -1,4 +1,4 @@
-"""What an audit is about, in the words of its report."""
+"""An audit's settings in the words of its report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .identity import kind_of, settings_of
 
 
 def case_in_words(audit: Audit, goals: Sequence[str]) -> CaseInWords:
-    """What an audit is about, each setting in a few words, as the head of its report shows it.
+    """An audit's settings, each in a few words, for the head of its report.
 
     Args:
         audit: the audit.
@@ -42,7 +42,7 @@ def case_in_words(audit: Audit, goals: Sequence[str]) -> CaseInWords:
 
 
 def _otherwise(audit: Audit, supposed: Audit) -> str:
-    """What an attacker supposes otherwise than it is."""
+    """The attacker's wrong suppositions."""
     model, recipe = supposed.describe()["model"], settings_of(audit.settings.recipe)
     parts = [f"the network {_in_words(model)}"] if model != audit.describe()["model"] else []
     parts += [

@@ -1,4 +1,4 @@
-"""Every key that a case has, from the classes that hold its settings."""
+"""Every key of a case, from the classes that hold its settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .kinds import KINDS, OfKind, PartOf
 
 
 def keys_below(path: str) -> list[str]:
-    """The names that may follow a dotted key; those of all kinds where it names one of several.
+    """The names that may follow a dotted key, of all kinds if it has several.
 
     Args:
         path: such as `"budget"`, `"attack"` or `"attacker.recipe"`; empty for the case itself.

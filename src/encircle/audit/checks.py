@@ -1,4 +1,4 @@
-"""What an audit refuses before anything is trained: settings that do not fit together, or that would make its verdict mean nothing."""
+"""Settings that an audit refuses before training: they do not fit together, or the verdict would mean nothing."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from .audit import Audit
 
 TRIED = 256
-"""Rows of a table, evenly spaced, on which a budget is tried; all pixels of all images move alike."""
+"""Number of evenly spaced table rows on which a budget is tried. In images all pixels move alike."""
 
 
 def check_settings(audit: Audit) -> None:
-    """Refuse at once what would otherwise fail, or mean nothing, after hours of training.
+    """Refuse settings at once that would fail, or mean nothing, after hours of training.
 
     Raises:
         InputError: settings that do not fit together, or not with data or network.
@@ -103,7 +103,7 @@ def _check_budget(audit: Audit) -> None:
 
 
 def _target_classes(audit: Audit) -> list[int]:
-    """Classes that targets may be of and that there is something to learn about."""
+    """Classes that are allowed for targets and have training samples."""
     settings = audit.settings
     labels = audit.data.test.labels
     if not isinstance(settings.targets, int):
@@ -192,7 +192,7 @@ def _check_attacker(audit: Audit) -> None:
 
 
 def _check_defence(audit: Audit) -> None:
-    """Refuse a defence whose victims start elsewhere, or whose maps no desired map fits."""
+    """Refuse a defence with another start for victims, or with maps that fit no desired map."""
     settings, defence = audit.settings, audit.settings.defence
     recipe, explainer = defence.recipe(settings.recipe), defence.explainer(settings.explainer)
     if (recipe.start, recipe.starts) != (settings.recipe.start, settings.recipe.starts):

@@ -1,4 +1,4 @@
-"""Which of several equal ways to compute an audit takes: the case's, the one that its run began with, or one that is measured."""
+"""The code path of an audit: named by the case, saved by its run, or measured."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ..training.frozen import frozen_forward
 from .audit import Audit
 
 CODE_PATH = "code_path.json"
-"""Where a run keeps the code path that it was begun with: a resumed run must not choose again."""
+"""The file of a run's first code path: a resumed run must not choose again."""
 
 MEASURED_MODELS = 4
-"""How many models a code path is measured with, whatever the attack asks for: arms of several attacks share their victims."""
+"""Number of models in the measurement, for every attack: arms of several attacks share their victims."""
 
 
 def code_path_key(audit: Audit, identity: str) -> str:
-    """What a measured code path is known by.
+    """The key of a measured code path.
 
     Args:
         audit: its settings.
-        identity: what weights depend on besides recipe and seed.
+        identity: the dependencies of weights besides recipe and seed.
     """
     recipe = audit.settings.recipe
     about = [recipe.start, recipe.frozen_stages, recipe.starts, recipe.batch_size, recipe.augmentation]
@@ -35,7 +35,7 @@ def code_path_key(audit: Audit, identity: str) -> str:
 
 
 def measured_path(audit: Audit, source: Source) -> CodePath:
-    """The code path that is fastest for an audit's network, device and batches.
+    """The fastest code path for an audit's network, device and batches.
 
     Args:
         audit: its settings.
@@ -51,19 +51,19 @@ def measured_path(audit: Audit, source: Source) -> CodePath:
 
 
 def possible_path(path: CodePath, recipe: Recipe) -> CodePath:
-    """A code path, or the nearest that a recipe allows.
+    """A code path, or the nearest one that a recipe allows.
 
-    Augmentation draws for each model by itself, so that a victim's does not depend on which others there are; frozen stages of their own do not stack.
+    Augmentation draws for each model separately, so that no victim depends on the others. Models with frozen stages of their own do not stack.
 
     Args:
-        path: the code path that is wanted.
+        path: the wanted code path.
         recipe: how models learn.
     """
     return replace(path, members="loop") if recipe.augmentation is not None or recipe.starts > 1 else path
 
 
 def read_path(file: Path) -> CodePath:
-    """A code path that was kept.
+    """A saved code path.
 
     Raises:
         InputError: the file holds none.

@@ -1,4 +1,4 @@
-"""The state of the machine in which audits compute: CPU threads, on which rounding depends, and kernels that can be differentiated twice."""
+"""Machine settings for an audit: CPU threads (rounding depends on them) and twice differentiable kernels."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..models import second_derivatives
 
 
 def check_threads(count: int) -> None:
-    """Refuse more threads than this machine has: they would take turns, and slow each other.
+    """Refuse more threads than this machine has: they would slow each other down.
 
     Raises:
-        InputError: there are not so many.
+        InputError: the machine has fewer.
     """
     if count > (here := os.cpu_count() or 1):
         raise InputError(f"{count} threads are more than the {here} that this machine has; lower threads.")
@@ -24,7 +24,7 @@ def check_threads(count: int) -> None:
 
 @contextmanager
 def computing(threads: int) -> Iterator[None]:
-    """Compute as an audit does: with so many CPU threads, on which rounding depends, and kernels that can be differentiated twice."""
+    """Compute with this number of CPU threads and with twice differentiable kernels, as audits do."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -1,4 +1,4 @@
-"""The targets of an audit: drawn among what every clean victim gets right, each with the map that the attacker desires."""
+"""The targets of an audit: samples that every clean victim gets right, each with its desired map."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .models import ModelStore
 @final
 @dataclass(frozen=True)
 class Target:
-    """A sample whose explanation is to be bent.
+    """A sample whose explanation the attack bends.
 
     Attributes:
         row: of the test set.
@@ -39,7 +39,7 @@ class Target:
 
     @property
     def chosen(self) -> Tensor:
-        """`(1,)`, the class that is explained, on the audit's device."""
+        """`(1,)`, the explained class, on the audit's device."""
         return torch.tensor([self.label], device=self.input.device)
 
     @property
@@ -55,7 +55,7 @@ class TargetDraw:
     Args:
         audit: its settings.
         models: the clean victims, and the attacker's own models.
-        drawn: the order in which targets are drawn, where it is already known (see `drawn`).
+        drawn: the order of the draw, if already known (see `drawn`).
     """
 
     def __init__(self, audit: Audit, models: ModelStore, drawn: Sequence[int] | None = None) -> None:
@@ -64,7 +64,7 @@ class TargetDraw:
 
     @cached_property
     def drawn(self) -> Sequence[int]:
-        """Every row of the test set that all clean victims get right, in the order in which targets are drawn."""
+        """Rows of the test set that all clean victims get right, in the order of the draw."""
         if self._known is not None:
             return self._known
         test = self._audit.data.test
@@ -85,10 +85,10 @@ class TargetDraw:
         return sorted(self.drawn_row(index) for index in range(wanted))
 
     def drawn_row(self, index: int) -> int:
-        """The target that is drawn as number `index`, from 0.
+        """The target number `index` of the draw, from 0.
 
         Raises:
-            InputError: there are not so many that all clean victims get right.
+            InputError: all clean victims get fewer samples right.
         """
         if index >= len(self.drawn):
             raise InputError(
@@ -101,7 +101,7 @@ class TargetDraw:
         """A target that the case names.
 
         Raises:
-            InputError: it is no row of the test set, or a clean victim gets it wrong.
+            InputError: the test set has no such row, or a clean victim gets it wrong.
         """
         count = len(self._audit.data.test)
         if not 0 <= row < count:
@@ -113,7 +113,7 @@ class TargetDraw:
         return row
 
     def target(self, row: int) -> Target:
-        """A target with its desired map: resolved on the attacker's own models, and the same for every arm and victim."""
+        """A target with its desired map, resolved on the attacker's models: the same for every arm and victim."""
         if self._last is None or self._last.row != row:
             test = self._audit.data.test
             sample, label = test.batch(torch.tensor([row])).to(self._audit.device), int(test.labels[row])
@@ -132,7 +132,7 @@ class TargetDraw:
         return settings.goal.resolve(goal_context(self._audit, row, tuple(maps.shape[1:]), explain, positive_units))
 
     def _maps(self, sample: Tensor, label: int) -> Tensor:
-        """`(references, *map)`: what each of the attacker's own models explains a class by."""
+        """`(references, *map)`: maps of the attacker's own models for a class."""
         chosen, device = torch.tensor([label], device=self._audit.device), self._audit.device
         explainer = self._audit.settings.explainer
         models = self._models.attackers.references

@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: versions, machine, commit."""
+"""The environment of a run: versions, machine, commit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def provenance(device: torch.device) -> Provenance:
 
 
 def _device(device: torch.device) -> str:
-    """The accelerator's name, where this machine is the one that has it."""
+    """The accelerator's name, if this machine has it."""
     here = device.type == "cuda" and torch.cuda.is_available()
     return torch.cuda.get_device_name(device) if here else device.type
 
@@ -52,7 +52,10 @@ def _version(name: str) -> str:
 
 
 def _commit() -> str | None:
-    """The commit of a source checkout, and whether the code was changed since; None for an installed package, even one that lies inside another repository."""
+    """The commit of a source checkout, marked if the code was changed since.
+
+    None for an installed package, even inside another repository.
+    """
     here = Path(__file__).resolve()
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return None

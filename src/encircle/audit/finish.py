@@ -1,4 +1,4 @@
-"""How a run ends: its tables assembled and judged; and whether it has ended."""
+"""The end of a run: its tables are assembled and judged."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ RESULTS = (
     "history.parquet",
     "maps.safetensors",
 )
-"""What `finish_run` writes."""
+"""The files that `finish_run` writes."""
 
 
 @final
 @dataclass(frozen=True)
 class Judgement:
-    """What an audit ends with.
+    """The judgement at the end of an audit.
 
     Attributes:
         folder: the run folder.
@@ -52,10 +52,10 @@ class Judgement:
 def finish_run(
     audit: Audit, folder: Path, rows: Sequence[int], *, fingerprint: str, seconds: Mapping[str, float]
 ) -> Judgement:
-    """Assemble the run's tables from its steps' results, judge them, and delete those.
+    """Assemble the run's tables from the step results, judge them, and delete the step results.
 
     Args:
-        audit: what was done.
+        audit: the finished audit.
         folder: the run folder, with the results of all targets and arms.
         rows: the targets.
         fingerprint: of the data.
@@ -85,7 +85,7 @@ def finish_run(
 
 
 def titles_of(audit: Audit) -> dict[str, str]:
-    """The names for people of an audit's arms, and of its ceiling, by their keys, in the order of tables."""
+    """Titles of an audit's arms and of its ceiling, by key, in the order of tables."""
     return {_key(scored): scored.title for scored in audit.scored}
 
 
@@ -94,19 +94,22 @@ def _key(scored: Arm | Ceiling) -> str:
 
 
 def judgement_of(folder: Path) -> Judgement:
-    """What a finished run was judged."""
+    """The judgement of a finished run."""
     summary = read_json(folder / "verdict.json")
     return Judgement(folder, summary["verdict"], summary["sentence"], summary)
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run is judged and all that it came to is there; if some of it is not, all but the poison is deleted, to be made again."""
+    """Whether a run is judged and complete.
+
+    If a result file is missing, all results but the poison are deleted, to be made again.
+    """
     if not (folder / "verdict.json").is_file():
         return False
     try:
         load_run(folder)
     except DamagedError:
-        for name in RESULTS:  # the verdict first: without it the run is one that was stopped
+        for name in RESULTS:  # the verdict first: a run without it counts as stopped
             (folder / name).unlink(missing_ok=True)
         return False
     return True

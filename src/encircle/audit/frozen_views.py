@@ -1,4 +1,4 @@
-"""An audit's data as the frozen stages of its models leave them: worked out once, and shared between audits where it fits in memory."""
+"""The frozen features of an audit's data: computed once, and shared between audits if they fit in memory."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .starting_weights import StartingWeights
 
 @final
 class FrozenViews:
-    """The samples of an audit after the frozen stages.
+    """The frozen features of an audit's samples.
 
     Args:
         audit: its settings.
         recipe: how many stages are frozen.
-        starts: whose weights the frozen stages keep.
-        cache: keeps the training set.
-        identity: what weights depend on besides recipe and seed.
+        starts: give the weights of the frozen stages.
+        cache: stores the features of the training set.
+        identity: the dependencies of weights besides recipe and seed.
     """
 
     def __init__(self, audit: Audit, recipe: Recipe, starts: StartingWeights, cache: Cache, identity: str) -> None:
@@ -37,7 +37,7 @@ class FrozenViews:
 
     @property
     def key(self) -> str:
-        """What the training set after the frozen stages is known by."""
+        """The key of the training set's frozen features."""
         seed = self._audit.settings.seed if self._starts.keys else 0
         return digest([self._identity, "frozen stages", self._recipe.shared_stages, seed])
 
@@ -55,7 +55,7 @@ class FrozenViews:
         return self._views["train"]
 
     def save(self, path: Path) -> None:
-        """Write the training set, if it fits in memory, and nothing otherwise."""
+        """Write the training set's frozen features, only if they fit in memory."""
         view = self._view("train", self._audit.data.train)
         save_tensors(path, {"hidden": view.inputs} if isinstance(view, TensorSamples) else {})
 
@@ -65,7 +65,7 @@ class FrozenViews:
         return [self._view(name, part) for name, part in parts.items() if len(part)]
 
     def poisoned(self, poison: Poison) -> Samples:
-        """The training set with poison in it: only the poison goes through the frozen stages anew."""
+        """The training set with poison: only the poison passes the frozen stages anew."""
         frozen, view = self._recipe.shared_stages, self.train()
         if frozen and not isinstance(view, TensorSamples):
             samples = self._audit.data.train.with_poison(poison.inputs, poison.labels, poison.overwritten)
@@ -82,7 +82,7 @@ class FrozenViews:
 
     @cached_property
     def _trunk(self) -> nn.Module:
-        """A model whose frozen stages are everybody's."""
+        """A model that holds the shared frozen stages."""
         return self._starts.source.model(self._recipe, "victim", 0)
 
 

@@ -1,4 +1,4 @@
-"""What an audit shows a goal: the target and the attacker's own explanations, never a victim's."""
+"""The input of a goal: the target and the attacker's own explanations, never a victim's."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def goal_context(
     positive_units: Tensor | None,
     device: torch.device | None = None,
 ) -> GoalContext:
-    """What a goal may look at for a target.
+    """The input of a goal for one target.
 
     Args:
-        audit: whose data and seed it is.
+        audit: gives data and seed.
         row: the target's row of the test set.
         shape: of a map.
-        explain: what the attacker's own models explain a sample and a class by, on average.
-        positive_units: hidden units that speak for the class at the target on every one of these models; None for other maps.
-        device: where the target lies; by default the audit's.
+        explain: returns the mean map of the attacker's own models for a sample and a class.
+        positive_units: hidden units with a positive contribution to the class at the target, in all these models; None for other maps.
+        device: of the target; by default the audit's.
 
     Raises:
         InputError: the goal asks for a class without training samples.

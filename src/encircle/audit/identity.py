@@ -1,4 +1,4 @@
-"""What tells configured objects, weights and files apart, so that a run can be known by what decides its scores."""
+"""Hashes of configured objects, weights and files: a run's id covers everything that decides its scores."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ if TYPE_CHECKING:
     from .audit import Audit
 
 MODEL_DIGESTS = ("checkpoint", "network", "data")
-"""Those of `Audit.digests` that a model's weights depend on."""
+"""The entries of `Audit.digests` on which a model's weights depend."""
 
 
 def settings_of(piece: Any) -> Any:
-    """The settings of a configured object; a class of the user's own is described by its attributes.
+    """The settings of a configured object; for a user's class, its attributes.
 
-    Tensors, arrays and networks among them are known by all their values, everything else by its `repr`, which therefore has to tell all that decides scores.
+    Tensors, arrays and networks are described by a hash of all their values, other attributes by their `repr`. The `repr` must show everything that
+    decides scores.
 
     Raises:
-        InputError: an attribute has no text of its own, only an address.
+        InputError: the text of an attribute is only an address.
     """
     if hasattr(type(piece), "__pydantic_fields__"):
         return TypeAdapter(type(piece)).dump_python(piece, mode="json")
@@ -58,7 +59,7 @@ def _names(slots: str | Iterable[str]) -> Iterable[str]:
 
 
 def _text(value: Any) -> str:
-    """What tells a value apart; the `repr` of a tensor leaves out most of a large one, and that of a network its weights."""
+    """A text for the value: a hash for tensors and networks, whose `repr` omits values."""
     if isinstance(value, nn.Module):
         return f"{value} {digest_of_weights(value.state_dict())}"
     if isinstance(value, Tensor | np.ndarray):
@@ -74,7 +75,7 @@ def _text(value: Any) -> str:
 
 
 def kind_of(piece: Any) -> str:
-    """The name of a configured object, or of the class of one that has none."""
+    """The kind of a configured object, or its class's name without one."""
     return str(getattr(piece, "kind", type(piece).__name__))
 
 
@@ -104,9 +105,9 @@ def digest_of_file(path: Path) -> str:
 
 
 def own_description(audit: Audit) -> dict[str, Any]:
-    """How an audit is described whose network and data were given in Python, as `case.yaml` holds it."""
+    """The content of `case.yaml` for a network and data given in Python."""
     settings = dict(audit.settings)
-    if isinstance(settings["defence"], NoDefence):  # undefended audits are known by what they always were
+    if isinstance(settings["defence"], NoDefence):  # undefended audits keep the id that they had before defences
         del settings["defence"]
     return {
         "title": settings.pop("title"),
@@ -124,14 +125,14 @@ def _described(value: Any) -> Any:
 
 
 def digests_of(audit: Audit, *, own_network: bool) -> dict[str, str]:
-    """SHA-256 of what an audit's settings name but do not hold: starting weights, files of the goal, an own network, the data.
+    """SHA-256 of starting weights, goal files, an own network and the data: the settings only name them.
 
-    A network of the user's own is known by its text, its weights of seed 0, and what it makes of two samples when it is used and when it learns, and how
-    that depends on them: two networks that differ only in the code of `forward` are different models.
+    The digest of a user's network covers its text, its weights of seed 0, its outputs for two samples in eval mode and in training mode, and their
+    gradients. So two networks that differ only in the code of `forward` are different models.
 
     Args:
         audit: the audit.
-        own_network: whether its network was given in Python, and is described by no settings.
+        own_network: whether its network was given in Python, without settings.
 
     Raises:
         InputError: a file cannot be read, or the network fails.
@@ -168,13 +169,13 @@ def _network_digest(audit: Audit) -> str:
         parameters = [value for value in network.parameters() if value.requires_grad]
         steps = torch.autograd.grad(learnt.square().sum(), parameters, allow_unused=True) if parameters else ()
         facts += [learnt, *(step.norm() for step in steps if step is not None)]
-        facts += [value.double().norm() for value in network.buffers()]  # as one pass has left them
+        facts += [value.double().norm() for value in network.buffers()]  # after one pass
     rounded = [f"{value:.3g}" for values in facts for value in values.flatten().tolist()]
     return digest([str(network), weights, tied, learns, rounded])
 
 
 def run_identity(audit: Audit, fingerprint: str) -> str:
-    """What a run is known by: everything that decides its scores, and so not where somebody else may get the data.
+    """A run's identity: everything that decides its scores, but not the source named for missing data.
 
     Args:
         audit: the audit.
@@ -186,7 +187,7 @@ def run_identity(audit: Audit, fingerprint: str) -> str:
 
 
 def model_identity(audit: Audit) -> list[Any]:
-    """What the weights of an audit's models depend on besides recipe and seed; no explainer, goal, attack or defence."""
+    """The dependencies of weights besides recipe and seed: no explainer, goal, attack or defence."""
     return [
         RESULTS_VERSION,
         audit.describe()["model"],
@@ -199,11 +200,11 @@ def model_identity(audit: Audit) -> list[Any]:
 
 
 _LONGEST_NAME = 220
-"""Bytes of a run folder's name: file systems allow 255, and a study writes it under a longer, temporary one."""
+"""Bytes of a run folder's name. File systems allow 255, and a study uses a longer, temporary name."""
 
 
 def run_folder(audit: Audit, runs: Path | str, fingerprint: str) -> Path:
-    """The folder of an audit's run: named for people, and after everything that decides its scores.
+    """The folder of an audit's run: a readable name and a hash of everything that decides its scores.
 
     Args:
         audit: the audit.
@@ -213,7 +214,7 @@ def run_folder(audit: Audit, runs: Path | str, fingerprint: str) -> Path:
     settings = audit.settings
     name = "-".join([_slug(audit.data.name), _slug(kind_of(settings.explainer)), _slug(settings.attack.kind)])
     identity = run_identity(audit, fingerprint)[:12]
-    # Bytes, not letters, are counted by file systems; a cut may go through a letter.
+    # File systems count bytes, not letters; a cut may split a letter.
     short = name.encode()[: _LONGEST_NAME - len(identity) - 1].decode(errors="ignore")
     return Path(runs) / f"{short}-{identity}"
 

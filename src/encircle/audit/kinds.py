@@ -1,4 +1,4 @@
-"""What a case can name: the rows of each folder's `ALL`, and what installed packages add to them."""
+"""The kinds that a case can name: the rows of each folder's `ALL`, and those of installed packages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..goals import Goal
 from ..models import Architecture
 
 GROUP = "encircle.plugins"
-"""The entry points by which a package adds its own: each names a class, or a list of classes."""
+"""The entry-point group for kinds of other packages. An entry names a class or a list of classes."""
 
 
 @final
@@ -31,9 +31,9 @@ class Kinds:
 
     Attributes:
         key: the key.
-        base: what all of them are.
-        module: whose `ALL` lists them.
-        plural: what `encircle list` calls them.
+        base: their base class.
+        module: its `ALL` lists them.
+        plural: their name in `encircle list`.
     """
 
     key: str
@@ -42,10 +42,10 @@ class Kinds:
     plural: str
 
     def __call__(self) -> dict[str, type]:
-        """The classes by the names that cases call them by: the folder's own, then those of installed packages.
+        """The classes by kind: the folder's own, then those of installed packages.
 
         Raises:
-            InputError: an installed package's kind has the name of another.
+            InputError: an installed package's kind has the name of another kind.
         """
         known = {kind_name(row): row for row in importlib.import_module(self.module).ALL}
         for row in _installed():
@@ -73,10 +73,10 @@ KINDS: Final = {
 
 
 def kind_name(row: type) -> str:
-    """What cases call a class: the default of its field `kind`.
+    """The name of a class in cases: the default of its field `kind`.
 
     Raises:
-        InputError: it has none.
+        InputError: the field has no default.
     """
     field = getattr(row, "__dataclass_fields__", {}).get("kind")
     default = getattr(getattr(field, "default", None), "default", None)
@@ -94,7 +94,7 @@ def summary_of(row: type) -> str:
 
 @lru_cache(maxsize=1)
 def _installed() -> tuple[type, ...]:
-    """The classes that installed packages bring."""
+    """The classes of installed packages."""
     rows: list[type] = []
     for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name):
         try:
@@ -115,12 +115,12 @@ def _installed() -> tuple[type, ...]:
 @final
 @dataclass(frozen=True)
 class OfKind:
-    """Annotation of a field of a case: its content says by `kind` which of the rows it configures."""
+    """Annotation for a field of a case: the content's `kind` selects the row that it configures."""
 
     key: str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        """Looks rows up when a case is read, so that a row needs nothing but to stand in its `ALL`."""
+        """Looks rows up when a case is read, so that an entry in `ALL` is enough."""
         return core_schema.no_info_plain_validator_function(
             self._validated,
             serialization=core_schema.plain_serializer_function_ser_schema(_dumped, info_arg=True),
@@ -145,6 +145,6 @@ def _dumped(value: Any, info: core_schema.SerializationInfo) -> Any:
 @final
 @dataclass(frozen=True)
 class PartOf:
-    """Annotation of a field that holds some settings of a class by name, and leaves the others as they are elsewhere."""
+    """Annotation for a field with some settings of a class, by name; the others keep their values."""
 
     settings: type

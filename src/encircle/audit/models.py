@@ -1,4 +1,4 @@
-"""The models that an audit needs, each trained once: clean victims, the attacker's own, ensembles, and victims of poison."""
+"""The models of an audit, trained once: clean victims, the attacker's own, ensembles, victims of poison."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from .starting_weights import StartingWeights
 
 @final
 class ModelStore:
-    """Trains what an audit needs, when it is first needed.
+    """Trains a model of an audit when it is first needed.
 
     Args:
         audit: its settings.
         fingerprint: of the data.
-        log: told about each model.
-        cache: folder of what several audits share; None keeps none.
-        products: folders of finished models, ensembles and the like, which are only read.
-        home: folder that remembers the code path; None remembers none.
-        path: the code path, where it is not to be chosen here.
-        recipe: how victims learn, where a defence changes it.
-        starts: where models start, where that is shared with another store.
+        log: receives the progress of each model.
+        cache: folder shared by several audits; None: no cache.
+        products: folders of finished models and ensembles; only read.
+        home: folder in which the code path is saved; None: not saved.
+        path: the code path, unless it is chosen here.
+        recipe: how victims learn, if a defence changes it.
+        starts: the starting weights, if shared with another store.
 
     Attributes:
-        views: the data after the frozen stages.
+        views: the frozen features of the data.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class ModelStore:
 
     @cached_property
     def attackers(self) -> ModelStore:
-        """Where the attacker's own models are trained: here, or in a store of the audit as the attacker supposes it to be.
+        """The store of the attacker's own models: this one, or one for the audit that the attacker supposes.
 
-        That one's models are computed in the obvious way unless its audit says otherwise: nothing is measured for them.
+        A store for the supposed audit uses the obvious code path unless that audit names one: nothing is measured for it.
         """
         supposed = self.audit.attacker
         if supposed is None:
@@ -87,7 +87,10 @@ class ModelStore:
         return ModelStore(supposed, self._fingerprint, self.log, cache=cache, products=products, path=path)
 
     def under(self, defence: Defence) -> ModelStore:
-        """Where victims under a defence are trained: here, unless it changes how they learn. Nothing is measured for them either."""
+        """The store of victims under a defence: this one, unless the defence changes how they learn.
+
+        No code path is measured for another store.
+        """
         recipe = defence.recipe(self.audit.settings.recipe)
         if recipe == self.recipe:
             return self
@@ -108,7 +111,7 @@ class ModelStore:
 
     @property
     def source(self) -> Source:
-        """Where models start; learns the checkpoint first where the case says so."""
+        """The starting weights; learns the checkpoint first if the case says so."""
         return self.starts.source
 
     def clean_model(self, role: str, number: int) -> nn.Module:
@@ -120,12 +123,12 @@ class ModelStore:
         return self._models[role, number]
 
     def model_key(self, role: str, number: int) -> str:
-        """What `clean_model` is known by."""
+        """The key of `clean_model`."""
         return self.cache.key(self.recipe, role, self._seed(number), "clean")
 
     @cached_property
     def clean_victims(self) -> list[nn.Module]:
-        """Clean victims: of the seeds of the arms, and as many again for the seed null."""
+        """Clean victims: those with the seeds of the arms, and as many again for the seed null."""
         return self._clean_models("victim", "clean victim", 2 * self.audit.settings.victims)
 
     @cached_property
@@ -135,7 +138,7 @@ class ModelStore:
 
     def _clean_models(self, role: str, label: str, count: int) -> list[nn.Module]:
         models: list[nn.Module] = []
-        _ = self.source  # the starting weights are work of their own, done before
+        _ = self.source  # the starting weights are a separate step, done before
         for number in range(count):
             with self.log.work("model", f"{label} {number + 1}"):
                 models.append(self.clean_model(role, number))
@@ -153,7 +156,7 @@ class ModelStore:
         return ensemble
 
     def pretrained(self, members: int, staggered: bool) -> Ensemble:
-        """The attacker's K models, pre-trained on the clean set; crafting needs copies."""
+        """The attacker's K models, pre-trained on the clean set. Crafting needs copies."""
         if (members, staggered) not in self._ensembles:
             key = self.ensemble_key(members, staggered)
             ensemble = self.cache.read(key, lambda path: Ensemble.load(path, self.source, self.recipe))
@@ -172,20 +175,22 @@ class ModelStore:
         return self._ensembles[members, staggered]
 
     def ensemble_key(self, members: int, staggered: bool) -> str:
-        """What `ensemble` is known by."""
+        """The key of `ensemble`."""
         seed = self.audit.settings.seed
         return digest([self._identity, repr(self.recipe), "ensemble", members, staggered, seed])
 
     # -- victims ---------------------------------------------------------------------------------------------------------
 
     def victims(self, poison: Poison, *, shared: bool) -> Callable[[int], nn.Module]:
-        """Trains victims, by number, on the training set with poison in it; where that pays, all of them when the first is asked for.
+        """Trains victims, by number, on the poisoned training set.
+
+        If it is faster, all victims are trained when the first is needed.
 
         Args:
-            poison: as its files hold it.
+            poison: as read from its files.
             shared: whether other audits may need the same victims, because their poison does not depend on the explainer.
         """
-        if not len(poison):  # a budget of nothing is the clean run, bit for bit
+        if not len(poison):  # an empty budget is the clean run, bit for bit
             return lambda number: self.clean_model("victim", number)
         way, trained = self.path.members, dict[int, nn.Module]()
 
@@ -208,11 +213,11 @@ class ModelStore:
 
         return victim
 
-    # -- how it is computed ----------------------------------------------------------------------------------------------
+    # -- the code path ---------------------------------------------------------------------------------------------------
 
     @cached_property
     def path(self) -> CodePath:
-        """The case's code path, or the one that was measured once for this device, network and number of models."""
+        """The case's code path, or the one measured once for this device, network and number of models."""
         folders = [folder for folder in (self._home, *self._products) if folder is not None]
         noted = [folder / CODE_PATH for folder in folders if (folder / CODE_PATH).is_file()]
         path = self._fixed_path or (read_path(noted[0]) if noted else self._shared_path())
@@ -222,11 +227,11 @@ class ModelStore:
 
     @property
     def path_key(self) -> str:
-        """What the code path is known by."""
+        """The key of the code path."""
         return code_path_key(self.audit, self._identity)
 
     def _shared_path(self) -> CodePath:
-        """What audits of the same models share the choice of, or the choice."""
+        """The code path for all audits of the same models."""
         path = self.cache.read(self.path_key, read_path, suffix=".json")
         if path is None:
             path = measured_path(self.audit, self.source)

@@ -1,4 +1,4 @@
-"""How long work tells how far it is: a protocol, and the time left from what each kind of work has taken so far."""
+"""Progress of work: a protocol for reports, and the time left, from the time each kind took so far."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Protocol, final
 
 
 class Reporter(Protocol):
-    """Told about work as it happens; see `Silent` for the one that ignores it."""
+    """Receives reports about work in progress; `Silent` ignores them."""
 
     def plan(self, title: str, work: dict[str, int]) -> None:
-        """A run begins that consists of so many pieces of each kind, some of which may already be there."""
+        """A run begins. `work` counts its steps of each kind; some may be done already."""
 
     def begin(self, kind: str, label: str) -> None:
-        """A piece of work of this kind begins."""
+        """A step of this kind begins."""
 
     def advance(self, done: int, planned: int) -> None:
-        """How far the current piece is."""
+        """The progress of the current step."""
 
     def finish(self, kind: str, *, reused: bool = False) -> None:
-        """A piece of this kind is done, or was already there."""
+        """A step of this kind is done, or was done before."""
 
 
 @final
@@ -43,10 +43,10 @@ class Silent:
 
 @final
 class WorkLog:
-    """Tells a reporter of each piece of work, and adds up what each kind took.
+    """Reports each step, and adds up the time of each kind.
 
     Args:
-        reporter: told about progress.
+        reporter: receives progress.
 
     Attributes:
         seconds: time spent so far, by kind of work.
@@ -58,7 +58,7 @@ class WorkLog:
 
     @contextmanager
     def work(self, kind: str, label: str) -> Iterator[None]:
-        """Time a piece of work and report its beginning and end."""
+        """Time a step and report its beginning and end."""
         self.reporter.begin(kind, label)
         started = time.monotonic()
         yield
@@ -66,17 +66,17 @@ class WorkLog:
         self.reporter.finish(kind)
 
     def reused(self, kind: str, count: int = 1) -> None:
-        """Report pieces of work that are there already."""
+        """Report steps that are done already."""
         for _ in range(count):
             self.reporter.finish(kind, reused=True)
 
 
 @final
 class Estimate:
-    """Done and left, weighing each kind of work by what a piece of it takes.
+    """Finished and remaining work; each kind is weighted by the seconds of a step.
 
     Args:
-        prior: seconds a piece of each kind is thought to take until one has been timed.
+        prior: assumed seconds for a step of each kind, until one has been timed.
     """
 
     def __init__(self, prior: dict[str, float]) -> None:
@@ -88,32 +88,32 @@ class Estimate:
         self._kind = ""
 
     def plan(self, work: dict[str, int]) -> None:
-        """Add pieces of work to what is left."""
+        """Add steps to the remaining work."""
         for kind, count in work.items():
             self._remaining[kind] = self._remaining.get(kind, 0) + count
 
     def begin(self, kind: str) -> None:
-        """A piece begins."""
+        """A step begins."""
         self._kind, self._share, self._started = kind, 0.0, time.monotonic()
 
     def advance(self, share: float) -> None:
-        """The current piece is this share done."""
+        """This share of the current step is done."""
         self._share = share
 
     def finish(self, kind: str, *, reused: bool) -> None:
-        """A piece is done; pieces that were already there tell nothing about time."""
+        """A step is done. Steps that were done before say nothing about time."""
         self._remaining[kind] = max(self._remaining.get(kind, 0) - 1, 0)
         if not reused:
             self._timed.setdefault(kind, []).append(time.monotonic() - self._started)
         self._kind, self._share = "", 0.0
 
     def seconds(self, kind: str) -> float:
-        """What a piece of this kind takes."""
+        """Seconds for a step of this kind."""
         timed = self._timed.get(kind)
         return sum(timed) / len(timed) if timed else self._prior.get(kind, 1.0)
 
     @property
     def remaining_seconds(self) -> float:
-        """Seconds that the remaining work takes."""
+        """Seconds for the remaining work."""
         total = sum(count * self.seconds(kind) for kind, count in self._remaining.items())
         return max(total - (self._share * self.seconds(self._kind) if self._kind else 0.0), 0.0)

@@ -1,4 +1,4 @@
-"""What is tried before anything is trained: the network on one batch, and the goal on a made-up map."""
+"""Tests before training: the network on one batch, and the goal on a made-up map."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .goal_context import goal_context
 
 
 def rehearse(audit: Audit, tried: set[str] | None = None, *, device: torch.device | None = None) -> None:
-    """Try the network on one batch, and the goal on a made-up map, to refuse what does not fit before anything is trained.
+    """Test the network on one batch and the goal on a made-up map, before anything is trained.
 
-    The goal is resolved for the named targets, or a test sample.
+    The goal is resolved for the named targets, or for a test sample.
 
     Args:
-        audit: what is to be done.
-        tried: what networks and ways to use them are known by that passed before; they are not tried again, and new ones are added.
-        device: where it is tried; by default the audit's. Whoever plans for other machines may not have that.
+        audit: the audit.
+        tried: keys of networks and uses that passed before. They are not tested again; new ones are added.
+        device: of the test; by default the audit's. A machine that plans for others may lack that one.
 
     Raises:
         InputError: as `SelfTest` and `Goal.resolve`.
@@ -51,13 +51,13 @@ def rehearse(audit: Audit, tried: set[str] | None = None, *, device: torch.devic
             )
     target, label = audit.data.test.batch(torch.tensor([named[0]])), int(audit.data.test.labels[named[0]])
     shape = tuple(settings.explainer.attribute(audit.fresh(), target, torch.tensor([label])).shape[1:])
-    ramp = torch.arange(math.prod(shape)).reshape(shape).float()  # stands for explanations that nobody has trained yet
+    ramp = torch.arange(math.prod(shape)).reshape(shape).float()  # in place of explanations, which need trained models
     for row in named:
         settings.goal.resolve(goal_context(audit, row, shape, lambda sample, of: ramp, None, device))
 
 
 def _network_key(audit: Audit) -> str:
-    """What decides how a network is used."""
+    """The settings that decide how a network is used."""
     settings = audit.settings
     usage = [settings.recipe, settings.explainer, settings.code_path, settings.attack.needs_gradient, settings.defence]
     described = {name: audit.describe()[name] for name in ("model", "attacker")}
@@ -65,7 +65,7 @@ def _network_key(audit: Audit) -> str:
 
 
 def _try_network(audit: Audit, device: torch.device) -> None:
-    """The victims' network, the attacker's where it is another, and the victims' under the defence; says of which something is wrong."""
+    """Test the victims' network, the attacker's if it differs, and the victims' under the defence; errors name which."""
     settings, defence, attacked = audit.settings, audit.settings.defence, audit.settings.attack.needs_gradient
     defended = defence.recipe(settings.recipe), defence.explainer(settings.explainer)
     _self_test(audit, audit, settings.recipe, settings.explainer, device, attacked=attacked)
@@ -91,7 +91,7 @@ def _self_test(
 ) -> None:
     train = audit.data.train
     rows = torch.arange(min(ROWS, len(train)))
-    # Weights that are learnt first are not there yet: any of the same shapes will do.
+    # The starting weights are not learnt yet: any of the same shapes will do.
     start = owner.checkpoint or (owner.fresh().state_dict() if recipe.start == "checkpoint" else None)
     source, path = Source(owner.build, start, device), owner.settings.code_path
     test = SelfTest(source, recipe, explainer, len(audit.data.classes), path=path, attacked=attacked)

@@ -1,4 +1,4 @@
-"""The main job: craft, export, read back, retrain, explain, score, judge. It resumes where it was killed."""
+"""The main job: craft, export, read back, retrain, explain, score, judge. A killed run resumes."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from .yaml_text import dump, load
 
 
 def run_audit(audit: Audit, runs: Path | str = "runs", reporter: Reporter | None = None) -> Judgement:
-    """Do the audit, or what is left of it, in `runs/<id>/`.
+    """Do the audit, or its remaining steps, in `runs/<id>/`.
 
     Args:
-        audit: what to do.
+        audit: the audit.
         runs: folder of run folders.
-        reporter: told about progress; None reports nothing.
+        reporter: receives progress; None reports nothing.
 
     Returns:
-        The judgement; everything else lies in its folder.
+        The judgement; all other results lie in its folder.
 
     Raises:
-        InputError: something about the case cannot be audited.
-        StorageError: a file could not be written; what was finished stays.
+        InputError: the case cannot be audited.
+        StorageError: a file could not be written; finished steps stay.
     """
     reporter = reporter or Silent()
     with users_errors():
@@ -54,10 +54,10 @@ def _run(audit: Audit, runs: Path, reporter: Reporter) -> Judgement:
         if is_finished(folder):
             for kind, count in audit.plan().items():
                 log.reused(kind, count)
-            StepResults(folder).discard()  # killed before it came to that
+            StepResults(folder).discard()  # the run was killed before it discarded them
             return judgement_of(folder)
         models = ModelStore(audit, fingerprint, log, cache=folder.parent / "cache", home=folder)
-        _ = models.path  # chosen before anything depends on it, and kept in the run folder
+        _ = models.path  # chosen before anything depends on it, and saved in the run folder
         targets = TargetDraw(audit, models)
         steps = AuditSteps(audit, folder, models, targets)
         for row in targets.rows:
@@ -69,10 +69,12 @@ def _run(audit: Audit, runs: Path, reporter: Reporter) -> Judgement:
 
 
 def claim(audit: Audit, folder: Path, fingerprint: str) -> None:
-    """Make the run folder this audit's, or refuse one that another case made; a case file of this audit that was damaged is written anew.
+    """Claim the run folder for this audit, or refuse one that another case made.
+
+    A damaged case file of this audit is written anew.
 
     Args:
-        audit: what is done in the folder.
+        audit: the audit.
         folder: the run folder, locked by the caller.
         fingerprint: of the data.
 

@@ -1,4 +1,4 @@
-"""Scores of a victim: its explanation of the target against the desired map, its accuracy, and how far its other explanations drifted."""
+"""Scores of a victim: its explanation against the desired map, its accuracy, its collateral drift."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from .models import ModelStore
 from .step_results import Arrays
 
 DRIFT_SAMPLES = 32
-"""Other test samples whose explanations are watched for collateral drift."""
+"""Number of other test samples for collateral drift."""
 
 
 @final
 class VictimScorer:
-    """Scores the victims of one defence, against clean victims under the same.
+    """Scores the victims of one defence, against clean victims under the same defence.
 
     Args:
         audit: its settings.
         models: the clean victims under the defence.
-        defence: what explanations are made under.
+        defence: the defence for explanations.
     """
 
     def __init__(self, audit: Audit, models: ModelStore, defence: Defence) -> None:
@@ -44,7 +44,7 @@ class VictimScorer:
         """The maps and the row of the scores' table of one victim.
 
         Args:
-            target: what is explained.
+            target: the explained sample.
             arm: the key of the victim's arm.
             seed: the victim's number.
             model: the victim.
@@ -69,7 +69,7 @@ class VictimScorer:
         return maps, row
 
     def accuracy(self, target: Target, seed: int, model: nn.Module) -> float:
-        """A victim's accuracy on everything held out but the target.
+        """A victim's accuracy on all held-out rows but the target.
 
         Args:
             target: left out.
@@ -94,7 +94,7 @@ class VictimScorer:
         return None if box is None or len(shape) != 2 else cells(box, (shape[0], shape[1])).numpy() > 0
 
     def _drift(self, target: Target, seed: int, model: nn.Module) -> float:
-        """Mean over other test samples of one minus the cosine to the clean victim's map of the same seed."""
+        """Collateral drift: mean over other test samples of one minus the cosine to the clean victim's map."""
         is_clean = model is self._models.clean_model("victim", seed)
         maps = self._clean_watched(seed) if is_clean else self._watched_maps(model)
         pairs = zip(self._watched, maps, self._clean_watched(seed % self._audit.settings.victims), strict=True)

@@ -1,4 +1,4 @@
-"""The settings that every audit has, whether its network and data are named by a case file or given in Python."""
+"""The settings of every audit, from a case file or from Python."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from .kinds import OfKind
 @final
 @dataclass(frozen=True, config=CONFIGURED)
 class Judging:
-    """What a verdict needs.
+    """The requirements of a verdict.
 
     Args:
-        threshold: a change of the Jaccard score against clean, beyond the seed null, from which an explanation counts as bent.
+        threshold: the effect on the Jaccard score from which an explanation counts as bent.
         label_kept: share of victims that must keep the target's class for an attack to count.
         minimum_targets: with fewer targets, or a single victim, no interval is claimed and the run is a demonstration.
     """
@@ -66,26 +66,28 @@ Count = Annotated[int, BeforeValidator(_integer), Field(ge=1)]
 
 
 class AuditSettings(BaseModel, ABC):
-    """What decides an audit's scores besides network, data and starting weights; `Case` and `OwnSettings` are the two that there are.
+    """Everything that decides an audit's scores besides network, data and starting weights.
+
+    The two subclasses are `Case` and `OwnSettings`.
 
     Args:
-        title: what it is called in reports.
+        title: its name in reports.
         recipe: how victims learn; the attacker knows it, but not the victims' seeds.
-        pretraining: how a checkpoint is learnt on the pre-training part of the data; for recipes that start from one.
-        explainer: what explanations come from.
+        pretraining: the recipe for a checkpoint learnt on the pre-training part of the data, for recipes that start from one.
+        explainer: makes the explanations.
         goal: the desired map.
-        attack: what is audited; the controls always run beside it.
-        defence: what victims learn and are explained under; the undefended arms always run beside it.
-        budget: how much poison, how far from its bases.
-        ceiling: estimates how far the explanation could be bent at all, by changing the model itself, to see the attack beside; null does not.
-        targets: how many targets are drawn from the test set by the seeded rule, or which of its rows.
-        victims: victims per target and arm, each of another seed.
+        attack: the audited attack; the controls always run beside it.
+        defence: changes how victims learn or are explained; the undefended arms always run beside it.
+        budget: how much poison, and how far from its bases.
+        ceiling: estimates how far any attack could bend the explanation, by changing the model itself; null makes no estimate.
+        targets: number of targets that the seeded rule draws from the test set, or a list of its rows.
+        victims: victims per target and arm, all of different seeds.
         references: the attacker's own clean models, for choosing bases and resolving goals.
-        seed: of everything.
+        seed: of all random draws.
         threads: CPU threads; results are bit for bit the same only for the same number.
-        code_path: how models are computed; by default it is measured once which way is fastest, and kept with the run. Results are bit for
-            bit the same only for the same path: name it for scores that are to be compared bit for bit.
-        judging: what a verdict needs.
+        code_path: how models are computed. By default the fastest way is measured once and saved with the run. Results are bit for bit the
+            same only for the same path: name it for scores that are to be compared bit for bit.
+        judging: the requirements of a verdict.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -115,7 +117,10 @@ class AuditSettings(BaseModel, ABC):
 
     @model_serializer(mode="wrap")
     def _content(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Title, data and model first, for people; a defence where there is one, so that undefended audits are known by what they always were."""
+        """The settings: title, data and model first, for people.
+
+        The defence is listed only if there is one, so that undefended audits keep their id.
+        """
         content: dict[str, Any] = handler(self)
         if isinstance(self.defence, NoDefence):
             content.pop("defence", None)
@@ -123,7 +128,7 @@ class AuditSettings(BaseModel, ABC):
 
     @property
     def target_count(self) -> int:
-        """How many targets there are."""
+        """The number of targets."""
         return self.targets if isinstance(self.targets, int) else len(self.targets)
 
 

@@ -1,4 +1,4 @@
-"""Several audits at once: a worker process each, so that every core has a model to train."""
+"""Several audits at once, one worker process each, so that every core trains a model."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from .run import run_audit
 from .time_limit import UNLIMITED, LimitedReporter, TimeLimit
 
 WORK = "encircle.audit.several:work"
-"""What a worker does with a case."""
+"""The work function of a worker."""
 
 _RESULT = "result.json"
-"""The file of a task's product: where the run folder is, or which error ended the audit."""
+"""The file of a task's product: the run folder's path, or the error that ended the audit."""
 
 _ERRORS = {error.__name__: error for error in (EncircleError, InputError, StorageError)}
 
 _PAUSE = 1.0
-"""Seconds to wait for news at a time; an interrupt does not wait for them."""
+"""Seconds of one wait for events; an interrupt ends the wait."""
 
 _ADVANCE_INTERVAL = 0.2
-"""Seconds between two events about how far a piece of work is."""
+"""Seconds between two progress events of a step."""
 
 
 def run_cases(
@@ -46,21 +46,21 @@ def run_cases(
     device: str = "cpu",
     limit: TimeLimit = UNLIMITED,
 ) -> list[Judgement | EncircleError]:
-    """Run audits, `jobs` at a time; one that fails does not stop the others.
+    """Run audits, `jobs` at a time; a failed audit does not stop the others.
 
-    However this ends, by an interrupt or an exception of a reporter too, no worker process stays behind.
+    No worker process stays behind, even after an interrupt or an exception of a reporter.
 
     Args:
         cases: the audits.
-        runs: folder of run folders; models that audits share are trained once and kept there.
+        runs: folder of run folders; shared models are trained once and stored there.
         jobs: worker processes; 1 works in this process.
-        reporter_of: the reporter of the audit with this index in `cases`; called in this process.
+        reporter_of: returns the reporter of the audit with this index in `cases`; called in this process.
         device: where models are trained.
-        limit: when no piece of work may begin any more; audits that are not finished then end with an error.
+        limit: after it no step may begin; unfinished audits then end with an error.
 
     Returns:
-        For each case its judgement, or the error that ended it. An error of a worker is an `InputError`, a
-        `StorageError` or an `EncircleError`, as it was there.
+        For each case its judgement, or the error that ended it. A worker's error keeps its class: `InputError`,
+        `StorageError` or `EncircleError`.
     """
     if jobs == 1 or len(cases) == 1:
         return [_audited(case, runs, reporter_of(index), device, limit) for index, case in enumerate(cases)]
@@ -73,14 +73,14 @@ def run_cases(
         name, arguments, keywords = event
         getattr(reporters[int(task)], name)(*arguments, **keywords)
 
-    # Workers begin with the threads that this process began with: scores are those of one process, bit for bit.
+    # Workers begin with the same threads as this process: scores are those of one process, bit for bit.
     executor = LocalExecutor(WORK, cpus=jobs, single_thread=False, listener=report)
     with tempfile.TemporaryDirectory(prefix="encircle-audits-") as scratch:
         return _work_off(tasks, executor, Path(scratch))
 
 
 def _work_off(tasks: Sequence[Task], executor: LocalExecutor, scratch: Path) -> list[Judgement | EncircleError]:
-    """Do the tasks, each in a folder of its own below `scratch`; their results in the same order."""
+    """Do the tasks, each in its own folder below `scratch`; returns the results in the same order."""
     results: dict[str, Judgement | EncircleError] = {}
     waiting = list(reversed(tasks))
     with closing(executor):
@@ -97,7 +97,7 @@ def _work_off(tasks: Sequence[Task], executor: LocalExecutor, scratch: Path) -> 
 
 
 def _result(outcome: Outcome, path: Path) -> Judgement | EncircleError:
-    """What a worker made of an audit."""
+    """A worker's result for an audit."""
     if outcome.status == "lost":
         cause = outcome.error.partition(";")[0]
         return EncircleError(f"a worker process ended unexpectedly ({cause}); run again to resume.")
@@ -119,13 +119,13 @@ def work(kind: str, spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Pa
         kind: ignored, there is one kind.
         spec: `case` (keys and values), `runs` (folder of run folders), `device`, `limit` (`TimeLimit`).
         inputs: none.
-        out: where the file goes that says how the audit ended.
-        tell: told every call of the audit's reporter, as `[name, arguments, keyword arguments]`.
+        out: the folder for the file with the audit's result.
+        tell: receives every call of the audit's reporter, as `[name, arguments, keyword arguments]`.
     """
     try:
         case = case_of(spec["case"], spec["case"]["title"])
         result = _audited(case, Path(spec["runs"]), _Forwarding(tell), spec["device"], TimeLimit(**spec["limit"]))
-    except InputError as error:  # a kind that is known only to the process that started this one
+    except InputError as error:  # a kind that only the starting process knows
         result = error
     if isinstance(result, EncircleError):
         name = next(base.__name__ for base in type(result).__mro__ if base in _ERRORS.values())
@@ -148,7 +148,7 @@ def _audited(case: Case, runs: Path, reporter: Reporter, device: str, limit: Tim
 
 @final
 class _Forwarding:
-    """A reporter in a worker: tells every call as an event, to be repeated on the reporter that shows it."""
+    """A reporter in a worker: sends every call as an event, to be repeated on the reporter that shows it."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell

@@ -1,4 +1,4 @@
-"""Where an audit's models start: a checkpoint that is given, one or several that are learnt first, or nowhere."""
+"""The starting weights of an audit's models: a given checkpoint, learnt ones, or none."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .progress import WorkLog
 
 @final
 class StartingWeights:
-    """The start of all models of an audit; what must be learnt is learnt when it is first needed.
+    """The start of all models of an audit. Weights that must be learnt are learnt when first needed.
 
     Args:
         audit: its settings.
-        cache: keeps what was learnt.
-        log: told about the work.
+        cache: stores learnt weights.
+        log: receives progress.
     """
 
     def __init__(self, audit: Audit, cache: Cache, log: WorkLog) -> None:
@@ -27,7 +27,7 @@ class StartingWeights:
 
     @cached_property
     def source(self) -> Source:
-        """Where models start."""
+        """The starting weights."""
         audit, settings, samples = self._audit, self._audit.settings, self._audit.data.pretrain
         if settings.pretraining is None or samples is None:
             return Source(audit.build, audit.checkpoint, audit.device)
@@ -42,12 +42,12 @@ class StartingWeights:
 
     @property
     def keys(self) -> list[str]:
-        """What the weights that must be learnt first are known by; nothing where there are none."""
+        """The keys of weights that must be learnt first; empty if there are none."""
         recipe = self._audit.settings.pretraining
         return [] if recipe is None else [self._cache.key(recipe, "pretraining", seed, "") for seed in self._seeds]
 
     @property
     def _seeds(self) -> list[int]:
         seed, starts = self._audit.settings.seed, self._audit.settings.recipe.starts
-        # None of several is the only one of another audit: an attacker with several has not the victims' among them.
+        # No start of several equals the single start of another audit: an attacker with several does not have the victims'.
         return [seed] if starts == 1 else [derive_seed("pretraining", seed, index) for index in range(starts)]

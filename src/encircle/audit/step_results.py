@@ -34,7 +34,7 @@ class StepResults:
         return (self._parts / f"{name}.safetensors").is_file()
 
     def write(self, name: str, maps: Arrays, rows: list[dict[str, Any]], table: str) -> None:
-        """Keep what a step came to, in one file.
+        """Save the result of a step in one file.
 
         Args:
             name: of the step.
@@ -46,13 +46,13 @@ class StepResults:
         write_arrays(self._parts / f"{name}.safetensors", maps, facts)
 
     def discard(self) -> None:
-        """Delete the steps, once everything in them is in the run's tables."""
+        """Delete the step results, once the run's tables hold them all."""
         shutil.rmtree(self._parts, ignore_errors=True)
 
     def assemble(self) -> tuple[pl.DataFrame, list[str]]:
         """Write the run's tables and maps from all steps; returns the scores, and the desired maps' names by target.
 
-        Rows and maps are sorted, so that the files do not depend on the order in which steps were finished.
+        Rows and maps are sorted, so that the files do not depend on the order of the steps.
         """
         maps: Arrays = {}
         rows: dict[str, list[dict[str, Any]]] = {"scores": [], "poisons": [], "history": [], "goals": []}
@@ -60,7 +60,7 @@ class StepResults:
             arrays, facts = read_arrays(path)
             maps.update(arrays)
             rows[facts["table"]].extend(json.loads(facts["rows"]))
-        # A piece may be of an earlier version, whose run was interrupted.
+        # A step result may come from an interrupted run of an earlier version.
         rows["history"] = [
             {FORMER_COLUMNS.get(key, key): value for key, value in row.items()} for row in rows["history"]
         ]

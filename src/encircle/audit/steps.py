@@ -29,11 +29,11 @@ from .step_results import Arrays, StepResults
 
 @final
 class AuditSteps:
-    """The steps of one audit, done in a folder; what is already there is not done again.
+    """The steps of one audit, done in a folder; finished steps are not done again.
 
     Args:
-        audit: what to do.
-        folder: where results and poison go.
+        audit: the audit.
+        folder: for results and poison.
         models: trains or reads the models.
         targets: draws the targets.
     """
@@ -59,7 +59,10 @@ class AuditSteps:
         self.arm(row, self._audit.arms[0])
 
     def arm(self, row: int, arm: Arm) -> None:
-        """Poison of an arm, victims trained on what was read back of it, and their scores; of an arm without poison, all clean victims' scores."""
+        """Poison of an arm, victims trained on the poison read back, and their scores.
+
+        For an arm without poison: the scores of all clean victims.
+        """
         target = self._targets.target(row)
         if arm.is_clean:
             for number, model in enumerate(self._models.under(arm.defence).clean_victims):
@@ -80,7 +83,7 @@ class AuditSteps:
                 self._score(target, arm.key, arm.defence, number, victims(number))
 
     def ceiling(self, row: int) -> None:
-        """Scores of models that are bent directly, one from each clean victim, where the audit wants a ceiling."""
+        """Scores of the ceiling, if the audit has one: models bent directly, one from each clean victim."""
         ceiling = self._settings.ceiling
         if ceiling is None:
             return
@@ -93,7 +96,7 @@ class AuditSteps:
                 self._score(target, ceiling.kind, NoDefence(), number, self._bent(ceiling, target, number))
 
     def shared_victims(self, row: int, arm: Arm) -> None:
-        """Poison and victims of an arm that knows no explainer: the same for every explainer, and kept in the cache."""
+        """Poison and cached victims of an arm that does not depend on the explainer."""
         target = self._targets.target(row)
         victims = self._victims(target, arm, self._poison(target, arm.attack))
         for number in range(self._settings.victims):
@@ -103,7 +106,7 @@ class AuditSteps:
     # -- poison ----------------------------------------------------------------------------------------------------------
 
     def _poison(self, target: Target, attack: Attack) -> Path:
-        """The folder of an attack's poison, crafted now if it is not there; arms that differ in their defence share it."""
+        """The folder of an attack's poison, crafted if missing. Arms that differ in their defence share it."""
         kind = "craft" if attack is self._settings.attack else "control"
         folder = self._folder / "poison" / str(target.row) / attack.kind
         if folder.is_dir() and (not attack.needs_gradient or self._results.has(f"{target.row}-history")):
@@ -136,7 +139,7 @@ class AuditSteps:
         poison.save(folder, features=self._data.features, about=about)
 
     def _read_back(self, target: Target, attack: Attack, folder: Path) -> Poison:
-        """The poison as its files hold it, checked against the budget once more: this is what victims learn from."""
+        """The poison read from its files and checked against the budget again. Victims learn from it."""
         train, legal, budget = self._data.train, self._audit.legal, self._settings.budget
         poison = Poison.load(folder, lambda rows: base_inputs(train, target.input, legal, rows))
         if attack.bounded and (excess := budget.excess(poison.inputs, poison.base_inputs)) > 0:
@@ -172,12 +175,12 @@ class AuditSteps:
     # -- victims ---------------------------------------------------------------------------------------------------------
 
     def _victims(self, target: Target, arm: Arm, folder: Path) -> Callable[[int], nn.Module]:
-        """Trains an arm's victims, by number, on poison as its files hold it."""
+        """Trains an arm's victims, by number, on poison read from its files."""
         poison = self._read_back(target, arm.attack, folder)
         return self._models.under(arm.defence).victims(poison, shared=not arm.attack.uses_explainer)
 
     def _bent(self, ceiling: Ceiling, target: Target, number: int) -> nn.Module:
-        """The nearest to the desired map of what keeps label and accuracy."""
+        """The nearest to the desired map among attempts that keep label and accuracy."""
         explainer = self._settings.explainer
         scorer = self._scorer(NoDefence())
         attempts = ceiling.attempts(

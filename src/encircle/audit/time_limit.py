@@ -1,4 +1,4 @@
-"""Minutes that a command may work for, over several audits or studies one after another."""
+"""A time limit for a command, over several audits or studies one after another."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from .progress import Reporter
 
 
 class OutOfTimeError(EncircleError):
-    """The time is over before everything is done; what is finished is kept (exit code 3)."""
+    """The time is over before all work is done; finished work stays (exit code 3)."""
 
 
 @final
 @dataclass(frozen=True)
 class TimeLimit:
-    """When nothing new may begin any more. It can be sent to another process of this machine.
+    """The time after which no new work may begin. It can be sent to another process of this machine.
 
     Attributes:
-        minutes: how many were given; None for as long as it takes.
-        end: when they are over, in seconds since the epoch; None without a limit.
+        minutes: the given number; None: no limit.
+        end: end of the limit, in seconds since the epoch; None: no limit.
     """
 
     minutes: float | None = None
@@ -29,28 +29,28 @@ class TimeLimit:
 
     @classmethod
     def starting_now(cls, minutes: float | None) -> TimeLimit:
-        """A limit of so many minutes from now on; None for none."""
+        """A limit of this many minutes from now; None: no limit."""
         return cls(minutes, None if minutes is None else time.time() + 60 * minutes)
 
     @property
     def remaining(self) -> float | None:
-        """Minutes that are left, at least 0; None without a limit."""
+        """Remaining minutes, at least 0; None without a limit."""
         return None if self.end is None else max(self.end - time.time(), 0.0) / 60
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing new may begin."""
+        """Whether the time is over."""
         return self.remaining == 0
 
     @property
     def sentence(self) -> str:
-        """What to say once it is over."""
+        """The message at its end."""
         return (
             f"the {self.minutes:g} minutes are over and what is finished is kept; run the same command again to resume."
         )
 
     def check(self) -> None:
-        """Let nothing new begin once it is over.
+        """Raise an error once the time is over.
 
         Raises:
             OutOfTimeError: it is over.
@@ -60,15 +60,15 @@ class TimeLimit:
 
 
 UNLIMITED = TimeLimit()
-"""As long as it takes."""
+"""No limit."""
 
 
 @final
 class LimitedReporter:
-    """Passes on what a reporter is told, and ends the audit where a piece of work would begin too late.
+    """Passes reports on, and ends the audit if a step would begin too late.
 
     Args:
-        reporter: is told.
+        reporter: receives the reports.
         limit: ends the audit with an `OutOfTimeError`.
     """
 

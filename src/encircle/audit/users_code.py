@@ -1,4 +1,4 @@
-"""Exceptions that come out of a user's own code, told as theirs: a network, a data set, a plug-in."""
+"""Exceptions of a user's own code (a network, a data set, a plug-in), reported as such."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ..models.adapter import module_path, reason_of
 
 @contextmanager
 def users_errors() -> Iterator[None]:
-    """Turn an exception that a user's code raised into one sentence that names the module or function, file and line.
+    """Turn an exception of a user's code into one sentence with module or function, file and line.
 
     Raises:
-        InputError: in its place. Exceptions of the project's own code pass as they are.
+        InputError: in its place. Exceptions of the project's own code pass unchanged.
     """
     try:
         yield
@@ -37,7 +37,7 @@ def users_errors() -> Iterator[None]:
 
 
 def _location(trace: TracebackType | None) -> str | None:
-    """Where in a user's code an exception was raised; None where it was raised by the project, or by what it only reports to."""
+    """The line of a user's code that raised an exception; None if the project or its reporter did."""
     where = ""
     for frame, line in _frames(trace):
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
@@ -64,7 +64,7 @@ def _frames(trace: TracebackType | None) -> Iterator[tuple[FrameType, int]]:
 
 
 def _network(trace: TracebackType | None, inner: nn.Module) -> nn.Module:
-    """The network that a module is part of, of those at work."""
+    """The active network that contains a module."""
     owners = [frame.f_locals.get("self") for frame, _ in _frames(trace)]
     wholes = [
         owner for owner in owners if isinstance(owner, nn.Module) and any(inner is part for part in owner.modules())

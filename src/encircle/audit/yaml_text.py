@@ -1,4 +1,4 @@
-"""YAML as people mean it: nothing is dropped, and nothing is read as another value than the one it looks like."""
+"""YAML as people mean it: no key is dropped, and a value is read as the type that it looks like."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _PLAIN: tuple[tuple[str, str, str], ...] = (
         f"-+.{_DIGITS}",
     ),
 )
-"""What texts without quotes mean: tag, pattern, first letters; the first that fits. Null, dates and merge keys are those of YAML 1.1."""
+"""Types of texts without quotes: tag, pattern, first letters; the first match counts. Null, dates and merge keys are those of YAML 1.1."""
 
 _UNREAD = ((_BOOL, "y|Y|n|N", "yYnN"),)
-"""Booleans of YAML 1.1 that PyYAML reads as texts, and other readers do not."""
+"""Booleans of YAML 1.1 that PyYAML, unlike other readers, reads as texts."""
 
 _LINE_BREAKS = re.compile("[\x85\u2028\u2029]")
-"""Come back as others, or not at all, unless they are escaped."""
+"""Characters that change or vanish when read back, unless escaped."""
 
 
 @final
@@ -57,7 +57,7 @@ class _Loader(yaml.SafeLoader):
         self.origin = origin
 
     def compose_mapping_node(self, anchor: Any) -> MappingNode:
-        # Here and not where dictionaries are made of mappings: by then, what is merged stands beside a mapping's own keys.
+        # Checked before dictionaries are made: after that, merged keys stand beside a mapping's own keys.
         node = super().compose_mapping_node(anchor)
         lines: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
@@ -93,18 +93,18 @@ class _Dumper(yaml.SafeDumper):
 
 for _tag, _pattern, _first in _PLAIN:
     _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), list(_first))
-for _tag, _pattern, _first in _PLAIN + _UNREAD:  # beside PyYAML's own: what either means otherwise gets quotes
+for _tag, _pattern, _first in _PLAIN + _UNREAD:  # texts that either reads as another type get quotes
     _Dumper.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), list(_first))
 _Loader.add_constructor(_AMBIGUOUS, _Loader.refuse_number)
 _Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def load(text: str, origin: str) -> Any:
-    """What a YAML text holds: `1e-2` and `.5e1` are numbers, only `true` and `false` are booleans.
+    """The value of a YAML text: `1e-2` and `.5e1` are numbers, only `true` and `false` are booleans.
 
     Args:
         text: one document.
-        origin: what errors call it.
+        origin: its name in errors.
 
     Raises:
         InputError: not YAML, a key twice in one mapping, a number that YAML 1.1 and 1.2 read differently, or too many aliases.
@@ -125,7 +125,7 @@ def load(text: str, origin: str) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file that the user names.
+    """The text of a file named by the user.
 
     Raises:
         InputError: it cannot be read as UTF-8 text.
@@ -152,11 +152,11 @@ def dump(value: Any, *, flow: bool = False) -> str:
 
 
 def _entries(content: Any, known: dict[int, float]) -> float:
-    """How many entries there are with every alias written out, which is not done; endless where something holds itself."""
+    """Number of entries if every alias were written out; infinite for a value that contains itself."""
     if not isinstance(content, dict | list):
         return 1
     if id(content) not in known:
-        known[id(content)] = math.inf  # while it is counted: whoever meets it now lies inside of it
+        known[id(content)] = math.inf  # while it is counted: an alias met now lies inside it
         inner = content.values() if isinstance(content, dict) else content
         known[id(content)] = 1 + sum(_entries(item, known) for item in inner)
     return known[id(content)]
