@@ -1,4 +1,4 @@
-"""What stops an attack: defences, each one file and one row of `ALL`."""
+"""Defences against poison, each one file and one row of `ALL`."""
 
 from .base import Defence
 from .none import NoDefence

@@ -1,4 +1,4 @@
-"""What every defence is: a change of how victims learn, or of how their predictions are explained."""
+"""The base class of defences: a change of how victims learn or are explained."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..training import Recipe
 
 
 class Defence(ABC):
-    """Makes poison bend explanations less. Settings in the constructor, data in the call.
+    """A defence makes poison bend explanations less. Settings in the constructor, data in the call.
 
-    It overrides one hook at least. It never learns which rows are poison: the judge knows.
+    It overrides at least one hook. It never learns which rows are poison.
 
     Attributes:
         kind: its name in cases, files and reports.
-        title: its name for people, as it stands after "under".
-        about: what it does, in a sentence or two for a report's glossary.
+        title: its name for people, to follow "under".
+        about: its description in a sentence or two, for a report's glossary.
     """
 
     kind: str
@@ -25,9 +25,9 @@ class Defence(ABC):
     about: ClassVar[str] = ""
 
     def recipe(self, recipe: Recipe) -> Recipe:
-        """How victims learn under this defence; their starting weights stay the same."""
+        """The victims' recipe under this defence; their starting weights stay the same."""
         return recipe
 
     def explainer(self, explainer: Explainer) -> Explainer:
-        """What explanations of victims come from under this defence."""
+        """The explainer for victims under this defence."""
         return explainer

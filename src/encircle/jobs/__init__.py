@@ -1,1 +1,1 @@
-"""Tasks known by their content, done once each by worker processes or a cluster, and found again after any crash."""
+"""Tasks named by a hash of their content and done once: by worker processes or a cluster, safe in any crash."""

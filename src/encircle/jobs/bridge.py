@@ -1,7 +1,7 @@
-"""The process that holds Ray for `ClusterExecutor`, and what Ray runs on the nodes. No torch.
+"""The process that holds Ray for `ClusterExecutor`, and the code that Ray runs on the nodes. No torch.
 
-It is told what to do, and tells what became of it, over a socket. It ends with the driver, however that ends, and takes
-with it every process that it started.
+The bridge receives orders and sends outcomes over a socket. It ends with the driver, however the driver ends, and ends
+every process that it started.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from .worker import attempt
 Nodes = dict[str, tuple[float, float]]
 """Processors and accelerators of each living node, by its id."""
 
-CACHE = 2 << 30  # bytes of inputs kept in Ray's memory for the next task that reads them
-LOG = 100_000  # characters of a task's prints that come back
-FETCH = 60.0  # seconds to read a result that has already come to this machine
+CACHE = 2 << 30  # bytes of inputs that stay in Ray's memory for later tasks
+LOG = 100_000  # characters of a task's output that come back
+FETCH = 60.0  # seconds to read a result that is already on this machine
 TICK = 0.1  # seconds until a task is begun while others run
 
 ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
-"""What every task begins with, so that Ray's nodes count as workers on this machine do; the work itself asks for more."""
+"""The environment of every task, so that rounding on Ray's nodes is that of local workers; the work itself asks for more threads."""
 
-LOST = (  # the first that fits; a name that this version of Ray does not have is passed over
+LOST = (  # the first match counts; names unknown to this version of Ray are skipped
     ("OutOfMemoryError", "its process was killed for want of memory; give it a machine that has more."),
     ("NodeDiedError", "the machine it ran on went away; see to the machine."),
     ("WorkerCrashedError", "its process ended under it; see its log."),
@@ -53,7 +53,7 @@ LOST = (  # the first that fits; a name that this version of Ray does not have i
 
 
 def end_session(session: int) -> None:
-    """Kill what still runs of a session, and wait until nothing does."""
+    """Kill the remaining processes of a session, and wait for their end."""
     end = time.monotonic() + 5.0
     while (pids := _members(session)) and time.monotonic() < end:
         for pid in pids:
@@ -63,7 +63,7 @@ def end_session(session: int) -> None:
 
 
 def _members(session: int) -> list[int]:
-    """Processes of a session; without /proc, its leader's group is all that is known."""
+    """Processes of a session; without /proc, only those of its leader's group."""
     if not Path("/proc/self/stat").exists():
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(session, signal.SIGKILL)
@@ -81,21 +81,21 @@ def _members(session: int) -> list[int]:
 @final
 @dataclass
 class Bridge:
-    """Ray's side of the socket; everything here runs in the bridge process.
+    """Ray's side of the socket; runs in the bridge process.
 
     Args:
         driver: the socket to the driver.
         work: the work function, `"module:function"`.
-        scratch: a folder that Ray may write into; it is deleted at the end.
+        scratch: a folder for Ray's files; deleted at the end.
 
     Attributes:
         ray: the library, loaded late.
-        queue: what the driver said.
-        send_lock: held while something is sent.
-        running: the serial number of every task at work, by Ray's reference to it.
-        inputs: the ids of the products that each of them reads, by serial number.
+        queue: messages of the driver.
+        send_lock: held during a send.
+        running: the serial number of every running task, by Ray's reference to it.
+        inputs: the ids of the products that a running task reads, by serial number.
         stored_products: products in Ray's memory and their bytes, by id, the most recently used last.
-        remote_functions: what does a task, by the threads and accelerators that it needs.
+        remote_functions: Ray's function for a task, by the threads and accelerators that it needs.
     """
 
     driver: Connection
@@ -110,12 +110,12 @@ class Bridge:
     remote_functions: dict[tuple[float, float], Any] = field(default_factory=dict)
 
     def say(self, *words: Any) -> None:
-        """Tell the driver; two threads do."""
+        """Send a message to the driver; called by two threads."""
         with self.send_lock:
             self.driver.send(words)
 
     def nodes(self) -> Nodes:
-        """The nodes that live."""
+        """The living nodes."""
         alive = [node for node in self.ray.nodes() if node["Alive"]]
         return {n["NodeID"]: (n["Resources"].get("CPU", 0.0), n["Resources"].get("GPU", 0.0)) for n in alive}
 
@@ -124,15 +124,15 @@ class Bridge:
 
         Args:
             address: host:port of a cluster's head; None starts a Ray on this machine.
-            cpus: threads that it may use then; None leaves the count to Ray.
-            paths: where the driver looks for modules.
+            cpus: threads for a Ray on this machine; None leaves the count to Ray.
+            paths: the driver's module search path.
 
         Raises:
-            RuntimeError: a Ray of our own listens to other machines.
+            RuntimeError: a Ray of our own is reachable from other machines.
         """
         self.ray = importlib.import_module("ray")
         config = self.ray.job_config.JobConfig()
-        # Nodes on this machine find what the driver finds. Ray puts each before the last; installed ones are the node's.
+        # Nodes on this machine import the driver's modules. Ray puts each path before the last; installed packages are the node's.
         installed = (sys.prefix, sys.base_prefix)
         config._py_driver_sys_path = [p for p in reversed(paths) if not any(map(Path(p).is_relative_to, installed))]
         own = {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": self.scratch} if address is None else {}
@@ -147,14 +147,14 @@ class Bridge:
             raise RuntimeError("this version of Ray does not stay on loopback")
 
     def listen(self) -> None:
-        """Queue what the driver says; once it is gone, end every process that this one started, and itself."""
-        with contextlib.suppress(Exception):  # a driver that ended in the middle of a word, too
+        """Queue messages of the driver; once it is gone, end all started processes, and this one."""
+        with contextlib.suppress(Exception):  # also if the driver ended in the middle of a message
             while True:
                 self.queue.put(self.driver.recv())
         self.vanish()
 
     def watch(self) -> None:
-        """Once a second tell which nodes there are, or that this machine's own is gone: Ray itself would wait for ever."""
+        """Report the nodes once a second, or that this machine's own is gone: Ray would wait for ever."""
         own_node = self.ray.get_runtime_context().get_node_id()
         parent = os.getppid()
         with contextlib.suppress(OSError):
@@ -168,14 +168,14 @@ class Bridge:
         self.vanish()
 
     def vanish(self) -> None:
-        """End, with everything that this process has started."""
+        """End this process and all that it started."""
         shutil.rmtree(self.scratch, ignore_errors=True)
         end_session(os.getsid(0))
         shutil.rmtree(self.scratch, ignore_errors=True)
         os._exit(1)
 
     def serve(self) -> None:
-        """Do what the driver says and tell what becomes of it, until it says close."""
+        """Obey the driver's messages and send outcomes, until the message close."""
         while True:
             try:
                 word, *rest = self.queue.get(block=not self.running)
@@ -198,7 +198,7 @@ class Bridge:
         """Hand a task to Ray.
 
         Args:
-            serial: the attempt's number, by which its outcome is told.
+            serial: the attempt's number, sent with its outcome.
             kind: as for `Work`.
             spec: as for `Work`.
             inputs: as for `Work`.
@@ -208,8 +208,8 @@ class Bridge:
         try:
             products = [self.put(name, Path(folder)) for name, folder in inputs.items()]
             if need not in self.remote_functions:
-                # An accelerator is bound to a process when it is first looked for, and Ray uses its processes again, though
-                # only for tasks that begin with the same environment; where they have accelerators, not at all.
+                # A process binds to an accelerator at the first access. Ray reuses processes, but
+                # only for tasks with the same environment, and never for tasks with accelerators.
                 begin = ENVIRONMENT | ({"ENCIRCLE_ACCELERATOR": "1"} if gpus else {"CUDA_VISIBLE_DEVICES": ""})
                 self.remote_functions[need] = self.ray.remote(
                     num_cpus=cpus, num_gpus=gpus, max_retries=0, runtime_env={"env_vars": begin}
@@ -222,7 +222,7 @@ class Bridge:
             self.inputs[serial] = list(inputs)
 
     def put(self, name: str, folder: Path) -> Any:
-        """A product in Ray's memory; the least recently used ones make room."""
+        """A product in Ray's memory. The least recently used products make room."""
         if name not in self.stored_products:
             files = pack(folder)
             self.stored_products[name] = self.ray.put(files), sum(map(len, files.values()))
@@ -232,17 +232,17 @@ class Bridge:
         return self.stored_products[name][0]
 
     def outcome(self, ref: Any, inputs: list[str]) -> tuple[Any, ...]:
-        """What a task that has ended came to: status, sentence, log, seconds, worker, files."""
+        """The outcome of an ended task: status, sentence, log, seconds, worker, files."""
         try:
             result: tuple[Any, ...] = self.ray.get(ref, timeout=FETCH)
         except Exception as problem:
-            for name in inputs:  # should one of them be what is lost, the next attempt puts it anew
+            for name in inputs:  # if an input is lost, the next attempt puts it anew
                 self.stored_products.pop(name, None)
             return self.verdict(problem)
         return result
 
     def verdict(self, problem: Exception) -> tuple[Any, ...]:
-        """What an error of Ray means for the task."""
+        """The outcome that an error of Ray means for the task."""
         errors = self.ray.exceptions
         cause = getattr(problem, "cause", None)
         if isinstance(problem, errors.RayTaskError) and not isinstance(cause, errors.RayError):
@@ -266,7 +266,7 @@ class Bridge:
 def bridge() -> None:
     """The bridge process: `python -c ... paths descriptor`, started by `ClusterExecutor`."""
     driver = Connection(int(sys.argv[2]))
-    os.set_inheritable(driver.fileno(), False)  # else the driver would not see this process end while Ray's live
+    os.set_inheritable(driver.fileno(), False)  # else the driver would miss the end of this process
     work, address, cpus, scratch, paths = driver.recv()
     ray_side = Bridge(driver, work, scratch)
     threading.Thread(target=ray_side.listen, daemon=True).start()
@@ -291,7 +291,7 @@ def _line(problem: object) -> str:
 def _perform(
     version: int, work: str, kind: str, spec: dict[str, Any], names: list[str], *products: dict[str, bytes]
 ) -> tuple[Any, ...]:
-    """One task, in a process of Ray on some node: its products came along, and what it makes goes back the same way."""
+    """Do one task in a process of Ray on some node. Products come and go as arguments and results."""
     worker = f"{socket.gethostname()}:{os.getpid()}"
     if version != RESULTS_VERSION:
         why = f"{socket.gethostname()} has another version of encircle than the driver; install the same on every node."
@@ -312,7 +312,7 @@ def _perform(
             seconds = time.monotonic() - began
             if not error:
                 files = pack(out)
-    except OSError as problem:  # the node's disk, not the work: another node may do
+    except OSError as problem:  # an error of the node's disk, not of the work: another node may succeed
         why = f"the disk of {socket.gethostname()} does not take it ({problem.strerror or problem}); free some space there."
         return "lost", why, log.text(), seconds, worker, {}
     return "failed" if error else "done", error, log.text(), seconds, worker, files
@@ -320,7 +320,7 @@ def _perform(
 
 @final
 class _Tail(io.TextIOBase):
-    """Keeps the end of what is printed."""
+    """Stores the end of the output."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
@@ -343,7 +343,7 @@ class _Tail(io.TextIOBase):
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """A folder that is deleted afterwards; those of processes that were killed are deleted by the next."""
+    """A temporary folder. Folders of killed processes are deleted by the next process."""
     for lock_file in Path(tempfile.gettempdir()).glob("encircle-task-*/lock"):
         with contextlib.suppress(OSError), lock_file.open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -352,7 +352,7 @@ def _folder() -> Iterator[Path]:
     try:
         with (folder / "locking").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            (folder / "locking").rename(folder / "lock")  # nobody sees it unlocked
+            (folder / "locking").rename(folder / "lock")  # so that it is never visible unlocked
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""Tasks on a Ray cluster, one of its own on this machine or one that is given. No shared disk, no torch.
+"""Tasks on a Ray cluster: a given one, or one of its own on this machine. No shared disk, no torch.
 
-Ray never runs in the driver's process: it changes signal handlers, and it ends the process that loaded it a minute after
-its head node is gone. A process of its own, the bridge, holds it; products and outcomes come over a socket. So the
-driver outlives Ray whatever happens, and the bridge ends with the driver and with it all that it started.
+Ray never runs in the driver's process. It changes signal handlers, and it ends the process that loaded it a minute after
+its head node is gone. A separate process, the bridge, holds Ray; products and outcomes come over a socket. So the
+driver always outlives Ray. The bridge ends with the driver, and ends all processes that it started.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from .products import unpack
 from .task import Order, Outcome, Task
 
 BRIDGE = "import json,sys; sys.path[:]=json.loads(sys.argv[1]); from encircle.jobs.bridge import bridge; bridge()"
-START = 120.0  # seconds a Ray of its own has to begin, on a machine that is busy
-ANSWER = 5.0  # seconds a given address has to answer at all
-CONNECT = 60.0  # ... and to take us in
+START = 120.0  # seconds for a Ray of its own to begin, on a busy machine
+ANSWER = 5.0  # seconds for a given address to answer at all
+CONNECT = 60.0  # ... and to accept the connection
 SILENCE = 150.0  # seconds without a sign of life from the bridge; Ray itself gives up after 60
-NEVER = 60.0  # seconds until a task that no node could ever run is refused
+NEVER = 60.0  # seconds until a task is refused that no node could ever run
 GONE = 600.0  # ... and one whose only nodes went away: machines start again
-END = 10.0  # seconds Ray has to end by itself
+END = 10.0  # seconds for Ray to end by itself
 
 OWN = {
-    # The one way to keep every listening socket of a Ray that init() starts on loopback: it makes Ray take that address
-    # for its own. `_node_ip_address="127.0.0.1"` is silently changed into the machine's outer address.
+    # The only way to keep all listening sockets of a Ray from init() on loopback: Ray takes that address
+    # for its own. Ray silently changes `_node_ip_address="127.0.0.1"` into the machine's outer address.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",  # loopback is open to every account of this machine; the token is not
 }
@@ -58,7 +58,7 @@ QUIET = {
 class ClusterExecutor:
     """Does tasks on a Ray cluster; those that only make sense `here` in one process on the driver's machine.
 
-    Events that tasks tell are ignored, as are shares of tasks on the cluster.
+    Events of tasks are ignored, and so is the progress of tasks on the cluster.
 
     Args:
         work: the work function, `"module:function"`; every node must be able to import it.
@@ -76,14 +76,14 @@ class ClusterExecutor:
         self._nodes_ever: Nodes = {}
         self._last_message = -math.inf
         self._serial = 0
-        self._remote: dict[int, Order] = {}  # by serial number: an outcome of a cancelled attempt is no longer known
+        self._remote: dict[int, Order] = {}  # by serial number; cancelled attempts are absent
         self._local_tasks: set[str] = set()
         self._outcomes: list[Outcome] = []
         self._unfit_since: dict[tuple[float, float], float] = {}
-        self._room_known: dict[tuple[float, float], bool] = {}  # what has_room said, until something changes
+        self._room_known: dict[tuple[float, float], bool] = {}  # answers of has_room, until a change
 
     def start(self) -> None:
-        """Begin; raises `InputError` where Ray is missing or the address does not answer."""
+        """Begin; raises `InputError` if Ray is missing or the address does not answer."""
         if importlib.util.find_spec("ray") is None:
             raise InputError("the Ray executor needs the library ray; install it with `pip install 'encircle[ray]'`.")
         if self._address is not None:
@@ -96,7 +96,7 @@ class ClusterExecutor:
             raise
 
     def has_room(self, task: Task) -> bool:
-        """Whether this task would begin about at once; raises `InputError` for one that never could."""
+        """Whether this task would begin about at once; raises `InputError` if it never could."""
         if task.here:
             return self._local.has_room(task)
         self._receive()
@@ -123,7 +123,7 @@ class ClusterExecutor:
         self._send("submit", self._serial, order.task.kind, dict(order.task.spec), inputs, _need(order.task))
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """Outcomes that came in, waiting at most this long for the first."""
+        """Outcomes since the last call, waiting at most this long for the first."""
         end = time.monotonic() + seconds
         while True:
             self._receive()
@@ -140,11 +140,11 @@ class ClusterExecutor:
                 return outcomes
 
     def shares(self) -> Mapping[str, float]:
-        """How far the tasks of this machine are; Ray's do not say."""
+        """The progress of the tasks of this machine; Ray's tasks report none."""
         return self._local.shares()
 
     def cancel(self, task: str) -> None:
-        """End a running attempt, by force; no outcome of it comes in any more."""
+        """End a running attempt by force; it has no outcome."""
         if task in self._local_tasks:
             self._local_tasks.discard(task)
             self._local.cancel(task)
@@ -161,12 +161,12 @@ class ClusterExecutor:
         self._local_tasks.clear()
         self._local.close()
         if self._bridge is not None:
-            # One that never was in, or has gone, cannot end by itself.
+            # A bridge that never connected, or is gone, cannot end by itself.
             end = time.monotonic() + (END if self._last_message > 0 else 0.0)
             with contextlib.suppress(EncircleError):
                 self._send("close")
             while self._bridge.poll() is None and time.monotonic() < end:
-                with contextlib.suppress(OSError):  # it cannot end while it has something to tell that nobody takes
+                with contextlib.suppress(OSError):  # it cannot end while its last messages are unread
                     if self._connection is not None and self._connection.poll(TICK):
                         os.read(self._connection.fileno(), 1 << 20)
                 time.sleep(0.01)
@@ -181,7 +181,7 @@ class ClusterExecutor:
             self._scratch = None
 
     def _start_bridge(self) -> None:
-        """Start the process that holds Ray and wait until it is in."""
+        """Start the process that holds Ray and wait until it is connected."""
         self._scratch = _short_folder()
         environment = {**os.environ, **QUIET}
         if self._address is None:
@@ -199,7 +199,7 @@ class ClusterExecutor:
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
-                start_new_session=True,  # Ctrl+C is for the driver; and what it starts is found by its session
+                start_new_session=True,  # Ctrl+C is for the driver only; the session identifies the processes that it starts
             )
         self._connection = Connection(driver_end.detach())
         seconds = START if self._address is None else CONNECT
@@ -224,7 +224,7 @@ class ClusterExecutor:
         )
 
     def _send(self, *words: Any) -> None:
-        """Tell the bridge."""
+        """Send a message to the bridge."""
         try:
             if self._connection is None:
                 raise BrokenPipeError
@@ -233,7 +233,7 @@ class ClusterExecutor:
             raise self._ended_error() from None
 
     def _receive(self) -> None:
-        """Take in what the bridge has to tell, without waiting."""
+        """Read the messages of the bridge, without waiting."""
         try:
             while self._connection is not None and self._connection.poll():
                 word, *rest = self._connection.recv()
@@ -250,7 +250,7 @@ class ClusterExecutor:
                     self._outcomes.append(_deliver(order, *rest[1:]))
         except (EOFError, OSError):
             self._last_message = -math.inf
-        # What came in before is handed out first.
+        # Earlier outcomes are returned first.
         if not self._outcomes and time.monotonic() - self._last_message > SILENCE:
             raise self._ended_error()
 
@@ -262,7 +262,7 @@ class ClusterExecutor:
         )
 
     def _check_could_fit(self, task: Task, need: tuple[float, float]) -> None:
-        """Raise for a task that no node can run, unless nodes may still come: clusters grow, machines start again."""
+        """Raise an error for a task that no node can run, unless nodes may still come."""
         now = time.monotonic()
         since = self._unfit_since.setdefault(need, now)
         patience = GONE if _fit([need], self._nodes_ever.values()) else 0.0 if self._address is None else NEVER
@@ -282,7 +282,7 @@ def _fit(needs: Iterable[tuple[float, float]], nodes: Iterable[tuple[float, floa
     """Whether all of these have room on the nodes at once: the largest first, each where it fits, sparing accelerators."""
     free = [list(node) for node in sorted(nodes, key=lambda node: node[1])]
     for cpus, gpus in sorted(needs, key=lambda need: (-need[1], -need[0])):
-        share = 1.0 / int(1.0 / gpus + 1e-9) if 0.0 < gpus < 1.0 else gpus  # of 0.4 only two go on one accelerator
+        share = 1.0 / int(1.0 / gpus + 1e-9) if 0.0 < gpus < 1.0 else gpus  # two shares of 0.4 fill one accelerator
         node = next((node for node in free if node[0] >= cpus and node[1] >= share - 1e-6), None)
         if node is None:
             return False
@@ -300,7 +300,7 @@ def _deliver(
     worker: str,
     files: dict[str, bytes],
 ) -> Outcome:
-    """Put an attempt's product and log where the driver wants them."""
+    """Write an attempt's product and log to the order's folders."""
     try:
         order.log.parent.mkdir(parents=True, exist_ok=True)
         order.log.write_text(log, encoding="utf-8")
@@ -317,7 +317,7 @@ def _deliver(
 
 
 def _check_answers(address: str) -> None:
-    """Raise unless something answers at host:port."""
+    """Raise an error unless host:port answers."""
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal():
         raise InputError(f"{address!r} is not the address of a Ray cluster; write host:port of its head node.")

@@ -1,4 +1,4 @@
-"""The one who gives tasks to an executor: what is ready is submitted, what comes back is committed, then recorded."""
+"""The driver: submits ready tasks to an executor, commits their products, then records them."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .store import Store
 from .task import Executor, Order, Outcome, Tally, Task
 
 Listener = Callable[[str, Mapping[str, Any]], None]
-"""Told what happens: a name and JSON-able facts.
+"""Receives events: a name and JSON-able facts.
 
 `begin` (counts), `rebuilt` (message), then for a task (task, kind, label, attempt) `start`, `progress` (share), `done`
 (seconds), `lost` (error), `failed` (error, log), and `end` (counts).
 """
 
 _LOOK = 32
-"""How many ready tasks are looked at for one that the executor has room for."""
+"""Number of ready tasks that are offered to the executor, until one has room."""
 
 _STALE = 60.0
-"""Seconds after which a file under a temporary name is thought to be of a process that was killed."""
+"""Seconds. An older file under a temporary name was left by a killed process."""
 
 _PAUSE = 1.0
-"""Seconds between looks at limits and progress while nothing comes in."""
+"""Seconds between checks of limits and progress while no outcome comes in."""
 
 
 @final
@@ -43,16 +43,16 @@ class _Running:
 
 @final
 class Driver:
-    """Does what is left of a set of tasks, in a folder that it has to itself.
+    """Does the remaining ones of a set of tasks, in a folder that it has locked.
 
     Args:
         folder: the study's folder: products go where tasks say; `scratch/`, `logs/` and the database beside them.
-        tasks: everything, each after those it needs. Those that no unfinished result needs are not done.
-        executor: who does them; is started and closed here.
-        listener: told what happens.
-        attempts: how often a task whose process or machine ended under it is tried in all.
+        tasks: all tasks; every task follows those that it needs. Tasks that no unfinished result needs are not done.
+        executor: does the tasks; started and closed here.
+        listener: receives events.
+        attempts: number of tries for a task whose process or machine ended.
         again: try failed tasks again.
-        only: results to finish now, by id; what the others need is kept for later. None: all.
+        only: results to finish now, by id; products for the other results stay. None: all.
     """
 
     def __init__(
@@ -84,18 +84,18 @@ class Driver:
         self._readers: dict[str, int] = {}
 
     def run(self, *, seconds: float | None = None) -> Tally:
-        """Do what is left.
+        """Do the remaining tasks.
 
         Args:
-            seconds: begin nothing new after so many; what is running is finished.
+            seconds: begin no task after this time; running tasks finish.
 
         Returns:
-            How the study stands.
+            The state of the study.
 
         Raises:
             InputError: another driver is at work in the folder, or the executor cannot start.
-            StorageError: the database cannot be written; what is recorded stays.
-            KeyboardInterrupt: after everything was stopped and what was running waits again.
+            StorageError: the database cannot be written; recorded tasks stay.
+            KeyboardInterrupt: after all tasks were stopped; they wait again.
         """
         with exclusive_lock(self._folder):
             self._sweep()
@@ -117,7 +117,7 @@ class Driver:
             finally:
                 store.close()
 
-    # -- what is left --------------------------------------------------------------------------------------------------
+    # -- remaining tasks -----------------------------------------------------------------------------------------------
 
     def _with_needs(self, results: Collection[str]) -> set[str]:
         needed, look = set[str](), list(results)
@@ -129,7 +129,7 @@ class Driver:
         return needed
 
     def _counts(self, store: Store) -> dict[str, dict[str, int]]:
-        """Tasks by kind and state, of those that are asked for."""
+        """Counts of the wanted tasks, by kind and state."""
         if self._wanted is None:
             return store.tally().counts
         counts: dict[str, dict[str, int]] = {}
@@ -148,16 +148,16 @@ class Driver:
         for name in sorted({task.folder.partition("/")[0] for task in self._tasks.values()}):
             sweep(self._folder / name)
         for leftover in self._folder.glob(".partial-*"):
-            with contextlib.suppress(OSError):  # whoever writes it may just be done
+            with contextlib.suppress(OSError):  # its writer may just be done
                 if time.time() - leftover.stat().st_mtime > _STALE:
                     leftover.unlink()
         for log in (self._folder / "logs").glob("*.log"):
             with contextlib.suppress(OSError):
-                if log.stat().st_size == 0:  # of an attempt that was cut off
+                if log.stat().st_size == 0:  # of a cut-off attempt
                     log.unlink()
 
     def _reconcile(self, store: Store) -> None:
-        """Make the database and the disk agree, and find what is left: what unfinished results need, and is not there."""
+        """Make the database and the disk agree, and collect the missing tasks that unfinished results need."""
         states = store.states()
         complete: dict[str, bool] = {}
         todo: list[str] = []
@@ -187,7 +187,7 @@ class Driver:
         self._drop_unread()
 
     def _drop_unread(self) -> None:
-        """Delete products that nothing reads any more; a driver that was killed may have left some."""
+        """Delete products that no task needs; a killed driver may have left some."""
         for task in self._tasks.values():
             if not task.is_result and not self._readers.get(task.id) and (self._folder / task.folder).exists():
                 remove(self._folder / task.folder)
@@ -211,7 +211,7 @@ class Driver:
                     self._settle(store, outcome)
                 self._look_after_running(store)
                 if not outcomes and not self._running and time.monotonic() - began < pause:
-                    time.sleep(pause)  # nothing to wait for: a cluster without a machine, say
+                    time.sleep(pause)  # no running task to wait for, as on a cluster without a machine
         finally:
             self._executor.close()
             if self._running:
@@ -219,7 +219,7 @@ class Driver:
             shutil.rmtree(self._folder / "scratch", ignore_errors=True)
 
     def _submit(self, store: Store) -> None:
-        """Begin every ready task that there is room for, in order; one without room lets a smaller one pass."""
+        """Begin ready tasks in order, as far as there is room; a task without room lets a smaller one pass."""
         passed: list[int] = []
         while self._ready and len(passed) < _LOOK:
             index = heapq.heappop(self._ready)
@@ -314,7 +314,7 @@ class Driver:
                 self._listener("progress", {**self._facts(running.order), "share": shares[task.id]})
 
     def _clear(self, order: Order) -> None:
-        """Forget an attempt that is over."""
+        """Forget an ended attempt."""
         del self._running[order.task.id]
         shutil.rmtree(order.out, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""Worker processes on this machine that share its threads: the executor for everyone without a cluster."""
+"""Worker processes on this machine that share its threads: the executor without a cluster."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from .task import Order, Outcome, Task
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 EventListener = Callable[[str, Sequence[Any]], None]
-"""Told a task's id and an event that its work told."""
+"""Receives a task's id and an event of its work."""
 
 
 @final
 @dataclass
 class _Worker:
-    """One worker process and what it is at.
+    """One worker process and its current order.
 
     Attributes:
         process: the process.
-        messages: descriptor of the pipe that it writes lines to.
-        descriptors: what is closed with it, and readable when there is news: the pipe, and one for its end.
-        order: what it is doing.
-        started: when it began with that, in seconds of the monotonic clock.
-        unfinished_line: what it has written of its next line.
+        messages: descriptor of the pipe for its lines.
+        descriptors: of the pipe and of its end; readable when there is news, and closed with the worker.
+        order: its current order.
+        started: start of the order, in seconds of the monotonic clock.
+        unfinished_line: the beginning of its next line.
     """
 
     process: subprocess.Popen[bytes]
@@ -48,15 +48,15 @@ class _Worker:
 @final
 @dataclass
 class LocalExecutor:
-    """Does tasks in long-lived processes; as many at a time as the machine has threads for.
+    """Does tasks in long-lived processes, as many at a time as the machine has threads.
 
     Args:
         work: the work function, `"module:function"`, which workers import.
-        cpus: threads that tasks share; default: all that this process may use. A task that wants more than all of
-            them has them to itself.
+        cpus: threads shared by the tasks; default: all that this process may use. A task that wants more threads
+            runs alone.
         single_thread: whether numeric libraries begin with one thread in a worker, whatever the environment says; the work
             itself asks for more. Sums of more than 10,000 numbers by numpy's BLAS depend on it in their last bit.
-        listener: told the events of tasks, in their order, while `wait` waits; what it raises, `wait` raises.
+        listener: receives the events of tasks, in order, during `wait`, which passes its exceptions on.
     """
 
     work: str
@@ -75,10 +75,10 @@ class LocalExecutor:
         return self.cpus or len(os.sched_getaffinity(0))
 
     def start(self) -> None:
-        """Nothing to do: workers start when they are needed."""
+        """Does nothing: workers start when needed."""
 
     def has_room(self, task: Task) -> bool:
-        """Whether the threads that are free are enough."""
+        """Whether enough threads are free."""
         used = sum(worker.order.task.cpus for worker in self._workers if worker.order is not None)
         return used == 0 or used + task.cpus <= self.threads
 
@@ -94,13 +94,13 @@ class LocalExecutor:
             "out": str(order.out),
             "log": str(order.log),
         }
-        with contextlib.suppress(BrokenPipeError):  # it has just died, which `wait` will find out
+        with contextlib.suppress(BrokenPipeError):  # it has just died; `wait` will notice
             assert worker.process.stdin is not None  # noqa: S101 - it was opened as a pipe
             worker.process.stdin.write(json.dumps(line).encode() + b"\n")
             worker.process.stdin.flush()
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """What came in; returns as soon as there is something."""
+        """Outcomes; returns as soon as there is one."""
         outcomes: list[Outcome] = []
         deadline = time.monotonic() + seconds
         while not outcomes:
@@ -113,7 +113,7 @@ class LocalExecutor:
         return outcomes
 
     def shares(self) -> Mapping[str, float]:
-        """How far each running task is, where it told."""
+        """The progress of each running task that reported it."""
         return self._shares
 
     def cancel(self, task: str) -> None:
@@ -132,9 +132,9 @@ class LocalExecutor:
     def _start_worker(self) -> _Worker:
         """Start a worker.
 
-        One that an interrupt keeps from being noted ends by itself: nobody holds its standard input.
+        If an interrupt prevents its registration, the worker ends by itself: its standard input is closed.
         """
-        paths = [path or str(Path.cwd()) for path in sys.path]  # and no others: -P leaves the working directory out
+        paths = [path or str(Path.cwd()) for path in sys.path]  # no others: -P leaves out the working directory
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         if self.single_thread:
             environment |= dict.fromkeys(_ONE_THREAD, "1")
@@ -156,20 +156,20 @@ class LocalExecutor:
             os.close(writing)
         self._workers.append(worker := _Worker(process, reading, [reading]))
         os.set_blocking(reading, False)
-        with contextlib.suppress(OSError, AttributeError):  # where the system has no such descriptor
+        with contextlib.suppress(OSError, AttributeError):  # on a system without such descriptors
             worker.descriptors.append(os.pidfd_open(process.pid))
         for descriptor in worker.descriptors:
             self._selector.register(descriptor, selectors.EVENT_READ, worker)
         return worker
 
     def _end_worker(self, worker: _Worker) -> None:
-        """End a worker with everything it has started."""
+        """End a worker with all processes that it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(worker.process.pid, signal.SIGKILL)
         worker.process.wait()
         while worker.descriptors:
             descriptor = worker.descriptors.pop()
-            with contextlib.suppress(KeyError):  # an interrupt came before it was registered
+            with contextlib.suppress(KeyError):  # an interrupt came before its registration
                 self._selector.unregister(descriptor)
             os.close(descriptor)
         if worker.process.stdin is not None:
@@ -182,7 +182,7 @@ class LocalExecutor:
     def _read(self, worker: _Worker) -> list[Outcome]:
         try:
             content = os.read(worker.messages, 1 << 16)
-        except BlockingIOError:  # it has not spoken: it may have ended, and a child of its work still hold the pipe
+        except BlockingIOError:  # no message: the worker may have ended while a child of its work still holds the pipe
             return [] if worker.process.poll() is None else self._lost_outcome(worker)
         if not content:
             return self._lost_outcome(worker)
@@ -206,7 +206,7 @@ class LocalExecutor:
         return Outcome(order.task.id, status, message["seconds"], self._name_of(worker), message["error"])  # type: ignore[arg-type]
 
     def _lost_outcome(self, worker: _Worker) -> list[Outcome]:
-        """A worker has ended by itself: what it was doing is lost."""
+        """A worker has ended by itself: its task is lost."""
         code = worker.process.wait()
         order, seconds = worker.order, time.monotonic() - worker.started
         self._end_worker(worker)

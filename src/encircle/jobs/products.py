@@ -1,4 +1,4 @@
-"""A task's product: a folder of files and their hashes, which appears whole under its name or not at all."""
+"""A task's product: a folder of files and their hashes. It appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MANIFEST = "product.json"
 
 
 def seal(out: Path, task: Task) -> None:
-    """Write what the product consists of: every file's size and SHA-256.
+    """Write the product's manifest: every file's size and SHA-256.
 
     Raises:
-        StorageError: a file cannot be read or the manifest not written, or the work left something else than files.
+        StorageError: a file cannot be read or the manifest not written, or the work left other things than files.
     """
     files: dict[str, list[Any]] = {}
     try:
@@ -38,7 +38,7 @@ def seal(out: Path, task: Task) -> None:
 
 
 def commit(out: Path, destination: Path) -> None:
-    """Move a sealed product to its place, its bytes on the disk first; what stood there is replaced.
+    """Move a sealed product to its folder, after its bytes are on the disk; a former product is replaced.
 
     Raises:
         StorageError: the disk is full, the folder is read-only, or the like.
@@ -52,12 +52,12 @@ def commit(out: Path, destination: Path) -> None:
 
 
 def is_complete(folder: Path, task: str, *, thorough: bool = False) -> bool:
-    """Whether a folder holds the whole product of a task.
+    """Whether a folder holds the complete product of a task.
 
     Args:
         folder: the product.
         task: the id of the task.
-        thorough: compare sizes and hashes, not only names: a result that people look at may have been drawn again since.
+        thorough: compare sizes and hashes, not only names. A report may have been drawn again since.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -73,7 +73,7 @@ def is_complete(folder: Path, task: str, *, thorough: bool = False) -> bool:
 
 
 def remove(folder: Path) -> None:
-    """Delete a product; what is left by a process that is killed meanwhile is under a temporary name."""
+    """Delete a product. If the process is killed meanwhile, the rest has a temporary name."""
     outgoing = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
     try:
         folder.replace(outgoing)
@@ -90,7 +90,7 @@ def pack(folder: Path) -> dict[str, bytes]:
 
 
 def unpack(files: Mapping[str, bytes], folder: Path) -> None:
-    """Write files that `pack` read into a folder.
+    """Write the files of `pack` into a folder.
 
     Raises:
         StorageError: a name leads out of the folder.

@@ -1,4 +1,4 @@
-"""What has become of every task, in SQLite: durable, readable while the driver works, made anew when it is damaged."""
+"""The states of all tasks, in SQLite: durable, readable while the driver works, made anew if damaged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..storage import is_locked
 from .task import Outcome, Tally, Task
 
 DATABASE = "study.db"
-"""The file in a study's folder; SQLite keeps two more beside it while it is open."""
+"""The file in a study's folder; SQLite adds two more while it is open."""
 
 _VERSION = 1
 _DAMAGE = ("malformed", "no such column", "not a database")
@@ -41,7 +41,7 @@ WITH RECURSIVE stuck(id, cause) AS (
 
 @final
 class Store:
-    """The database, open for the one driver.
+    """The database, open for the driver.
 
     Args:
         folder: the study's folder.
@@ -73,7 +73,7 @@ class Store:
             [[version]] = connection.execute("PRAGMA user_version").fetchall()
             self._check(version, connection.execute("PRAGMA quick_check").fetchall())
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")  # a product that was not recorded is found on the disk
+            connection.execute("PRAGMA synchronous = NORMAL")  # an unrecorded product is still on the disk
             connection.executescript(_TABLES)
             connection.execute(f"PRAGMA user_version = {_VERSION}")
             connection.execute("SELECT id, kind, label, folder, kept, state, error, log FROM tasks LIMIT 1").fetchall()
@@ -117,9 +117,9 @@ class Store:
                 raise
 
     def register(self, tasks: Sequence[Task]) -> None:
-        """Make tasks known, and no others; those that are known keep their state. Attempts that were cut off are closed.
+        """Register these tasks, and no others; known tasks keep their state. Cut-off attempts are closed.
 
-        What a study no longer plans, as after its file was edited, is forgotten and not deleted: if it is planned again, it is found on the disk.
+        A task that an edited study no longer plans is forgotten, but its product is not deleted: if planned again, the task is done already.
         """
         planned = {task.id for task in tasks}
         with self._transaction() as write:
@@ -138,7 +138,7 @@ class Store:
             self._interrupt(write)
 
     def interrupt(self) -> None:
-        """Running attempts were cut off; their tasks wait again."""
+        """Close running attempts as cut off; their tasks wait again."""
         with self._transaction() as write:
             self._interrupt(write)
 
@@ -155,14 +155,14 @@ class Store:
             return dict(self._connection.execute("SELECT id, state FROM tasks"))
 
     def set_states(self, state: str, tasks: Iterable[str]) -> None:
-        """Put tasks into a state, forgetting why they failed."""
+        """Put tasks into a state, and forget their errors."""
         with self._transaction() as write:
             write.executemany(
                 "UPDATE tasks SET state = ?, error = '', log = NULL WHERE id = ?", [(state, task) for task in tasks]
             )
 
     def attempts(self) -> dict[str, int]:
-        """How many attempts there were at each task that had any."""
+        """Number of attempts, for each task with any."""
         with _explained(self._path):
             return dict(self._connection.execute("SELECT task, max(number) FROM attempts GROUP BY task"))
 
@@ -173,13 +173,13 @@ class Store:
             write.execute("UPDATE tasks SET state = 'running' WHERE id = ?", (task,))
 
     def end(self, outcome: Outcome, number: int, state: str, log: str | None) -> None:
-        """An attempt is over, and its task in this state.
+        """Record the end of an attempt and the state of its task.
 
         Args:
-            outcome: what became of it.
+            outcome: of the attempt.
             number: the attempt's number.
             state: its task's, `"done"`, `"waiting"` or `"failed"`.
-            log: its log's name in the study's folder; None where there is none.
+            log: its log's name in the study's folder; None without one.
 
         Raises:
             StorageError: the database cannot be written.
@@ -203,18 +203,18 @@ class Store:
             )
 
     def tally(self) -> Tally:
-        """How the study stands."""
+        """The state of the study."""
         with _explained(self._path):
             return _tally(self._connection)
 
 
 def status(folder: Path) -> tuple[Tally, list[tuple[str, float]]]:
-    """How a study stands, and the label and beginning (seconds since the epoch) of what is at work.
+    """The state of a study, and label and start (seconds since the epoch) of running tasks.
 
-    May be asked at any time, also while a driver works in the folder, which it does not disturb.
+    It may be called at any time, and does not disturb a driver at work in the folder.
 
     Raises:
-        InputError: nothing was run in the folder yet, or its database is damaged.
+        InputError: no study was run in the folder yet, or its database is damaged.
     """
     path = folder / DATABASE
     if not path.is_file():
@@ -223,7 +223,7 @@ def status(folder: Path) -> tuple[Tally, list[tuple[str, float]]]:
     for how in (
         "mode=ro",
         "immutable=1",
-    ):  # the second needs no file beside the database, which a read-only folder forbids
+    ):  # the second needs no further files, which a read-only folder forbids
         try:
             connection = sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=10)
             try:
@@ -238,13 +238,13 @@ def status(folder: Path) -> tuple[Tally, list[tuple[str, float]]]:
                 connection.close()
         except sqlite3.Error as error:
             last = error
-    if "no such table" in str(last):  # a driver was killed as it began
+    if "no such table" in str(last):  # a driver was killed at its beginning
         raise InputError(f"nothing was run in {folder} yet; start with `encircle study run`.")
     raise InputError(f"{path} is damaged ({last}); `encircle study resume {folder}` makes it anew.")
 
 
 def _tally(connection: sqlite3.Connection, *, cut_off: bool = False) -> Tally:
-    """The tally; where a driver was cut off, what it had at work waits."""
+    """The tally; tasks of a cut-off driver count as waiting."""
     tally = Tally()
     stuck = dict(connection.execute(_STUCK))
     facts: Mapping[str, tuple[Any, ...]] = {

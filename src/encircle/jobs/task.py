@@ -1,4 +1,4 @@
-"""What is to be done, by whom, and what became of it: the words that the driver and every executor share. No torch."""
+"""Tasks, orders, outcomes and executors: the vocabulary of driver and executors. No torch."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, final
 
 Tell = Callable[[float | Sequence[Any]], None]
-"""Told the share of a task that is done, from 0 to 1, or an event: a JSON-able list.
+"""Receives the finished share of a task, from 0 to 1, or an event: a JSON-able list.
 
-Events are for whoever started a `LocalExecutor` with a listener. A cluster ignores both.
+Events go to the listener of a `LocalExecutor`. A cluster ignores both.
 """
 
 Work = Callable[[str, Mapping[str, Any], Mapping[str, Path], Path, Tell], None]
-"""What a task's work looks like: `work(kind, spec, inputs, out, tell)`.
+"""The signature of work: `work(kind, spec, inputs, out, tell)`.
 
 It reads the products of the tasks it needs (`inputs`: folders by task id) and writes files below the empty folder
-`out`, which become its product if it returns. The same task gives the same files, whoever does it and however often.
+`out`. They become its product if it returns. The same task gives the same files, on every worker and every time.
 """
 
 
 @final
 @dataclass(frozen=True)
 class Task:
-    """A piece of work that is known by its content.
+    """A unit of work, named by a hash of its content.
 
     Attributes:
         id: hex digits of a hash over everything that decides the product.
-        kind: which work it is; pieces of one kind take about the same time.
-        label: what it is called for people.
-        spec: what the work function is given; JSON-able.
-        folder: where its product goes, relative to the study's folder, with forward slashes.
+        kind: of work; tasks of one kind take about the same time.
+        label: its name for people.
+        spec: input of the work function; JSON-able.
+        folder: for its product, relative to the study's folder, with forward slashes.
         needs: ids of the tasks whose products it reads.
         cpus: threads it computes with.
         gpus: share of an accelerator it needs.
         limit: seconds after which it counts as hung and is ended.
         is_result: whether the product is a result; others are deleted once every task that needs them is done.
-        here: whether it only makes sense on the driver's machine (it puts together what others made).
+        here: whether it must run on the driver's machine (it combines other products).
     """
 
     id: str
@@ -56,14 +56,14 @@ class Task:
 @final
 @dataclass(frozen=True)
 class Order:
-    """One attempt at a task, as an executor gets it.
+    """An order to an executor: one attempt at a task.
 
     Attributes:
-        task: what to do.
+        task: the task.
         attempt: 1 for the first.
         inputs: folders of the products it needs, by task id, on the driver's disk.
         out: the empty folder on the driver's disk that the executor fills with the product's files.
-        log: where the executor puts what the attempt printed, on the driver's disk.
+        log: the file for the attempt's output, on the driver's disk.
     """
 
     task: Task
@@ -76,14 +76,14 @@ class Order:
 @final
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an attempt.
+    """The outcome of an attempt.
 
     Attributes:
         task: its id.
         status: `"done"` (the product lies in the order's `out`), `"failed"` (the work raised an error: it would again) or
-            `"lost"` (the process or the machine ended under it: another attempt may succeed).
-        seconds: how long the work itself took.
-        worker: who did it, for people.
+            `"lost"` (the process or the machine ended: another attempt may succeed).
+        seconds: of the work itself.
+        worker: its worker, for people.
         error: one sentence; empty when done.
     """
 
@@ -95,43 +95,43 @@ class Outcome:
 
 
 class Executor(Protocol):
-    """Who does tasks: worker processes on this machine, or a cluster. Everything is called from the driver's one thread.
+    """Does tasks: on worker processes of this machine, or on a cluster. Called from the driver's single thread.
 
-    An executor is configured in its constructor and used as `start()`, then any of the others, then `close()`.
+    An executor is configured in its constructor. `start()` comes first and `close()` last, the other methods in between.
     """
 
     def start(self) -> None:
-        """Begin; raises `InputError` where it cannot (a library is missing, an address does not answer)."""
+        """Begin; raises `InputError` if a library is missing or an address does not answer."""
 
     def has_room(self, task: Task) -> bool:
-        """Whether this task would begin about at once; raises `InputError` for one that never could."""
+        """Whether this task would begin about at once; raises `InputError` if it never could."""
 
     def submit(self, order: Order) -> None:
-        """Begin an attempt; returns at once. Asked only after `has_room` said yes."""
+        """Begin an attempt; returns at once. Called only after `has_room` returned True."""
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """Outcomes that came in, waiting at most this long for the first."""
+        """Outcomes since the last call, waiting at most this long for the first."""
 
     def shares(self) -> Mapping[str, float]:
-        """How far each running task is, by id, where it is known."""
+        """The progress of running tasks, by id, where known."""
 
     def cancel(self, task: str) -> None:
-        """End a running attempt, by force; no outcome of it comes in any more. An unknown id is ignored."""
+        """End a running attempt by force; it has no outcome. An unknown id is ignored."""
 
     def close(self) -> None:
-        """End everything, running attempts too, and leave no process behind."""
+        """End all attempts, and leave no process behind."""
 
 
 @final
 @dataclass
 class Tally:
-    """How a study stands.
+    """The state of a study.
 
     Attributes:
         counts: tasks by kind, then by state (`"waiting"`, `"running"`, `"done"`, `"failed"`, `"blocked"`).
-        failures: label, sentence and log (relative to the study's folder, None where there is none) of each failed task.
-        reasons: for each result that cannot be reached, by its task's id: the sentence and log of what failed.
-        seconds: time that finished attempts took in all, by kind.
+        failures: label, sentence and log (relative to the study's folder, or None) of each failed task.
+        reasons: for each unreachable result, by its task's id: sentence and log of the failed task.
+        seconds: total time of finished attempts, by kind.
     """
 
     counts: dict[str, dict[str, int]] = field(default_factory=dict)

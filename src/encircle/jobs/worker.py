@@ -1,7 +1,7 @@
-"""A worker process: does one task after another for the driver that started it, and leaves as soon as that is gone.
+"""A worker process: does one task after another for its driver, and leaves when the driver is gone.
 
-It reads orders as JSON lines from its standard input and writes what becomes of them to a pipe of its own, so that
-nothing a library prints can disturb the conversation. Started by `local.py` as `python -P -m encircle.jobs.worker WORK FD`.
+It reads orders as JSON lines from its standard input and writes outcomes to a separate pipe, so that
+no output of a library can disturb the messages. Started by `local.py` as `python -P -m encircle.jobs.worker WORK FD`.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from ..storage import is_full
 from .task import Tell, Work
 
 _SHARE_INTERVAL = 0.25
-"""Seconds between two words about how far a task is; events are sent at once."""
+"""Seconds between two progress messages; events are sent at once."""
 
 _DEATH_SIGNAL = 1
 """`PR_SET_PDEATHSIG` of Linux's prctl."""
 
 
 def attempt(work: str, kind: str, spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, tell: Tell) -> str:
-    """Do a task's work; what goes wrong is printed with its traceback, and told in one sentence.
+    """Do a task's work; an error is printed with its traceback and returned as one sentence.
 
     Args:
-        work: the work function as `"module:function"`, a name that our own code gives and no file.
+        work: the work function as `"module:function"`; the name comes from our own code, never from a file.
         kind: as for `Work`.
         spec: as for `Work`.
         inputs: as for `Work`.
@@ -44,7 +44,7 @@ def attempt(work: str, kind: str, spec: Mapping[str, Any], inputs: Mapping[str, 
         tell: as for `Work`.
 
     Returns:
-        The sentence; empty if the work was done.
+        The error's sentence; empty if the work was done.
     """
     try:
         module, _, name = work.partition(":")
@@ -80,17 +80,17 @@ def main() -> None:
 
 
 def _listen(orders: queue.SimpleQueue[dict[str, Any]]) -> None:
-    """Take orders; the end of input is the end of the driver, whatever is being done."""
+    """Take orders. The end of input means the end of the driver, and ends this process at once."""
     with contextlib.suppress(ValueError, OSError):
         for line in sys.stdin:
             orders.put(json.loads(line))
-    with contextlib.suppress(OSError):  # with whatever the work has started
+    with contextlib.suppress(OSError):  # with all processes that the work started
         os.killpg(0, signal.SIGKILL)
     os._exit(0)
 
 
 def _leave_with_driver() -> None:
-    """A second way to end with the driver, for work that holds the interpreter's lock; and be the first to go when memory is short."""
+    """End with the driver even if work holds the interpreter's lock; be killed first when memory is short."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
@@ -118,10 +118,10 @@ def _do(work: str, order: Mapping[str, Any], out: Any) -> None:
 
 @contextlib.contextmanager
 def _printing_into(log: Path) -> Any:
-    """Send whatever is printed, by Python or by libraries below it, into a file."""
+    """Send all output, of Python and of libraries below it, into a file."""
     originals = [os.dup(1), os.dup(2)]
     try:
-        with contextlib.suppress(OSError):  # where no log can be written, the work may still be done
+        with contextlib.suppress(OSError):  # without a log, the work can still be done
             handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             os.dup2(handle, 1)
             os.dup2(handle, 2)

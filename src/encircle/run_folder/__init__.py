@@ -1,4 +1,4 @@
-"""The run folder: what its files hold, typed and versioned, and how a saved run is read back. No torch."""
+"""The run folder: the content of its files, typed and versioned, and the reader of a saved run. No torch."""
 
 from .checked import DamagedError, read_checked
 from .load import LazyMaps, SavedRun, load_run, reference_of

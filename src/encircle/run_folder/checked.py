@@ -1,4 +1,4 @@
-"""Files of a saved run or study, read back and held to their shape: what is wrong is one sentence with the remedy."""
+"""Files of a saved run or study, read back and checked: an error is one sentence with the remedy."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _REMEDIES = {"study.json": "run `encircle study resume` on its folder to write i
 
 @final
 class DamagedError(InputError):
-    """A saved file that cannot be drawn from.
+    """A saved file is damaged and cannot be drawn.
 
     Args:
         path: the file.
-        trouble: what is wrong with it, as the end of a sentence that begins with its name.
-        remedy: what to do; by default what writes such a file anew.
+        trouble: the fault, as the end of a sentence that begins with the file's name.
+        remedy: the remedy; by default the command that writes such a file anew.
     """
 
     def __init__(self, path: Path, trouble: str, remedy: str | None = None) -> None:
@@ -39,10 +39,10 @@ class DamagedError(InputError):
 
 
 def read_file(path: Path, reader: Callable[[Path], _T]) -> _T:
-    """What a reader makes of a file.
+    """The value that a reader returns for a file.
 
     Raises:
-        DamagedError: it is missing, or the reader cannot read it.
+        DamagedError: the file is missing, or the reader fails.
     """
     try:
         if path.is_file():
@@ -55,7 +55,7 @@ def read_file(path: Path, reader: Callable[[Path], _T]) -> _T:
 
 
 def read_checked(path: Path, shape: type[_T]) -> _T:
-    """A JSON file of this shape, a `TypedDict`; entries that the shape does not name are left as they are.
+    """A JSON file of this shape, a `TypedDict`; entries outside the shape are not checked.
 
     Raises:
         DamagedError: it is missing, damaged, or of another shape.
@@ -66,7 +66,7 @@ def read_checked(path: Path, shape: type[_T]) -> _T:
 
 
 def read_table(path: Path, columns: Columns | tuple[str, ...]) -> pl.DataFrame:
-    """A Parquet file that has these columns; NaN becomes null.
+    """A Parquet file with these columns; NaN becomes null.
 
     Raises:
         DamagedError: it is missing, damaged, or lacks a column.
@@ -79,20 +79,20 @@ def read_table(path: Path, columns: Columns | tuple[str, ...]) -> pl.DataFrame:
 
 
 def check_shape(path: Path, value: Any, shape: Any, where: str = "") -> None:
-    """Hold a value to a shape.
+    """Check that a value has a shape.
 
     Args:
-        path: the file that it was read from.
+        path: the value's file.
         value: of JSON.
         shape: a type, a union, a list, a dictionary or a `TypedDict`.
-        where: the value's place in the file.
+        where: the value's position in the file.
 
     Raises:
-        DamagedError: it has another shape; names the file and the place.
+        DamagedError: it has another shape; names the file and the position.
     """
     if is_typeddict(shape):
         check_shape(path, value, dict, where)
-        # Not by `__required_keys__`, which does not see through annotations that are texts.
+        # Not by `__required_keys__`: it does not resolve annotations given as texts.
         for key, inner in get_type_hints(shape, include_extras=True).items():
             name, may_lack = f"{where}.{key}".lstrip("."), get_origin(inner) is NotRequired
             if key in value:

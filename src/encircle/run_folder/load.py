@@ -1,4 +1,4 @@
-"""A saved run, read back and checked against docs/run-folder.md before anything is drawn from it or taken for finished."""
+"""A saved run, read back and checked against docs/run-folder.md before use."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .shapes import (
 
 @final
 class LazyMaps(Mapping[str, NDArray[np.float32]]):
-    """The arrays of a safetensors file, each read when it is asked for."""
+    """The arrays of a safetensors file, each read when accessed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -52,7 +52,7 @@ class LazyMaps(Mapping[str, NDArray[np.float32]]):
 @final
 @dataclass(frozen=True)
 class SavedRun:
-    """Everything a run folder holds that the report draws (docs/run-folder.md).
+    """The content of a run folder, as the report needs it (docs/run-folder.md).
 
     Attributes:
         folder: the run folder.
@@ -81,12 +81,12 @@ class SavedRun:
 
     @property
     def clean(self) -> str:
-        """The name of the arm that the audited one is paired with: clean victims under the same defence."""
+        """The name of the audited arm's reference: clean victims under the same defence."""
         return next((reference_of(arm) for arm in self.verdict["arms"] if arm["arm"] == self.attack), "clean")
 
     @property
     def poison(self) -> str:
-        """The name of the undefended arm whose poison the audited one learns from."""
+        """The name of the undefended arm with the audited arm's poison."""
         return self.attack.partition("+")[0]
 
     @property
@@ -97,7 +97,7 @@ class SavedRun:
             return str(known)
         if self.is_images:
             return "grid"
-        # Runs of earlier versions do not say; they knew GRAD and CAM.
+        # Runs of earlier versions lack this entry; they knew GRAD and CAM.
         explainer = self.case.get("explainer")
         return "units" if isinstance(explainer, Mapping) and explainer.get("kind") == "cam" else "columns"
 
@@ -108,12 +108,12 @@ class SavedRun:
 
 
 def reference_of(arm: ArmSummary | Mapping[str, Any]) -> str:
-    """The name of the arm that an arm of `verdict.json` is paired with: clean victims under the same defence, undefended unless it says so."""
+    """The name of an arm's reference: clean victims under the same defence, undefended by default."""
     return str(arm.get("reference", "clean"))
 
 
 def load_run(folder: Path) -> SavedRun:
-    """Read a run folder and check that it holds what docs/run-folder.md promises.
+    """Read a run folder and check it against docs/run-folder.md.
 
     Raises:
         InputError: the folder is missing; the message names it and the remedy.

@@ -1,6 +1,6 @@
-"""What the files of a run hold, once: the columns of its tables and the shapes of its JSON (docs/run-folder.md). No torch.
+"""The content of a run's files: the columns of its tables and the shapes of its JSON (docs/run-folder.md).
 
-Audits write these, and judge, study, report, strength and reproduction read them.
+Audits write these files. Judge, study, report, strength and reproduction read them. No torch is needed.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import polars as pl
 from ..score_names import MAP_SCORES, VICTIM_SCORES
 
 SHAPE_VERSION: Final = 2
-"""Raised when a column or an entry changes its name or meaning. Runs that say none are of version 1: they call two columns otherwise (`FORMER_COLUMNS`)."""
+"""Raised when a column or an entry changes its name or meaning. Runs without a version are of version 1: two columns had other names (`FORMER_COLUMNS`)."""
 
 FORMER_COLUMNS: Final = {"turned": "ihvp_cosine", "apart": "feature_distance"}
-"""What columns of `history.parquet` were called in version 1, and are called now."""
+"""Names of columns of `history.parquet` in version 1, and their names now."""
 
 Columns = dict[str, Any]
 """polars types of columns, by name."""
@@ -27,7 +27,7 @@ SCORE_COLUMNS: Final[Columns] = {
     "victim_class": pl.Int64,
     **{score.key: pl.Boolean if score.key == "label_kept" else pl.Float64 for score in (*MAP_SCORES, *VICTIM_SCORES)},
 }
-"""One row a target, arm and victim."""
+"""One row per target, arm and victim."""
 
 POISON_COLUMNS: Final[Columns] = {
     "target": pl.Int64,
@@ -36,7 +36,7 @@ POISON_COLUMNS: Final[Columns] = {
     **dict.fromkeys(("share_of_set", "share_of_class", "linf", "l2", "psnr"), pl.Float64),
     "bounded": pl.Boolean,
 }
-"""One row a target and undefended arm."""
+"""One row per target and undefended arm."""
 
 HISTORY_COLUMNS: Final[Columns] = {
     "target": pl.Int64,
@@ -47,14 +47,14 @@ HISTORY_COLUMNS: Final[Columns] = {
     **dict.fromkeys(("form_cosine", "alignment", "ihvp_cosine", "feature_distance", "held_out"), pl.Float64),
     "attempt": pl.Int64,
 }
-"""One row a target, iteration of its attack, and model of the ensemble."""
+"""One row per target, attack iteration and model of the ensemble."""
 
 NEEDED_HISTORY: Final = ("target", "iteration", "epoch", "member", "upper", "distance", "label", "lower")
-"""Columns that every attack's history has had from the first version on."""
+"""Columns of every attack's history, since the first version."""
 
 
 class Estimate(TypedDict):
-    """A mean over targets and victims with its 95 % interval, where one is claimed."""
+    """A mean over targets and victims, with its 95 % interval if one is claimed."""
 
     mean: float | None
     low: float | None
@@ -62,7 +62,7 @@ class Estimate(TypedDict):
 
 
 class ArmSummary(TypedDict):
-    """What became of an arm."""
+    """The results of an arm."""
 
     arm: str
     title: str
@@ -78,7 +78,7 @@ class ArmSummary(TypedDict):
 
 
 class Judged(TypedDict):
-    """What a run's scores are judged to say."""
+    """The judgement of a run's scores."""
 
     verdict: str
     sentence: str
@@ -102,7 +102,7 @@ class Judged(TypedDict):
 
 
 class CaseInWords(TypedDict):
-    """What was audited, for people."""
+    """The settings of the audit, in words."""
 
     data: str
     model: str
@@ -147,7 +147,7 @@ class TargetFacts(TypedDict):
 
 
 class Provenance(TypedDict):
-    """Where a run's numbers come from."""
+    """The environment of a run."""
 
     versions: dict[str, Any]
     python: str

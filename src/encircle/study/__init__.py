@@ -1,4 +1,4 @@
-"""Many audits as one study: a grid of cases, their shared pieces done once, every cell judged among all."""
+"""Many audits as one study: a grid of cases, their shared tasks done once, every cell judged among all."""
 
 from .folder import Conclusion, begin, reopen
 from .grid import Study, expand

@@ -1,4 +1,4 @@
-"""What tasks cost: a few seconds of training and crafting are timed, and scaled up by what a task does of them."""
+"""Costs of tasks: a few seconds of training and crafting are timed and scaled up to the task."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from ..training.fit import fit_on_features
 from ..training.frozen import frozen_samples
 
 ENOUGH = 10.0
-"""Seconds of crafting after which no more of it is timed: an epoch of a large network would take minutes."""
+"""Seconds of crafting that are timed: an epoch of a large network would take minutes."""
 
 SCORING = 0.5
-"""Seconds that scoring a few models is supposed to take; it is not measured."""
+"""Assumed seconds for scoring a few models; not measured."""
 
 _SHARED_ATTACKS = {attack.kind for attack in (NoPoison(), BaseSamples(), RandomNoise()) if not attack.uses_explainer}
 
 Say = Callable[[str], None]
-"""Told what is being timed."""
+"""Receives a description of the work being timed."""
 
 
 @final
 class _EnoughError(Exception):
-    """Ends a crafting that was timed for long enough; nothing went wrong."""
+    """Ends a crafting that was timed for long enough; it is no failure."""
 
 
 @final
@@ -44,12 +44,12 @@ class Probe:
     """Timings for one data set, network and recipe.
 
     Args:
-        case: names them; its files are where they are read.
+        case: names them; its files must be readable.
         device: where models are trained.
 
     Attributes:
-        features: seconds that the frozen stages take for the training set.
-        epoch: seconds of an epoch of training.
+        features: seconds for the training set's frozen features.
+        epoch: seconds for an epoch of training.
     """
 
     def __init__(self, case: Case, device: str) -> None:
@@ -61,7 +61,7 @@ class Probe:
         with computing(case.threads):
             started = time.monotonic()
             trunk = self.source.model(self.one, "probe", 0)
-            # What frozen stages see is worked out once for a study, where it fits in memory.
+            # A study computes frozen features once, if they fit in memory.
             self.frozen_features = frozen_samples(trunk, self.audit.data.train, self.one.shared_stages)
             self.features = time.monotonic() - started
             for _ in range(2):  # the first also loads libraries
@@ -71,15 +71,15 @@ class Probe:
 
     @property
     def pretraining_rows(self) -> float:
-        """How many samples starting weights are learnt from, as a fraction of the training set."""
+        """Number of samples from which starting weights are learnt, as a fraction of the training set."""
         return len(self.audit.data.pretrain or []) / len(self.audit.data.train)
 
     def crafting(self, case: Case, say: Callable[[str], None]) -> float:
-        """Seconds that an attack's crafting takes, from an epoch of it, or the beginning of one, at the first budget that is asked for.
+        """Seconds of an attack's crafting, from a timed epoch or its beginning, at the first budget asked for.
 
         Args:
             case: names the attack.
-            say: told that it is timed.
+            say: receives the message that it is timed.
         """
         key = repr((case.explainer, case.attack))
         if key not in self._crafting:
@@ -124,7 +124,7 @@ class Probe:
             frozen_features=self.frozen_features,
         )
         attempts = int(getattr(attack, "attempts", 1))
-        few = min(1 + attack.retrains, epochs)  # moves are timed from one to the next, without what is done once
+        few = min(1 + attack.retrains, epochs)  # moves are timed from one to the next, without the work done once
         fewer = {"epochs": few} | ({"attempts": 1} if attempts > 1 else {})
         short = replace(attack, **fewer) if epochs * attempts > 1 else attack  # type: ignore[type-var]
         ends, began, moves_an_epoch = list[float](), time.monotonic(), 0
@@ -146,13 +146,13 @@ class Probe:
 
 @final
 class TaskCost:
-    """What one task costs: a method a kind of task.
+    """The cost of one task: a method for each kind of task.
 
     Args:
         probe: timings for its data, network and recipe.
         task: the task.
         case: the case of its run.
-        say: told what is being timed.
+        say: receives a description of the work being timed.
     """
 
     def __init__(self, probe: Probe, task: Task, case: Case, say: Say) -> None:
@@ -164,7 +164,7 @@ class TaskCost:
 
     @property
     def _searching(self) -> float:
-        """Seconds that choosing bases by metagradients takes."""
+        """Seconds for choosing bases by metagradients."""
         return self._training * (1 + ROUNDS) * TRAININGS if self._bases == "metagradient" else 0.0
 
     @property
@@ -176,7 +176,7 @@ class TaskCost:
         return self._probe.features
 
     def weights(self) -> float:
-        """Learning every start on the pre-training part; a checkpoint that is given is only copied."""
+        """Learning every start on the pre-training part; a given checkpoint is only copied."""
         pretraining = self._case.pretraining
         if pretraining is None:
             return SCORING
@@ -195,11 +195,14 @@ class TaskCost:
         return self._training * self._case.victims
 
     def scoring(self) -> float:
-        """Explaining and scoring models that are there."""
+        """Explaining and scoring trained models."""
         return SCORING
 
     def control(self) -> float:
-        """Victims, unless another task trains them for every explainer: it does where neither poison nor bases depend on the explainer."""
+        """Training victims, unless another task trains them for every explainer.
+
+        The other task does if neither poison nor bases depend on the explainer.
+        """
         knows_no_explainer = self._task.spec.get("arm") in _SHARED_ATTACKS
         if self._bases == "nearest" and knows_no_explainer:
             return SCORING
@@ -210,6 +213,6 @@ class TaskCost:
         return self.victims() + self._searching + self._probe.crafting(self._case, self._say)
 
     def ceiling(self) -> float:
-        """Training with L_adv, of which a step costs less than one of training, with every weight."""
+        """Training with L_adv, with every weight; a step costs less than one of training."""
         ceiling, epoch = self._case.ceiling, self._probe.epoch
         return 0.0 if ceiling is None else 1.5 * epoch * ceiling.epochs * len(ceiling.weights) * self._case.victims

@@ -1,4 +1,4 @@
-"""What a study, what is left of one, or an audit would do, and how long that would take: nothing is trained for good, and nothing written."""
+"""Dry runs of studies and audits: the work to do and its time. No model is kept, no file written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .study_file import StudyFile
 from .task_kinds import TASK_KINDS
 
 Say = Callable[[str], None]
-"""Told what is being timed."""
+"""Receives a description of the work being timed."""
 
 
 @final
@@ -30,10 +30,10 @@ class KindOfWork:
     """The tasks of one kind.
 
     Attributes:
-        words: which.
-        tasks: how many are to be done.
-        unshared: how many they would be if every run did its own; None where none is shared.
-        seconds: of all of them, one after another.
+        words: the kind, for people.
+        tasks: number of tasks to do.
+        unshared: their number if every run did its own; None if none is shared.
+        seconds: for all of them, one after another.
     """
 
     words: str
@@ -45,18 +45,18 @@ class KindOfWork:
 @final
 @dataclass(frozen=True)
 class StudyOutlook:
-    """What a study would do.
+    """The work of a study.
 
     Attributes:
         title: of the study.
-        runs: how many audits.
-        cells: how many combinations of what the study varies.
-        tasks: that are to be done.
+        runs: number of audits.
+        cells: number of combinations of the varied keys.
+        tasks: number of tasks to do.
         poison: the fewest and the most poison samples of a target.
-        notes: what was left out or changed while data were read.
+        notes: rows left out or values changed while data were read.
         work: by kind of task.
-        workers: how many tasks are done at once.
-        seconds: until all is done.
+        workers: number of tasks done at once.
+        seconds: until all tasks are done.
     """
 
     title: str
@@ -77,12 +77,12 @@ class StudyOutlook:
 @final
 @dataclass(frozen=True)
 class AuditOutlook:
-    """What an audit would do.
+    """The work of an audit.
 
     Attributes:
         title: of the case.
-        work: pieces by kind.
-        notes: the poison's size, and what was left out or changed while data and weights were read.
+        work: number of steps, by kind.
+        notes: the poison's size, and parts of data or weights left out or changed while they were read.
         seconds: on one processor.
     """
 
@@ -97,14 +97,14 @@ class AuditOutlook:
 
 
 def outlook_of_study(file: StudyFile, origin: str, *, cpus: int | None, device: str, say: Say) -> StudyOutlook:
-    """What a study would do that is not begun yet.
+    """The work of a study that is not begun yet.
 
     Args:
         file: the study.
-        origin: where it comes from, for errors.
-        cpus: how many tasks are done at once; None for as many as this process may use processors.
+        origin: its name in errors.
+        cpus: number of tasks done at once; None: one per processor of this process.
         device: where models are trained.
-        say: told what is being timed.
+        say: receives a description of the work being timed.
 
     Raises:
         InputError: a case cannot be audited.
@@ -114,14 +114,14 @@ def outlook_of_study(file: StudyFile, origin: str, *, cpus: int | None, device: 
 
 
 def outlook_of_rest(root: Path, *, cpus: int | None, device: str, again: bool, say: Say) -> StudyOutlook:
-    """What is left of a study, by its folder.
+    """The remaining work of a study, by its folder.
 
     Args:
         root: the folder.
         cpus: as for `outlook_of_study`.
         device: where models are trained.
         again: whether failed tasks would be tried again.
-        say: told what is being timed.
+        say: receives a description of the work being timed.
 
     Raises:
         InputError: the folder holds no study, or a case cannot be audited.
@@ -166,12 +166,12 @@ def _outlook(
 
 
 def outlook_of_case(case: Case, device: str, say: Say) -> AuditOutlook:
-    """What an audit would do.
+    """The work of an audit.
 
     Args:
         case: the audit.
         device: where models are trained.
-        say: told what is being timed.
+        say: receives a description of the work being timed.
 
     Raises:
         InputError: the case cannot be audited.

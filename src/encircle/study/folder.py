@@ -1,4 +1,4 @@
-"""A study in its folder: begun, gone on with, and concluded (docs/study-folder.md)."""
+"""A study in its folder: begun, resumed, and concluded (docs/study-folder.md)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ENVIRONMENT = ("versions", "python", "platform", "device", "threads", "commit",
 
 
 def begin(file: StudyFile, root: Path) -> Study:
-    """Make a folder the study's, with everything it refers to, or find that it already is.
+    """Claim a folder for the study and copy its files there, unless it is claimed already.
 
     Raises:
         InputError: the folder holds another study or something else.
@@ -36,7 +36,7 @@ def begin(file: StudyFile, root: Path) -> Study:
     if not path.is_file():
         write_text(path, study.text)
     elif not _is_study(path, study.text):
-        if _is_untouched(root):  # it was refused when it was planned, and has been mended
+        if _is_untouched(root):  # the former file was refused when planned, and has been corrected
             write_text(path, study.text)
             return study
         raise InputError(f"{root} holds another study; choose another folder with --folder, or delete it.")
@@ -44,7 +44,7 @@ def begin(file: StudyFile, root: Path) -> Study:
 
 
 def _is_study(path: Path, text: str) -> bool:
-    """Whether a file holds this study, however its YAML is written: other versions put other texts in quotes."""
+    """Whether a file holds this study, in any spelling of YAML: other versions quote other texts."""
     try:
         known = path.read_text(encoding="utf-8")
         return known == text or read_yaml(known, str(path)) == read_yaml(text, str(path))
@@ -53,12 +53,12 @@ def _is_study(path: Path, text: str) -> bool:
 
 
 def _is_untouched(root: Path) -> bool:
-    """Whether nothing was planned in the folder yet."""
+    """Whether no study was planned in the folder yet."""
     return not any((root / name).exists() for name in ("plan.json", "study.db", "runs", "shared", "pieces"))
 
 
 def _ours(name: str) -> bool:
-    """Whether a study that was killed while it began may have left this."""
+    """Whether a study killed at its beginning may have left this file."""
     return name == "files" or name.startswith(".partial-")
 
 
@@ -66,7 +66,7 @@ def reopen(root: Path) -> Study:
     """The study of a folder.
 
     Raises:
-        InputError: it holds none, or its `study.yaml` is damaged.
+        InputError: the folder holds no study, or its `study.yaml` is damaged.
     """
     path = root / "study.yaml"
     try:
@@ -85,13 +85,16 @@ def _inside(root: Path, name: str) -> str:
 
 
 def note_plan(root: Path, plan: Plan) -> None:
-    """Keep which task ends which run, so that results can be read without planning, which needs the data, and the device that it is planned for."""
+    """Save each run's last task and the device, so that results can be read without planning anew.
+
+    Planning needs the data.
+    """
     runs = [{"task": planned.task, "folder": planned.folder, "case": _known(planned.run)} for planned in plan.runs]
     write_json(root / "plan.json", {"runs": runs, "wanted": plan.wanted, "device": plan.device})
 
 
 def noted_device(root: Path) -> str:
-    """The device that a study was last planned for; `"cpu"` where it was not yet.
+    """The device of a study's last plan; `"cpu"` without a plan.
 
     Raises:
         InputError: the note is damaged.
@@ -100,10 +103,10 @@ def noted_device(root: Path) -> str:
 
 
 def noted_runs(root: Path, study: Study) -> list[Planned]:
-    """The runs of a study, as `note_plan` kept them.
+    """The runs of a study, as saved by `note_plan`.
 
     Raises:
-        InputError: there is no such note, it is damaged, or it is of other cases, such as those before `study.yaml` was edited.
+        InputError: the note is missing, damaged, or of other cases, such as those before `study.yaml` was edited.
     """
     noted = _noted_plan(root)["runs"]
     if [row.get("case") for row in noted] != [_known(run) for run in study.runs]:
@@ -132,7 +135,7 @@ def _known(run: Run) -> str:
 @final
 @dataclass(frozen=True)
 class Conclusion:
-    """What a study has come to.
+    """The conclusion of a study.
 
     Attributes:
         root: its folder.
@@ -155,12 +158,12 @@ def conclude(
     counts: Mapping[str, Mapping[str, int]],
     seconds: Mapping[str, float],
 ) -> Conclusion:
-    """Judge what is finished and write the results: `study.json`, tables, JUnit XML and the report.
+    """Judge the finished runs and write the results: `study.json`, tables, JUnit XML and the report.
 
     Args:
         root: the study's folder.
-        study: the study; runs of no cell of it are left aside.
-        missing: why a run is not finished, by the id of its task.
+        study: the study; runs outside its cells are ignored.
+        missing: the reason why a run is not finished, by the id of its task.
         counts: tasks by kind and state.
         seconds: time spent by kind of task.
 
@@ -217,7 +220,7 @@ def _write_tables(
     runs: Sequence[Planned],
     finished: Sequence[Planned],
 ) -> None:
-    """`cells.parquet`, a row a cell, and `scores.parquet`, every score of every finished run of these cells."""
+    """Write `cells.parquet` (one row per cell) and `scores.parquet` (all scores of the cells' finished runs)."""
     rows = []
     for cell in cells:
         row: dict[str, Any] = {

@@ -19,7 +19,7 @@ from ..core import InputError, number_text, unknown_name
 from .study_file import CASE, StudyFile
 
 MOST_RUNS = 10_000
-"""A grid that expands to more is taken for a mistake."""
+"""Runs. A larger grid is taken for a mistake."""
 
 POOLED = "seed"
 """The axis whose values are repetitions of a cell, not cells of their own."""
@@ -57,9 +57,9 @@ class Axis:
     Attributes:
         name: the key of a case that it sets, or a name for several keys at once.
         title: for people.
-        labels: its values' names.
-        changes: for each value the keys it sets; `case` has none.
-        numbers: its values where they are all numbers, else None.
+        labels: names of its values.
+        changes: the keys that each value sets; none for `case`.
+        numbers: its values if all are numbers, else None.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Run:
     """One audit of a study.
 
     Attributes:
-        at: its place on each axis.
+        at: its index on each axis.
         case: its settings.
     """
 
@@ -89,9 +89,9 @@ class Cell:
     """Runs that differ only in their seed, judged as one.
 
     Attributes:
-        at: its place on each axis but the seed's.
+        at: its index on each axis but the seed's.
         title: for people.
-        runs: places in `Study.runs`.
+        runs: indices in `Study.runs`.
     """
 
     at: tuple[int, ...]
@@ -106,10 +106,10 @@ class Study:
 
     Attributes:
         title: for people.
-        axes: of the cells, which excludes the seed.
+        axes: of the cells, without the seed.
         runs: every audit.
-        cells: what is judged.
-        limit: seconds after which a piece of work counts as hung.
+        cells: the judged combinations.
+        limit: seconds after which a task counts as hung.
         text: the study with everything it refers to written out, as YAML.
     """
 
@@ -122,21 +122,21 @@ class Study:
 
     @property
     def dose(self) -> Axis | None:
-        """The axis to draw a response over: the budget's if there is one, else the first of numbers."""
+        """The axis of the dose-response curve: the budget's if there is one, else the first numeric one."""
         numeric = [axis for axis in self.axes if axis.numbers is not None and len(axis.numbers) > 1]
         return next(iter(sorted(numeric, key=lambda axis: not axis.name.startswith("budget."))), None)
 
 
 def expand(file: StudyFile, origin: str) -> Study:
-    """Every audit of a study, and the cells they are judged in.
+    """Every audit of a study, and the cells for judging.
 
     Args:
         file: the study, its cases written out.
-        origin: what errors call it.
+        origin: its name in errors.
 
     Raises:
-        InputError: an unknown key (with the nearest right spelling), a value out of range, an exclude that excludes
-            nothing, a grid that is too large.
+        InputError: an unknown key (with the nearest right spelling), a value out of range, an exclude without effect, or a
+            grid that is too large.
     """
     if CASE in file.settings:
         raise InputError(f"{origin}: a case cannot be set for all runs; name it as `case:`, or several in the grid.")
@@ -153,16 +153,16 @@ def expand(file: StudyFile, origin: str) -> Study:
 
 
 def refuse_equal_runs(study: Study, origin: str) -> None:
-    """Refuse a grid that names the same audit twice: it would be judged, and claims corrected, as if there were two.
+    """Refuse a grid that names the same audit twice: the correction of claims would count it twice.
 
-    Studies that a command makes may do so, to set something beside itself.
+    A study made by a command may do so, to compare an audit with itself.
 
     Args:
         study: every audit.
-        origin: what errors call it.
+        origin: its name in errors.
 
     Raises:
-        InputError: there is one; names both.
+        InputError: two runs are the same audit; names both.
     """
     titles: dict[str, str] = {}
     for run in study.runs:
@@ -236,7 +236,7 @@ def _combinations(
 
 
 def _rule(axes: Sequence[Axis], exclude: Mapping[str, Any], origin: str) -> dict[int, set[int]]:
-    """Places on the axes that an exclude names, by value or by label."""
+    """Indices on the axes that an exclude names, by value or by label."""
     rule = {}
     for name, wanted in exclude.items():
         axis_index = next((number for number, axis in enumerate(axes) if axis.name == name), None)
@@ -262,7 +262,7 @@ _NOTHING = object()
 
 
 def _run(file: StudyFile, axes: Sequence[Axis], at: tuple[int, ...], origin: str) -> Run:
-    """The case of one combination: the base, then what is set for all, then what the axes say, in their order."""
+    """The case of one combination: the base, then the keys set for all, then the axes in their order."""
     labels = [axis.labels[index] for axis, index in zip(axes, at, strict=True)]
     where = f"{origin}, run {' · '.join(labels)}" if labels else origin
     changes = [axis.changes[index] for axis, index in zip(axes, at, strict=True)]
@@ -316,7 +316,7 @@ def _keys() -> list[str]:
 
 
 def _label(name: str, value: Any) -> str:
-    """What a value is called for people."""
+    """The name of a value for people."""
     first, _, rest = name.partition(".")
     if isinstance(value, dict) and first in KINDS and not rest:
         kind = str(value.get("kind", "?"))

@@ -1,4 +1,4 @@
-"""From finished runs to the judged study: every cell among all the comparisons that the study makes."""
+"""Judges a study from its finished runs: every cell among all comparisons of the study."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Missing:
     Attributes:
         title: of the run.
         why: one sentence.
-        log: what the failed task printed, relative to the study's folder; None where there is none.
+        log: output of the failed task, relative to the study's folder; None without one.
     """
 
     title: str
@@ -45,18 +45,18 @@ def judge_cells(
 ) -> list[dict[str, Any]]:
     """The cells of a study as `study.json` holds them (docs/study-folder.md).
 
-    Claims are corrected for all cells that make one or would, had their runs finished (Holm): an explanation counts as bent where the interval excludes
-    zero *and* the adjusted p-value is at most 0.05, and "nothing found" comes with the shift that would have been
-    claimed at the level at which the correction would have tested it.
+    Claims are corrected (Holm) over all cells that make one, or would if their runs had finished. An explanation counts as bent if the interval excludes
+    zero *and* the adjusted p-value is at most 0.05. "Nothing found" comes with the smallest effect that would have been claimed, at the level at which
+    the correction would have tested the cell.
 
     Args:
         study: the study.
         runs: its runs, in the order of `study.runs`.
         root: the study's folder.
-        missing: why a run did not finish, by the id of its task.
+        missing: the reason why a run did not finish, by the id of its task.
     """
     summaries = [_summary([runs[run] for run in cell.runs], root, missing) for cell in study.cells]
-    # A comparison that was asked for stays one while its run is missing: what is told of the others must not depend on when a study was stopped.
+    # A planned comparison counts even if its run is missing: verdicts of other cells must not depend on the moment of a stop.
     p_values = [1.0 if summary is None else summary["p_value"] for summary in summaries]
     adjusted, family = holm(p_values), sum(value is not None for value in p_values)
     level = 1 - FALSE_CLAIMS / max(family - sum(value is not None and value <= FALSE_CLAIMS for value in adjusted), 1)
@@ -69,7 +69,7 @@ def judge_cells(
 
 
 def answer(study: Study, cells: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """The verdict on a whole study and its sentence for a non-specialist."""
+    """The verdict on a study and its sentence for a non-specialist."""
     counts = Counter(cell["verdict"] for cell in cells)
     verdict = next(verdict for verdict in _ORDER if counts[verdict])
     parts = []
@@ -98,7 +98,7 @@ def _of(count: int, total: int) -> str:
 
 
 def _least(study: Study, cells: Sequence[Mapping[str, Any]]) -> str:
-    """The smallest dose that was enough, where the study has doses."""
+    """The smallest dose that was enough, if the study has doses."""
     dose = study.dose
     if dose is None or dose.numbers is None:
         return ""
@@ -232,8 +232,8 @@ def _run(planned: Planned, root: Path) -> dict[str, Any]:
 
 
 def _strongest(summary: Judged) -> dict[str, Any] | None:
-    """The control that may have moved the explanation furthest: the highest upper end of an interval."""
-    audited = {summary["attack"], summary["attack"].partition("+")[0]}  # with the defence and without
+    """The control with the highest upper end of an interval: it may have moved the explanation furthest."""
+    audited = {summary["attack"], summary["attack"].partition("+")[0]}  # with and without the defence
     others = {"ceiling", *audited, *(reference_of(arm) for arm in summary["arms"])}
     controls = [arm for arm in summary["arms"] if arm["arm"] not in others]
     reach = [(arm["jaccard_change"]["high"], arm["jaccard_change"]["mean"]) for arm in controls]

@@ -1,4 +1,4 @@
-"""The verdicts of a study as JUnit XML, which every CI system can show: a cell is a test."""
+"""The verdicts of a study as JUnit XML for CI systems: a cell is a test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def write_junit(path: Path, title: str, cells: Sequence[Mapping[str, Any]]) -> None:
-    """Write one test a cell: FAIL is a failure, ERROR an error, WARN a skipped test (nothing is settled), PASS a success.
+    """Write one test per cell: FAIL is a failure, ERROR an error, WARN a skipped test, PASS a success.
 
     Args:
         path: the XML file.

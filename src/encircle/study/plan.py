@@ -1,4 +1,4 @@
-"""What a study has to do: its runs taken apart into tasks, so that what several runs need is done once."""
+"""The plan of a study: its runs divided into tasks, so that shared work is done once."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Planned:
 
     Attributes:
         run: the run.
-        task: id of the task that ends it.
+        task: id of its last task.
         folder: its run folder, by name below `runs/`.
-        poison: samples that are poisoned for each of its targets; 0 where that was not worked out.
+        poison: number of poison samples per target; 0 if not computed.
     """
 
     run: Run
@@ -41,14 +41,14 @@ class Planned:
 @final
 @dataclass(frozen=True)
 class Plan:
-    """Everything a study does.
+    """All tasks of a study.
 
     Attributes:
         runs: in the order of `Study.runs`.
-        tasks: each after those it needs.
-        wanted: how many tasks of each kind the runs need if each is counted for itself.
+        tasks: in an order in which every task follows those that it needs.
+        wanted: number of tasks of each kind if no run shared any.
         device: where models are trained.
-        notes: what was left out or changed while data were read.
+        notes: rows left out or values changed while data were read.
     """
 
     runs: tuple[Planned, ...]
@@ -59,11 +59,11 @@ class Plan:
 
 
 def plan(study: Study, root: Path, *, device: str = "cpu", gpus: float = 0.0) -> Plan:
-    """Take the runs of a study apart.
+    """Divide the runs of a study into tasks.
 
     Args:
         study: the expanded study.
-        root: the folder that files named by its cases are relative to.
+        root: base folder for files named by its cases.
         device: where models are trained.
         gpus: share of an accelerator that training and crafting need.
 
@@ -83,11 +83,11 @@ def plan(study: Study, root: Path, *, device: str = "cpu", gpus: float = 0.0) ->
 
 
 def plan_of_audit(audit: Audit, case: Case, fingerprint: str) -> Plan:
-    """Take one audit apart, as if it were a study of its own.
+    """Divide one audit into tasks, as if it were a study of its own.
 
     Args:
         audit: the audit.
-        case: what it was made of.
+        case: its case.
         fingerprint: of its data.
     """
     planner = _Planner(Path(), str(audit.device), 0.0, 0.0)
@@ -97,7 +97,7 @@ def plan_of_audit(audit: Audit, case: Case, fingerprint: str) -> Plan:
 
 @final
 class _Planner:
-    """Collects tasks by id: what two runs have in common comes out with the same id."""
+    """Collects tasks by id: equal work of two runs has the same id."""
 
     def __init__(self, root: Path, device: str, gpus: float, limit: float) -> None:
         self._root, self._device, self._gpus, self._limit = root, device, gpus, limit
@@ -113,17 +113,17 @@ class _Planner:
         return data, data.check()
 
     def plan(self) -> Plan:
-        """Everything that was added."""
+        """The plan of all added tasks."""
         tasks = list(self._tasks.values())
         order = {name: index for index, name in enumerate(TASK_KINDS)}
-        # What serves every explainer waits for others of its run: it comes with them.
+        # A task for every explainer waits for tasks of its run: it is placed with them.
         first = [task for task in tasks if TASK_KINDS[task.kind].is_shared and task.kind != "unexplained"]
         rest = [task for task in tasks if not TASK_KINDS[task.kind].is_shared or task.kind == "unexplained"]
         first.sort(key=lambda task: order[task.kind])
         return Plan(tuple(self._runs), (*first, *rest), self._wanted, self._device, tuple(self._notes))
 
     def add(self, run: Run) -> None:
-        """Add the tasks of one run, once it was tried."""
+        """Add the tasks of one run, after its self-test."""
         self._loading = case = run.case.with_files(lambda name: self._root / name)
         data, fingerprint = self._data(repr(case.data), case.seed)
         audit = Audit.from_case(case, self._device, data=data, described=run.case.model_dump(mode="json"))
@@ -131,7 +131,7 @@ class _Planner:
         self.add_audit(run, audit, fingerprint)
 
     def add_audit(self, run: Run, audit: Audit, fingerprint: str) -> None:
-        """Add the tasks of one run, whose audit there is already."""
+        """Add the tasks of one run for a given audit."""
         self._notes |= dict.fromkeys(audit.data.notes)
         how: dict[str, Any] = {
             "device": self._device,
@@ -143,7 +143,7 @@ class _Planner:
         self._runs.append(Planned(run, task, folder.removeprefix("runs/"), poison))
 
     def _task(self, kind: str, identity: str, label: str, spec: dict[str, Any], **more: Any) -> str:
-        """Add a task unless it is there; returns its id."""
+        """Add a task unless it is planned already; returns its id."""
         self._wanted[kind] = self._wanted.get(kind, 0) + 1
         if identity not in self._tasks:
             folder = more.pop("folder", f"{'shared' if TASK_KINDS[kind].is_shared else 'pieces'}/{identity[:24]}")

@@ -1,4 +1,4 @@
-"""How long a study will take: a few seconds of each kind of work, timed and scaled up."""
+"""A forecast of a study's time: a few seconds of each kind of work, timed and scaled up."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .task_kinds import TASK_KINDS
 @final
 @dataclass(frozen=True)
 class Forecast:
-    """What a study is thought to take.
+    """A forecast of a study's time.
 
     Attributes:
-        seconds: by kind of task, of all of them one after another.
-        workers: how many work at once.
+        seconds: by kind of task, for all its tasks one after another.
+        workers: number of workers at once.
     """
 
     seconds: dict[str, float]
@@ -33,15 +33,15 @@ class Forecast:
 
 
 def forecast(plan: Plan, root: Path, workers: int, say: Say) -> Forecast:
-    """Time one epoch of training, and some of crafting, for every way in which the study does them.
+    """Time one epoch of training, and some of crafting, for every setting of them in the study.
 
-    Where crafting is timed at one budget of several, it is at the largest, so that the forecast errs upwards.
+    Of several budgets only the largest is timed, so that the forecast errs upwards.
 
     Args:
-        plan: what is to be done.
-        root: the folder that files named by its cases are relative to.
-        workers: how many tasks are done at once.
-        say: told what is being timed.
+        plan: the study's plan.
+        root: base folder for files named by its cases.
+        workers: number of tasks done at once.
+        say: receives a description of the work being timed.
     """
     probes: dict[str, Probe] = {}
     costs: dict[str, float] = {}

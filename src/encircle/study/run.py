@@ -1,4 +1,4 @@
-"""A study at work: its tasks given to an executor, and concluded from what is finished."""
+"""Runs a study: an executor does its tasks, and the finished runs give its conclusion."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .judge import Missing
 from .plan import Planned, plan
 
 WORK = "encircle.study.work:perform"
-"""What workers do; named here and nowhere in a file of a study."""
+"""The work function of workers; named here and in no file of a study."""
 
 
 def executor_of(kind: Literal["local", "ray"], address: str | None, cpus: int | None) -> Executor:
@@ -31,7 +31,7 @@ def executor_of(kind: Literal["local", "ray"], address: str | None, cpus: int | 
     Args:
         kind: worker processes on this machine, or a Ray cluster.
         address: host and port of a running cluster; None starts one on loopback.
-        cpus: threads that this machine's workers share; None for all that it has.
+        cpus: threads shared by this machine's workers; None: all of them.
 
     Raises:
         InputError: an address for worker processes on this machine.
@@ -54,18 +54,18 @@ def go_on(
     again: bool = False,
     only: Collection[int] | None = None,
 ) -> Conclusion:
-    """Do what is left of a study, and conclude.
+    """Do the remaining work of a study, and conclude.
 
     Args:
         root: the study's folder.
-        executor: who does it; is closed afterwards.
-        listener: told what happens.
-        minutes: begin nothing new after so many.
+        executor: does the tasks; closed afterwards.
+        listener: receives events.
+        minutes: begin no new work after this time.
         device: where models are trained.
         gpus: share of an accelerator that training and crafting need.
         again: try failed tasks again.
-        only: runs to finish now, by their place in `Study.runs`; what they share with others is kept for those. None: all. Cells of which no run
-            is asked for are left out of the conclusion, also where they were finished before: claims are corrected for what is in it.
+        only: runs to finish now, by index in `Study.runs`; products that they share with others stay. None: all. The conclusion leaves out cells
+            without such a run, even finished ones: claims are corrected for the cells in the conclusion.
 
     Raises:
         InputError: a case cannot be audited, or another process is at work in the folder.
@@ -78,7 +78,7 @@ def go_on(
     todo = plan(study, root, device=device, gpus=gpus)
 
     def hear(name: str, facts: Mapping[str, Any]) -> None:
-        if name == "begin":  # from here on the folder is ours alone
+        if name == "begin":  # from here on only this process works in the folder
             note_plan(root, todo)
         if listener is not None:
             listener(name, facts)
@@ -90,19 +90,19 @@ def go_on(
 
 
 def _check_machine(study: Study, device: str) -> None:
-    """Refuse a device or more threads than this machine has, where it is this machine that works."""
+    """Refuse a device that this machine lacks, or more threads than it has, if this machine does the work."""
     available(device)
     for run in study.runs:
         check_threads(run.case.threads)
 
 
 def standing(root: Path) -> tuple[Tally, list[tuple[str, float]]]:
-    """How a study stands, and what is at work since when (seconds since the epoch); also while it runs."""
+    """The state of a study, and its running tasks with their start (seconds since the epoch)."""
     return status(root)
 
 
 def conclude_now(root: Path) -> Conclusion:
-    """Judge and draw what is finished, without doing anything more."""
+    """Judge and draw the finished runs, without further work."""
     study = reopen(root)
     tally, _ = status(root)
     return _conclude(root, study, tally)
@@ -127,7 +127,7 @@ def _conclude(root: Path, study: Study, tally: Tally, only: Collection[int] | No
 
 
 def _trouble(root: Path, planned: Planned) -> str | None:
-    """What keeps a finished run from being judged and drawn, with the remedy; None where nothing does."""
+    """The reason why a finished run cannot be judged and drawn, with the remedy; None without one."""
     try:
         load_run(root / "runs" / planned.folder)
     except DamagedError as error:

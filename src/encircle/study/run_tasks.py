@@ -1,4 +1,4 @@
-"""The tasks of one run: what runs have in common comes out with the same id."""
+"""The tasks of one run: equal work of two runs has the same id."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from ..audit.progress import Silent, WorkLog
 from ..core import RESULTS_VERSION, digest
 
 Target = dict[str, int]
-"""A target before it is drawn: its place in the draw, or its row."""
+"""A target before the draw: its number in the draw, or its row."""
 
 
 class AddTask(Protocol):
-    """Adds a task to a plan, unless it is there."""
+    """Adds a task to a plan, unless it is planned already."""
 
     def __call__(self, kind: str, identity: str, label: str, spec: dict[str, Any], **more: Any) -> str:
         """The task's id.
 
         Args:
-            kind: which work it is (`TASK_KINDS`).
-            identity: the id that a new task gets.
+            kind: of task (`TASK_KINDS`).
+            identity: the id of a new task.
             label: for people.
-            spec: what the worker is told.
+            spec: the worker's input.
             more: further fields of `Task`.
         """
 
 
 @final
 class ModelTasks:
-    """The tasks that make the models of one store.
+    """The tasks for the models of one store.
 
     Args:
         add: adds a task.
@@ -42,7 +42,7 @@ class ModelTasks:
         fingerprint: of its data.
         device: where models are trained.
         gpus: share of an accelerator that a task needs.
-        path_of: where a file of the case lies.
+        path_of: returns the path of a file of the case.
         models: for the names of models; trains none here.
         is_defended: whether the store is that of the defence.
     """
@@ -68,26 +68,26 @@ class ModelTasks:
         self.compute: dict[str, Any] = {"cpus": audit.settings.threads, "gpus": gpus}
 
     def add(self, kind: str, identity: str, label: str, needs: Sequence[str], **spec: Any) -> str:
-        """Add a task that computes; returns its id.
+        """Add a computing task; returns its id.
 
         Args:
             kind: of task.
             identity: its id.
             label: for people.
             needs: ids of the tasks whose products it reads.
-            spec: what the worker is told besides the case.
+            spec: the worker's input besides the case.
         """
         return self._add(kind, identity, label, {**self.spec, **spec}, needs=tuple(needs), **self.compute)
 
     @property
     def identity(self) -> list[Any]:
-        """What victims and the attacker's models depend on."""
+        """The needs of victims and of the attacker's models."""
         settings = self._audit.settings
         counts = [settings.victims, settings.references]
         return [*model_identity(self._audit), self.fingerprint, repr(self.models.recipe), settings.seed, *counts]
 
     def data(self) -> list[str]:
-        """The decoded data and the files of the case: read on the driver's machine, where they lie."""
+        """The decoded data and the files of the case, read on the driver's machine."""
         needs, names = [], dict.fromkeys(self._case.files)
         if names:
             identity = digest(["files", sorted(names), sorted(self._audit.digests.items())])
@@ -99,7 +99,7 @@ class ModelTasks:
         return needs
 
     def start(self, data: Sequence[str]) -> list[str]:
-        """What every model begins with."""
+        """The needs of every model."""
         needs, name = list(data), self._audit.data.name
         if keys := self.models.starts.keys:
             needs.append(self.add("weights", digest(keys), f"{name}: starting weights", data))
@@ -115,7 +115,7 @@ class ModelTasks:
         """A clean model.
 
         Args:
-            needs: what it begins with.
+            needs: ids of the tasks that it needs.
             role: `"victim"` or `"reference"`.
             number: its number.
         """
@@ -170,7 +170,7 @@ class RunTasks:
             self._defended = tasks_of(case, audit, store, is_defended=True)
 
     def all(self) -> tuple[str, str]:
-        """Add everything; returns the id of the last task, and the run folder's path in the study's."""
+        """Add all tasks; returns the id of the last one, and the run folder's path in the study's."""
         victims, settings = self._victims, self._settings
         data = victims.data()
         start = victims.start(data)
@@ -207,7 +207,7 @@ class RunTasks:
         return task, folder
 
     def _defended_models(self, data: Sequence[str]) -> list[str]:
-        """Clean victims under the defence, where it changes how they learn."""
+        """Clean victims under the defence, if it changes how they learn."""
         if self._defended is self._victims:
             return []
         start = self._defended.start(data)
@@ -225,13 +225,13 @@ class RunTasks:
 
     @property
     def _trained(self) -> list[Any]:
-        """What victims and the attacker's models of this run depend on."""
+        """The needs of this run's victims and attacker's models."""
         own = self._victims.identity
         return own if self._audit.attacker is None else [*own, *self._attackers.identity]
 
     @property
     def _explained(self) -> list[Any]:
-        """What explanations and desired maps of this run depend on."""
+        """The needs of this run's explanations and desired maps."""
         settings = self._settings
         digests = sorted(self._audit.digests.items())
         return [*self._trained, settings_of(settings.explainer), settings_of(settings.goal), digests]

@@ -1,4 +1,4 @@
-"""A data set in files that open without decoding anything: NumPy arrays, mapped into memory where they are large."""
+"""A data set in files without decoding: NumPy arrays, mapped into memory if large."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ..threat import Column
 
 _PARTS = ("train", "validation", "test", "pretrain")
 _IN_MEMORY = 256 << 20
-"""Parts of up to so many bytes (as float32) are read at once; larger ones batch by batch."""
+"""Bytes (as float32). Smaller parts are read at once, larger ones batch by batch."""
 
 _COLUMNS = TypeAdapter(dict[str, Column])
 
 
 def save_data(data: DataSet, folder: Path) -> None:
-    """Write a data set, chunk by chunk: inputs as `.npy` (8 bit where that loses nothing), labels and facts as JSON.
+    """Write a data set, chunk by chunk: inputs as `.npy` (8 bit if lossless), labels and facts as JSON.
 
     Raises:
         StorageError: it cannot be written.
@@ -51,7 +51,7 @@ def save_data(data: DataSet, folder: Path) -> None:
 
 
 def load_data(folder: Path) -> DataSet:
-    """The data set that `save_data` wrote: the same values.
+    """The data set written by `save_data`: the same values.
 
     Raises:
         StorageError: a file is missing or damaged.
@@ -102,7 +102,7 @@ def _save_inputs(samples: Samples, path: Path) -> None:
     shape = (len(samples), *samples.batch(torch.tensor([0])).shape[1:])
     kind = np.dtype(np.uint8 if is_bytes else np.float32)
     header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
-    # Not through a map of the file: where the disk is full, writing into one kills the process.
+    # Not through a map of the file: on a full disk, writing into a map kills the process.
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for chunk in samples.chunks():

@@ -1,4 +1,4 @@
-"""A study file: read, completed with the cases and files that it refers to, and written out again."""
+"""Study files: read, completed with their cases and files, and written out again."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from ..core import InputError, unknown_name
 from ..storage import write_bytes
 
 CASE = "case"
-"""The key of whole cases, in a study and in its grid."""
+"""The key of complete cases, in a study and in its grid."""
 
 
 @final
 class StudyFile(BaseModel):
-    """What a study file holds (docs/study.md).
+    """The content of a study file (docs/study.md).
 
     Args:
-        title: what it is called in reports.
-        case: what every run starts from: an embedded case, a case file beside the study, or a case written out.
+        title: its name in reports.
+        case: the base of every run: an embedded case, a case file beside the study, or a case written out.
         settings: under the name `set`, keys of a case, dotted, for every run.
-        grid: for keys of a case the values to try, as a list or by name; or, under a name of its own, several keys by name.
+        grid: the values to try for keys of a case, as a list or by name; or, under a name of its own, several keys by name.
         exclude: combinations to leave out, by value or name; each may name some of the grid's keys.
-        limit: minutes after which a piece of work counts as hung and is ended.
+        limit: minutes after which a task counts as hung and is ended.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
@@ -49,7 +49,7 @@ class StudyFile(BaseModel):
         return dump(self.model_dump(by_alias=True, mode="json"))
 
     def rename_files(self, rename: Callable[[str], str]) -> None:
-        """Rename every file that the study names, wherever it does."""
+        """Rename every file that the study names, in any of its keys."""
         if isinstance(self.case, dict):
             rename_files(self.case, rename)
         _rename_files(self.settings, rename)
@@ -78,11 +78,11 @@ def embedded_studies() -> dict[str, str]:
 
 
 def parse_study_file(text: str, origin: str) -> StudyFile:
-    """A study file as it stands.
+    """A study file, unchanged.
 
     Args:
         text: the YAML.
-        origin: what errors call it.
+        origin: its name in errors.
 
     Raises:
         InputError: not a study, or an unknown key (with the nearest right spelling).
@@ -104,13 +104,13 @@ def parse_study_file(text: str, origin: str) -> StudyFile:
 def read_study_file(
     text: str, origin: str, *, overrides: Sequence[str] = (), folder: Path | None = None, outside: bool = False
 ) -> StudyFile:
-    """A study file with every case it refers to written out, and every file it names found.
+    """A study file with its cases written out and the paths of its files.
 
     Args:
         text: the YAML.
-        origin: what errors call it.
-        overrides: `key=value` for every run; they win over the file's `set`, and files they name may lie anywhere.
-        folder: where the text came from; files it names are looked for there. None: in the working directory.
+        origin: its name in errors.
+        overrides: `key=value` for every run. They win over the file's `set`, and their files may lie anywhere.
+        folder: the text's folder, in which its files are looked for. None: the working directory.
         outside: whether they may lie outside of that folder.
 
     Raises:
@@ -154,7 +154,7 @@ def named_study_file(name: str, overrides: Sequence[str], *, outside: bool = Fal
 
 
 def gather_files(file: StudyFile, root: Path) -> StudyFile:
-    """A copy of the study whose files lie in `root/files`, named after their content, so that the folder is complete.
+    """A copy of the study with its files in `root/files`, named after their content: the folder is complete.
 
     Raises:
         InputError: a file cannot be read.
@@ -188,7 +188,7 @@ def _rename_files(changes: dict[str, Any], rename: Callable[[str], str]) -> None
 def _written_out(case: str | dict[str, Any], rename: Callable[[str], str], origin: str) -> dict[str, Any]:
     """The keys and values of a case."""
     if isinstance(case, dict):
-        return copy.deepcopy(case)  # its files were found with the study's own
+        return copy.deepcopy(case)  # the paths of its files were resolved with the study's own
     if case in (embedded := embedded_cases()):
         return read_yaml(embedded[case], case)
     path = Path(rename(case))
@@ -204,7 +204,7 @@ def _written_out(case: str | dict[str, Any], rename: Callable[[str], str], origi
 
 
 def _by_name(cases: list[Any] | dict[str, Any], rename: Callable[[str], str], origin: str) -> dict[str, Any]:
-    """Whole cases by name."""
+    """Complete cases by name."""
     wrong = next(
         (case for case in (cases.values() if isinstance(cases, dict) else ()) if not isinstance(case, str | dict)), None
     )

@@ -1,4 +1,4 @@
-"""The kinds of task that a study consists of: one row a kind, in the order in which they come first."""
+"""The kinds of task in a study: one row a kind, in the order of their first use."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class TaskKind:
     """A kind of task.
 
     Attributes:
-        name: what tasks and saved studies call it.
-        words: what its tasks make, for people.
-        work: makes it.
-        prior: seconds that one is thought to take until one has been timed.
-        cost: seconds that one takes, from a probe; None supposes `prior`, for kinds that take little.
+        name: its name in tasks and saved studies.
+        words: the products of its tasks, for people.
+        work: makes a product.
+        prior: assumed seconds for a task, until one has been timed.
+        cost: seconds for a task, from a probe; None: `prior`, for short tasks.
         is_shared: whether its products serve many runs.
     """
 

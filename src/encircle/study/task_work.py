@@ -1,4 +1,4 @@
-"""What a worker does for each kind of task; all it knows is the task's spec and the products it is given."""
+"""The work for each kind of task. A worker knows only the task's spec and its input products."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ class TaskWork:
     """One task at work in its folder.
 
     Args:
-        spec: what is to be done, as the task has it.
-        inputs: the products it is given, by the id of the task that made them.
+        spec: of the task.
+        inputs: its input products, by the id of their task.
         out: the folder of its own product.
-        tell: told how far it is.
+        tell: receives progress.
     """
 
     def __init__(self, spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, tell: Tell) -> None:
         self._spec, self._inputs, self._out = spec, inputs, out
         self._log = WorkLog(_TaskReporter(tell))
 
-    # -- what it is given ------------------------------------------------------------------------------------------------
+    # -- inputs ---------------------------------------------------------------------------------------------------------
 
     @cached_property
     def case(self) -> Case:
-        """The case of the run that the task belongs to."""
+        """The case of the task's run."""
         return Case.model_validate(self._spec["case"])
 
     def _product_with(self, name: str) -> Path:
-        """The product that holds a file."""
+        """The input product that holds a file."""
         return next(folder for folder in self._inputs.values() if (folder / name).exists())
 
     @cached_property
@@ -72,7 +72,7 @@ class TaskWork:
 
     @cached_property
     def _models(self) -> ModelStore:
-        """Reads the models it is given; trains none that is there."""
+        """Reads the given models, and trains only missing ones."""
         models = self._store()
         return models.under(self._audit.settings.defence) if self._spec.get("defended") else models
 
@@ -99,10 +99,10 @@ class TaskWork:
     def _arm(self) -> Arm:
         return next(arm for arm in self._audit.arms if arm.key == self._spec["arm"])
 
-    # -- what it makes ---------------------------------------------------------------------------------------------------
+    # -- products -------------------------------------------------------------------------------------------------------
 
     def files(self) -> None:
-        """Copies of the files that a case names, and under which names they are here."""
+        """Copies of the files that a case names, with their new names."""
         names = {}
         for number, (name, path) in enumerate(sorted(self._spec["paths"].items())):
             names[name] = f"{number}{Path(path).suffix}"
@@ -113,7 +113,7 @@ class TaskWork:
         """The data set, decoded and checked.
 
         Raises:
-            InputError: it is not what it was when the study was planned.
+            InputError: the data changed since the study was planned.
         """
         root = Path(self._spec["root"])
         case = self.case.with_files(lambda name: root / name)
@@ -129,7 +129,7 @@ class TaskWork:
             save_tensors(self._out / f"{key}.safetensors", weights)
 
     def features(self) -> None:
-        """The training set after the frozen stages."""
+        """The frozen features of the training set."""
         views = self._models.views
         views.save(self._out / f"{views.key}.safetensors")
 
@@ -150,7 +150,7 @@ class TaskWork:
         self._models.pretrained(members, staggered).save(self._out / f"{key}.safetensors")
 
     def targets(self) -> None:
-        """The order in which targets are drawn."""
+        """The order of the draw of targets."""
         write_json(self._out / "targets.json", {"drawn": list(TargetDraw(self._audit, self._models).drawn)})
 
     def clean(self) -> None:
@@ -159,18 +159,18 @@ class TaskWork:
         self._note_seconds()
 
     def shared_victims(self) -> None:
-        """Poison and victims of an arm that knows no explainer."""
+        """Poison and victims of an arm that does not depend on the explainer."""
         models = self._store(cache=self._out)
         targets = TargetDraw(self._audit, models, self._drawn)
         AuditSteps(self._audit, self._out, models, targets).shared_victims(self._row, self._arm)
-        shutil.rmtree(self._out / "parts", ignore_errors=True)  # those are of one explainer's run
+        shutil.rmtree(self._out / "parts", ignore_errors=True)  # the step results belong to one explainer's run
 
     def arm(self) -> None:
         """Poison of an arm, its victims and their scores."""
         poison = Path("poison") / str(self._row) / self._arm.attack.kind
         for folder in self._inputs.values():
             link_tree(folder / poison, self._out / poison)
-            for name in (f"{self._row}-history", f"{self._row}-{self._arm.attack.kind}"):  # what belongs to the poison
+            for name in (f"{self._row}-history", f"{self._row}-{self._arm.attack.kind}"):  # they belong to the poison
                 _link(folder / "parts" / f"{name}.safetensors", self._out / "parts" / f"{name}.safetensors")
         self._steps.arm(self._row, self._arm)
         self._note_seconds()
@@ -202,7 +202,7 @@ class TaskWork:
 
 @final
 class _TaskReporter:
-    """A reporter that tells how far a task is: crafting, then victims, in about the shares that they take."""
+    """A reporter of a task's progress: crafting, then victims, in about their shares of the time."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
@@ -222,11 +222,13 @@ class _TaskReporter:
 
 
 def link_tree(source: Path, destination: Path) -> None:
-    """Copy a folder, if it is there, into another by links to the same files, where the file system has them: what is finished never changes.
+    """Copy a folder, if present, into another by links to its files, if the file system has links.
+
+    Links are safe because finished files never change.
 
     Args:
         source: the folder.
-        destination: made if it is not there; files of the same name stay.
+        destination: made if missing; files of the same name stay.
     """
     for path in sorted(source.rglob("*")):
         _link(path, destination / path.relative_to(source))

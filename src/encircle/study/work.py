@@ -1,4 +1,4 @@
-"""What workers of a study do: named here and in no file of a study."""
+"""The work function of a study's workers: named here and in no file of a study."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def perform(kind: str, spec: Mapping[str, Any], inputs: Mapping[str, Path], out:
     """Do a task; see `jobs.task.Work`.
 
     Args:
-        kind: which work it is (`TASK_KINDS`).
-        spec: what is to be done.
-        inputs: the products it reads, by the id of the task that made them.
-        out: where its own product goes.
-        tell: told how far it is.
+        kind: of task (`TASK_KINDS`).
+        spec: of the task.
+        inputs: its input products, by the id of their task.
+        out: the folder for its own product.
+        tell: receives progress.
 
     Raises:
-        EncircleError: what an audit raises.
+        EncircleError: as an audit.
     """
     task = TaskWork(spec, inputs, out, tell)
     work = TASK_KINDS[kind].work
