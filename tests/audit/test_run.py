@@ -67,7 +67,7 @@ def test_a_ceiling_is_scored_beside_the_arms_and_changes_none_of_them(finished: 
     assert summary["share_of_way"]["low"] is None  # two targets claim nothing
     page = render([folder], tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Ceiling (no poison)" in page
-    assert "Of the way from clean to what bending the model itself reaches" in page
+    assert "of the ceiling’s, which is what bending the model itself reaches" in page
 
 
 def test_the_targets_are_right_on_every_clean_victim(finished: Path) -> None:

@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parents[2]
 STUDY = {
     "title": "Killed",
     "case": TINY,
+    "set": {"targets": 1},
     "grid": {
         "budget.fraction": [0.03, 0.05],
         "attack": {"IMF": {"kind": "imf", "models": 2, "epochs": 3}, "WM": {"kind": "watermark-projected"}},
