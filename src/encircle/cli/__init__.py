@@ -1,6 +1,6 @@
 """The command `encircle`: commands and exit codes, no logic.
 
-What takes seconds to import is imported when a command runs, so that Ctrl-C is answered from the first moment on.
+Slow imports happen when a command runs, so that Ctrl-C is answered from the first moment.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["app", "main"]
 
 
 def main() -> NoReturn:
-    """Run the command line, with one clear sentence for every error that was foreseen, and for Ctrl-C."""
+    """Run the command line, with one clear sentence for every expected error and for Ctrl-C."""
     with Interrupts(words_for(sys.argv[1:])) as interrupts:
         try:
             from .commands import run  # noqa: PLC0415 - takes seconds
@@ -29,7 +29,7 @@ def main() -> NoReturn:
             code = STOPPED
         hand_on((sys.stdout, sys.stderr))
         if interrupts.heard and code == STOPPED:
-            os._exit(code)  # what Python does at its end may be interrupted too
+            os._exit(code)  # Python's own shutdown could be interrupted
     sys.exit(code)
 
 

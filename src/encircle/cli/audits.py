@@ -98,7 +98,7 @@ def audit(
 
 
 def _show_verdicts(cases: Sequence[Case], results: Sequence[Judgement | EncircleError]) -> None:
-    """Print a line a case, which has the whole width, and below it what became of each arm."""
+    """Print one line per case, over the full width, and below it the results of each arm."""
     answers.print("Can the explanation be bent?", style="italic")
     for case, result in zip(cases, results, strict=True):
         verdict = "ERROR" if isinstance(result, EncircleError) else result.verdict
@@ -117,7 +117,7 @@ def _show_verdicts(cases: Sequence[Case], results: Sequence[Judgement | Encircle
 def _facts(
     cases: Sequence[Case], results: Sequence[Judgement | EncircleError], report_page: Path | None
 ) -> dict[str, Any]:
-    """Every audit's verdict, or why it has none, for programs."""
+    """Every audit's verdict or error, for programs."""
     audits: list[dict[str, Any]] = []
     for case, result in zip(cases, results, strict=True):
         if isinstance(result, EncircleError):

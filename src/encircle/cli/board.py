@@ -1,4 +1,4 @@
-"""Progress of several audits on a terminal, or now and then as a line elsewhere."""
+"""Progress of several audits: bars on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..audit.progress import Estimate, Reporter
 from .terminal import messages
 
 PRIORS = {"model": 1.0, "craft": 10.0, "control": 0.2, "victim": 0.7, "ceiling": 1.0}
-"""Seconds a piece of work is thought to take before one has been timed."""
+"""Assumed seconds of a step, until one has been timed."""
 
 
 @final
 class Board:
-    """Progress of several audits: bars and time left on a terminal, a line now and then elsewhere."""
+    """Progress of several audits: bars and time left on a terminal, an occasional line elsewhere."""
 
     def __init__(self, titles: Sequence[str], jobs: int) -> None:
         self._jobs = jobs
@@ -35,7 +35,7 @@ class Board:
         return _Row(self, index)
 
     def note(self, index: int, what: str) -> None:
-        """Say what an audit is doing; off a terminal, every 15 seconds."""
+        """Show an audit's current step; off a terminal, every 15 seconds."""
         self._now[index] = what
         if not messages.is_terminal and time.monotonic() - self._last_line > 15:
             self._last_line = time.monotonic()
@@ -44,7 +44,7 @@ class Board:
             )
 
     def remaining(self) -> float:
-        """Seconds until all audits are done; one that has not begun is thought to be like those that have."""
+        """Seconds until all audits are done; those not begun are assumed to be like the others."""
         remaining = [estimate.remaining_seconds for estimate in self._estimates.values()]
         begun = [full for full in self._full.values() if full]
         waiting = (len(self._lines) - len(begun)) * (sum(begun) / len(begun) if begun else 0.0)
@@ -66,7 +66,7 @@ class Board:
         return table
 
     def begin(self, index: int, work: dict[str, int]) -> None:
-        """An audit begins, that consists of so many pieces of each kind of work."""
+        """An audit begins, with this number of steps of each kind."""
         self._estimates[index].plan(work)
         self._full[index] = self._estimates[index].remaining_seconds
 
@@ -106,6 +106,6 @@ class _Row:
 
 
 def clock(seconds: float) -> str:
-    """Such as 3:05, or 1:02:03."""
+    """A time such as 3:05, or 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -1,4 +1,4 @@
-"""All commands, and how their errors end."""
+"""All commands, and the exit codes of their errors."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .terminal import ClosedStreamError, StoppedError, answers, app, messages
 __all__ = ["app", "audits", "reproduction", "run", "strength", "studies"]
 
 CLOSED = 141
-"""The exit code of what nobody reads to its end, as shells have it; 1 would be a FAIL."""
+"""The exit code after a closed output stream, as in shells; 1 would be a FAIL."""
 
 
 def run() -> int:
-    """Run the command line, and say every error in one sentence.
+    """Run the command line, and print every error as one sentence.
 
     Returns:
         The exit code.
 
     Raises:
-        KeyboardInterrupt: it was stopped.
+        KeyboardInterrupt: the command was stopped.
     """
     try:
         app()
@@ -45,6 +45,6 @@ def run() -> int:
 
 
 def _refuse(error: EncircleError) -> int:
-    with suppress(ClosedStreamError, OSError):  # what cannot be said is still in the exit code
+    with suppress(ClosedStreamError, OSError):  # the exit code still reports the error
         messages.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
     return error.exit_code

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at any moment: one sentence, exit code 130, no traceback. Loads nothing that takes long."""
+"""Ctrl-C and SIGTERM at any moment: one sentence, exit code 130, no traceback. No slow imports."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from types import FrameType, TracebackType
 from typing import IO, Any, NoReturn, final
 
 STOPPED = 130
-"""The exit code of what was stopped, as shells have it."""
+"""The exit code of a stopped command, as in shells."""
 
 RESUME = "stopped; run the same command again to resume."
 
 _RESUMABLE = (["audit"], ["ablate"], ["reach"], ["budget"], ["reproduce"])
 _RESUMABLE_STUDY = (["study", "run"], ["study", "resume"], ["study", "retry"])
 _PATIENCE = 20.0
-"""Seconds that stopping cleanly may take; Ray needs the longest."""
+"""Seconds allowed for a clean stop; Ray needs the longest."""
 
 _MOMENT = 0.05
-"""Seconds until an interrupt that was swallowed is raised again."""
+"""Seconds until a swallowed interrupt is raised again."""
 
 
 def words_for(arguments: Sequence[str]) -> str:
-    """What to say when this command is stopped.
+    """The message when this command is stopped.
 
     Args:
         arguments: of the command line, without the program.
@@ -38,15 +38,15 @@ def words_for(arguments: Sequence[str]) -> str:
 
 @final
 class Interrupts:
-    """While it is entered, the first interrupt raises `KeyboardInterrupt`, and a second ends the process at once.
+    """A context in which the first interrupt raises `KeyboardInterrupt`, and a second ends the process at once.
 
     Args:
-        words: said where the process is ended at once.
+        words: printed when the process ends at once.
 
     Attributes:
-        clean: whether there is anything to be ended cleanly; until then the first interrupt ends the process too: libraries that are
-            being loaded turn a `KeyboardInterrupt` into errors of their own.
-        heard: whether there was an interrupt. Whatever is raised after it comes of it.
+        clean: whether there is work to end cleanly. Until then the first interrupt ends the process too, because libraries turn a
+            `KeyboardInterrupt` during their import into errors of their own.
+        heard: whether there was an interrupt. It is the cause of every later exception.
     """
 
     def __init__(self, words: str) -> None:
@@ -58,17 +58,17 @@ class Interrupts:
         self._hook = sys.unraisablehook
 
     def __enter__(self) -> Interrupts:
-        """Listen."""
-        if threading.current_thread() is threading.main_thread():  # others cannot
+        """Begin to catch interrupts."""
+        if threading.current_thread() is threading.main_thread():  # other threads cannot
             for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # which a shell asks for where it puts jobs aside
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as set by a shell for background jobs
                     self._handlers[number] = signal.signal(number, self._hear)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Listen no more."""
+        """Stop catching interrupts."""
         if self.heard:
             signal.setitimer(signal.ITIMER_REAL, 0)
             sys.unraisablehook = self._hook
@@ -77,10 +77,10 @@ class Interrupts:
         self._handlers.clear()
 
     def say(self) -> None:
-        """Say the words, once."""
+        """Print the words, once."""
         words, self._words = self._words, ""
         if words:
-            with suppress(OSError):  # not by sys.stderr, which may be what was interrupted
+            with suppress(OSError):  # not by sys.stderr: the interrupt may have come during a write to it
                 shown_again = "\x1b[?25h" if os.isatty(2) else ""  # progress bars hide the cursor
                 os.write(2, f"{shown_again}{words}\n".encode())
 
@@ -94,26 +94,26 @@ class Interrupts:
         raise KeyboardInterrupt
 
     def _unraised(self, facts: Any) -> None:
-        """What is raised in a destructor, Python would print and forget; an interrupt is raised again a moment later."""
+        """Handle an exception in a destructor, which Python swallows: an interrupt is raised again a moment later."""
         if isinstance(facts.exc_value, KeyboardInterrupt):
             self._swallowed = True
             signal.setitimer(signal.ITIMER_REAL, _MOMENT)
 
     def _wake(self, *_: object) -> None:
-        if not self._swallowed:  # nothing may wait for ever
+        if not self._swallowed:  # no wait may last for ever
             self._leave()
         self._swallowed = False
         signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
         raise KeyboardInterrupt
 
     def _leave(self) -> NoReturn:
-        # Every file is whole or absent whatever happens, and workers leave with the process that started them.
+        # Files are complete or absent at any moment, and workers leave with the process that started them.
         self.say()
         os._exit(STOPPED)
 
 
 def hand_on(streams: Iterable[IO[str]]) -> None:
-    """Flush what was printed; where nobody reads it any more it is dropped, or Python itself would complain at its end."""
+    """Flush the output, or drop it if its reader is gone: Python would complain at its end."""
     for stream in streams:
         try:
             stream.flush()
@@ -122,8 +122,8 @@ def hand_on(streams: Iterable[IO[str]]) -> None:
 
 
 def drop(stream: IO[str]) -> None:
-    """Send whatever is still printed to a stream nowhere."""
-    with suppress(OSError, ValueError):  # it may be no file
+    """Discard all further output of a stream."""
+    with suppress(OSError, ValueError):  # the stream may not be a file
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)

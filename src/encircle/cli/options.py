@@ -1,4 +1,4 @@
-"""Options that every command which trains has alike: the device, how many at a time, how long, a dry run, and JSON."""
+"""Options of every command that trains: the device, parallel work, time limit, a dry run, and JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _sane(cpus: int | None) -> int | None:
 
 
 _MOST_PER_PROCESSOR = 8
-"""Workers a processor: more only take each other's memory."""
+"""Workers per processor: more would only use memory."""
 
 Jobs = Annotated[
     int, typer.Option("--jobs", min=1, callback=_sane, help="Audits at a time, each in a process of its own.")

@@ -1,4 +1,4 @@
-"""What a dry run says: tables and sentences for people, one JSON object for programs."""
+"""The output of a dry run: tables and sentences for people, one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ PLANNED = "planned"
 
 
 def say_timing(what: str) -> None:
-    """Say what is being timed."""
+    """Print a description of the work being timed."""
     messages.print(what, style="dim", markup=False)
 
 
 def show_study(outlook: StudyOutlook, *notes: str, as_json: bool) -> None:
-    """Show what a study would do.
+    """Show the planned work of a study.
 
     Args:
-        outlook: what it would do.
-        notes: what else there is to know.
+        outlook: the planned work.
+        notes: further notes.
         as_json: print JSON.
     """
     if as_json:
@@ -37,7 +37,7 @@ def show_study(outlook: StudyOutlook, *notes: str, as_json: bool) -> None:
 
 
 def show_studies(outlooks: Mapping[str, StudyOutlook], *, as_json: bool) -> None:
-    """Show what several studies would do, one after another, by name."""
+    """Show the planned work of several studies, by name."""
     if as_json:
         answers.json_line({"event": PLANNED, "studies": {name: study.facts() for name, study in outlooks.items()}})
         return
@@ -46,7 +46,7 @@ def show_studies(outlooks: Mapping[str, StudyOutlook], *, as_json: bool) -> None
 
 
 def show_audits(outlooks: Sequence[AuditOutlook], *, as_json: bool) -> None:
-    """Show what audits would do."""
+    """Show the planned work of audits."""
     if as_json:
         answers.json_line({"event": PLANNED, "audits": [outlook.facts() for outlook in outlooks]})
         return

@@ -96,7 +96,7 @@ def reproduce(
 
 
 def _show(root: Path, unfinished: dict[str, str], *, as_json: bool) -> None:
-    """Print the tables and what is not finished."""
+    """Print the tables and the unfinished parts."""
     tables = {name: rows_of(root / "results", name) for name in TABLES}
     if as_json:
         entries: dict[str, Any] = {name: [row.entries for row in rows] for name, rows in tables.items()}

@@ -184,7 +184,7 @@ def watched(
     stopped: str,
     again: bool = False,
 ) -> Conclusion:
-    """Go on with a study before the user's eyes; Ctrl-C ends it cleanly, with the words `stopped`."""
+    """Resume a study and show its progress; Ctrl-C ends it cleanly, with the words `stopped`."""
     board = StudyBoard(as_json=as_json)
     with stoppable(stopped), board:
         return go_on(root, executor, listener=board.hear, minutes=minutes, device=device, gpus=gpus, again=again)
@@ -192,7 +192,7 @@ def watched(
 
 @contextmanager
 def stoppable(words: str) -> Iterator[None]:
-    """Say these words once an interrupt has ended what is at work cleanly."""
+    """Print these words after an interrupt has ended the work cleanly."""
     try:
         yield
     except KeyboardInterrupt:
@@ -201,7 +201,7 @@ def stoppable(words: str) -> Iterator[None]:
 
 
 def _answer(conclusion: Conclusion, *, as_json: bool, exit_zero: bool) -> None:
-    """Say what the study came to, and exit accordingly."""
+    """Print the study's conclusion, and exit with its code."""
     summary, root = conclusion.summary, conclusion.root
     if as_json:
         facts = {name: summary[name] for name in ("title", "verdict", "sentence", "counts")}

@@ -1,4 +1,4 @@
-"""Progress of a study: bars and time left on a terminal, JSON lines where they are asked for, else a line now and then."""
+"""Progress of a study: bars and time left on a terminal, JSON lines on request, else occasional lines."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .board import clock
 from .terminal import answers, messages
 
 PAUSE = 30.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two lines without a terminal."""
 
 
 @final
 class StudyBoard:
-    """Hears what a study's driver tells, and shows it.
+    """Receives events of a study's driver, and shows them.
 
     Args:
         as_json: print every event as one JSON line on stdout instead.

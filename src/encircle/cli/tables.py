@@ -1,4 +1,4 @@
-"""Tables that stay readable in eighty columns, which is what a pipe or a log has: numbers are never broken, names are."""
+"""Tables for eighty columns, the width of a pipe or a log: lines break in names, never in numbers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ..report.text_table import TextTable
 from .terminal import answers
 
 WIDE = 110
-"""Columns from which an estimate stands on one line with its interval."""
+"""Width in columns from which an estimate and its interval share a line."""
 
 _LEAST = 10
-"""Columns that names have at least."""
+"""Minimum width in columns for names."""
 
 _ENDLESS = 1000
 
 
 def show(content: TextTable) -> None:
-    """Print a table whole: where the stream is too narrow even for its numbers, its lines are longer."""
+    """Print a complete table; its lines are longer than the stream if the numbers need it."""
     table = _laid_out(content)
     options = answers.options.update(max_width=_ENDLESS)
     for column in table.columns:
@@ -35,7 +35,7 @@ def show(content: TextTable) -> None:
 
 
 def _laid_out(content: TextTable) -> Table:
-    """A table without lines; on a narrow stream an interval stands below its estimate, and headings on several lines."""
+    """A table without rules. On a narrow stream, intervals stand below estimates and headings wrap."""
     wide = answers.width >= WIDE
     table = Table(
         box=None,

@@ -1,6 +1,6 @@
-"""What all commands share: the application, the two streams that they write to, and files that users name.
+"""Shared by all commands: the application, its two output streams, and the files that users name.
 
-Exit codes: 0 every verdict PASS or WARN, 1 some verdict FAIL, 2 bad input, 3 something did not finish (ERROR).
+Exit codes: 0 every verdict PASS or WARN, 1 some verdict FAIL, 2 bad input, 3 unfinished work (ERROR).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class StoppedError(Exception):
 
 
 class ClosedStreamError(Exception):
-    """Nobody reads what is written any more, as in `encircle list cases | head -1`."""
+    """The output's reader is gone, as in `encircle list cases | head -1`."""
 
 
 @final
 class _Commands(TyperGroup):
-    """Commands that leave to `run` what Typer would end by itself: silently, or with the exit code of a FAIL."""
+    """Commands that leave exits to `run`: Typer would end silently, or with the exit code of a FAIL."""
 
     def make_context(self, *arguments: Any, **settings: Any) -> Any:
         try:
@@ -48,14 +48,14 @@ class _Commands(TyperGroup):
 
 @final
 class Stream(Console):
-    """A stream to a terminal or file: what people or data named cannot move the cursor, colour text or begin a line there."""
+    """A stream to a terminal or file; names in texts cannot move the cursor, colour text or begin a line."""
 
     def render_str(self, text: str, **settings: Any) -> Text:
-        """Text as it is shown."""
+        """The shown form of a text."""
         return super().render_str(printable(text), **settings)
 
     def on_broken_pipe(self) -> NoReturn:
-        """Nobody reads it any more."""
+        """The reader is gone."""
         raise ClosedStreamError
 
     def json_line(self, facts: Mapping[str, Any]) -> None:
@@ -76,6 +76,6 @@ app = typer.Typer(
     help="How far can poisoned training data bend a model's explanations? Audit models that you own or may study.",
     epilog="Exit codes: 0 every verdict PASS or WARN; 1 some verdict FAIL; 2 bad input; 3 something did not finish.",
 )
-# Without emoji, or `:100:` in a path or a title would become one.
+# Without emoji: `:100:` in a path or a title would become one.
 messages = Stream(stderr=True, highlight=False, emoji=False)
 answers = Stream(highlight=False, emoji=False)

@@ -1,4 +1,7 @@
-"""The report: one HTML file drawn from saved runs (docs/run-folder.md) or a saved study (docs/study-folder.md), without torch and without the model."""
+"""The report: one HTML file drawn from saved runs or a saved study, without torch and without the model.
+
+The pages docs/run-folder.md and docs/study-folder.md describe the files that it reads.
+"""
 
 from __future__ import annotations
 

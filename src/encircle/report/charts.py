@@ -1,7 +1,7 @@
 """Charts as coordinates: where each bar, dot and line goes; templates/charts.html.j2 draws them as inline SVG.
 
-They are laid out for a column as wide as a phone, so that their words stay readable there, and coloured by the
-page's style sheet, so that they follow its dark mode.
+They are laid out for a column as wide as a phone, so that words stay readable there. The page's style sheet
+colours them, so that they follow its dark mode.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from .formats import decimal
 
 WIDTH = 360.0
-"""Of every chart, in its own units: about one CSS pixel each."""
+"""Width of every chart, in its own units of about one CSS pixel."""
 
 _EDGE = 10.0
 _AXIS = 30.0
@@ -32,7 +32,7 @@ _LINES_LEFT = 46.0
 @final
 @dataclass(frozen=True)
 class Tick:
-    """A number at a place along an axis."""
+    """A number at a position on an axis."""
 
     at: float
     text: str
@@ -41,7 +41,7 @@ class Tick:
 @final
 @dataclass(frozen=True)
 class Interval:
-    """A named mean, and its interval where one is claimed, before it is placed."""
+    """A named mean with its interval, if one is claimed, before placement."""
 
     name: str
     text: str
@@ -68,7 +68,7 @@ class IntervalRow:
 @final
 @dataclass(frozen=True)
 class Forest:
-    """Rows of intervals on one axis, with zero, the band of the seed null and, where one applies, the threshold."""
+    """Rows of intervals on one axis, with zero, the band of the seed null and, if any, the threshold."""
 
     height: float
     rows: list[IntervalRow]
@@ -79,7 +79,7 @@ class Forest:
 
 
 def forest(intervals: Sequence[Interval], band: tuple[float, float] | None, threshold: float | None) -> Forest:
-    """Place intervals one under another, on an axis wide enough that a trifling change looks like one."""
+    """Place intervals one under another, on an axis so wide that a small change looks small."""
     known = [
         value
         for value in (
@@ -144,7 +144,7 @@ class Bars:
 @final
 @dataclass(frozen=True)
 class Entry:
-    """One entry of three maps, before it is placed; None where a map says nothing."""
+    """One entry of three maps, before placement; None where a map is undefined."""
 
     name: str
     clean: float | None
@@ -154,7 +154,7 @@ class Entry:
 
 
 def bars(entries: Sequence[Entry]) -> Bars:
-    """Place one row an entry."""
+    """Place one row per entry."""
     axis = Axis(0.0, 1.0, _NAMES, WIDTH - _EDGE)
     rows = [
         BarRow(
@@ -198,7 +198,7 @@ class Changes:
 
 
 def changes(features: Sequence[tuple[str, float, float]]) -> Changes:
-    """Place one row a feature: its name, its value in the base and in the poison."""
+    """Place one row per feature: its name, its value in the base and in the poison."""
     reach = max((abs(after - before) for _, before, after in features), default=0.0) or 0.1
     axis = Axis(-reach, reach, _NAMES, WIDTH - 92.0)
     rows = []
@@ -221,7 +221,7 @@ def changes(features: Sequence[tuple[str, float, float]]) -> Changes:
 @final
 @dataclass(frozen=True)
 class Lines:
-    """Thin lines, one a model, and their mean; each line is SVG path data."""
+    """Thin lines, one per model, and their mean, as SVG path data."""
 
     height: float
     x_min: float
@@ -251,7 +251,7 @@ def lines(epochs: Sequence[float], members: Sequence[Sequence[float | None]], me
 
 
 def shortened(name: str, letters: int) -> str:
-    """The name, its middle left out where it is longer than `letters`: names often differ at the end."""
+    """The name, without its middle if longer than `letters`: names often differ at the end."""
     if len(name) <= letters:
         return name
     tail = (letters - 1) // 2
@@ -279,20 +279,20 @@ class Axis:
     end: float
 
     def at(self, value: float) -> float:
-        """Where a value lies."""
+        """The position of a value."""
         share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
         return round(self.start + share * (self.end - self.start), 1)
 
     def at_known(self, value: float | None) -> float | None:
-        """Where a value lies, if there is one."""
+        """The position of a value, or None without one."""
         return None if value is None else self.at(value)
 
     def length(self, value: float | None) -> float:
-        """How far a value lies from the start."""
+        """A value's distance from the start."""
         return 0.0 if value is None else round(self.at(value) - self.start, 1)
 
     def ticks(self, count: int) -> list[Tick]:
-        """About so many round numbers along the scale."""
+        """About this many round numbers along the scale."""
         positions = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(self.low, self.high)
         inside = [float(value) for value in positions if self.low - 1e-9 <= value <= self.high + 1e-9]
         return [Tick(self.at(value), f"{value:.4g}".replace("-", "−")) for value in inside]

@@ -1,4 +1,4 @@
-"""Numbers as the report prints them: two decimals, a real minus sign, and a word for what is not defined."""
+"""Numbers in the report: two decimals, a real minus sign, and a word for undefined ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def decimal(value: Any, digits: int = 2, *, signed: bool = False) -> str:
 
 
 def estimate(value: Mapping[str, Any], *, signed: bool = False, scale: float = 1.0, digits: int = 2) -> str:
-    """`0.31 [0.22, 0.40]`, or only the mean where no interval is claimed; lines break only before the bracket."""
+    """`0.31 [0.22, 0.40]`, or only the mean if no interval is claimed; lines break only before the bracket."""
     mean, low, high = (known(value[key]) for key in ("mean", "low", "high"))
     if mean is None:
         return UNDEFINED
@@ -46,7 +46,7 @@ def estimate(value: Mapping[str, Any], *, signed: bool = False, scale: float = 1
 
 
 def plain_estimate(value: Mapping[str, Any], form: str = "+.2f", *, scale: float = 1.0) -> str:
-    """`+0.31 [+0.22, +0.40]` as Python formats it, for terminals and Markdown, or only the mean where no interval is claimed."""
+    """`+0.31 [+0.22, +0.40]` in plain characters, for terminals and Markdown, or only the mean without an interval."""
     mean, low, high = (known(value[key]) for key in ("mean", "low", "high"))
     if mean is None:
         return UNDEFINED
@@ -61,7 +61,7 @@ def points(value: Mapping[str, Any]) -> str:
 
 
 def p_value(value: Any) -> str:
-    """`0.028`; `< 0.001` for all that are smaller, as none is 0; `none` where nothing was tested."""
+    """`0.028`; `< 0.001` for smaller values, as none is 0; `none` without a test."""
     number = known(value)
     if number is None:
         return "none"
@@ -69,7 +69,7 @@ def p_value(value: Any) -> str:
 
 
 def percent(value: Any) -> str:
-    """A share as `10 %`, with one decimal where it has one."""
+    """A share as `10 %`, with one decimal if needed."""
     number = known(value)
     if number is None:
         return UNDEFINED

@@ -48,7 +48,7 @@ def glossary(arm_titles: Mapping[str, str], abouts: Mapping[str, str]) -> list[t
 
     Args:
         arm_titles: the arms that appear in the report, by their kinds.
-        abouts: what each of them is, as its class says; runs of earlier versions do not know.
+        abouts: descriptions of the arms, from their classes; absent in runs of earlier versions.
     """
     arms = [(title, abouts.get(name, "docs/method.md describes it.")) for name, title in arm_titles.items()]
     return [("Verdicts", [*_VERDICTS.items()]), ("Arms", arms), ("Scores and words", [*_TERMS.items()])]

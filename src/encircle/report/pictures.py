@@ -1,4 +1,4 @@
-"""Samples and maps as small PNG pictures, at their own resolution: the page enlarges them."""
+"""Samples and maps as small PNG pictures at their own resolution; the page enlarges them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COLOURS = "inferno"
 """Perceptually even, readable for the colour-blind and in grey; dark is least relevant."""
 
 _COARSE = 64
-"""Pictures with fewer pixels a side are enlarged as blocks, so that nothing is shown that was not there."""
+"""Pictures with fewer pixels a side are enlarged as blocks, so that no detail is invented."""
 
 _THIRDS = ("top", "middle", "bottom"), ("left", "centre", "right")
 
@@ -24,7 +24,7 @@ _THIRDS = ("top", "middle", "bottom"), ("left", "centre", "right")
 @final
 @dataclass(frozen=True)
 class Picture:
-    """A PNG as a data address, its size in pixels, and whether it is coarse and shown as blocks."""
+    """A PNG as a data address, its size in pixels, and whether it is shown as blocks."""
 
     uri: str
     width: int
@@ -33,7 +33,7 @@ class Picture:
 
 
 def scaled(values: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    """The map min-max scaled to [0, 1], as the L1 score reads it; None where it is constant or not finite."""
+    """The map min-max scaled to [0, 1], as for the L1 score; None if it is constant or not finite."""
     if not np.isfinite(values).all():
         return None
     low, high = float(values.min()), float(values.max())
@@ -88,7 +88,7 @@ def outline(marked: NDArray[np.bool_]) -> str:
 
 
 def strongest_at(values: NDArray[np.float32]) -> str:
-    """Where an `(h, w)` map is strongest, in words for readers who do not see it: 'top left', 'middle centre'."""
+    """The strongest position of an `(h, w)` map in words, for screen readers: 'top left', 'middle centre'."""
     row, column = np.unravel_index(int(np.argmax(np.nan_to_num(values, nan=-np.inf))), values.shape)
     rows, columns = _THIRDS
     return f"{rows[int(3 * row / values.shape[0])]} {columns[int(3 * column / values.shape[1])]}"

@@ -19,13 +19,13 @@ from .templating import script_hash, templates
 def render(
     runs: Sequence[Path], destination: Path, *, title: str | None = None, failures: Sequence[tuple[str, str]] = ()
 ) -> Path:
-    """Draw saved runs as one HTML file; an earlier file is replaced only by a whole new one.
+    """Draw saved runs as one HTML file; only a complete new file replaces an earlier one.
 
     Args:
-        runs: run folders, in the order in which they are shown.
+        runs: run folders, in the order of the page.
         destination: the HTML file to write.
         title: heading of the page; by default the run's own title, or the number of audits.
-        failures: audits that did not finish and have no run to show: their title, and why.
+        failures: unfinished audits without a run to show: their title, and the reason.
 
     Returns:
         `destination`.

@@ -1,4 +1,4 @@
-"""What the page says about one run: every number in words, every picture drawn; the templates only lay it out."""
+"""The page's content for one run: every number in words, every picture drawn. Templates only lay it out."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Convergence:
 @final
 @dataclass(frozen=True)
 class Section:
-    """Everything the page shows of one run."""
+    """The page's content for one run."""
 
     anchor: str
     title: str
@@ -101,7 +101,7 @@ class Section:
 
 
 def section(run: SavedRun, number: int) -> Section:
-    """Everything the page shows of `run`, the `number`-th on it."""
+    """The page's content for `run`, its run number `number`."""
     verdict = run.verdict
     arms = verdict["arms"]
     titles = {arm["arm"]: _capital(arm["title"]) for arm in arms}
@@ -217,7 +217,7 @@ def _changes_chart(run: SavedRun, key: _Effect, threshold: float | None) -> Fore
             strong=arm["arm"] == run.attack,
         )
         for arm in run.verdict["arms"]
-        if arm["arm"] != "ceiling"  # it would squeeze what the chart is for; the table has it
+        if arm["arm"] != "ceiling"  # it would squeeze the other intervals; the table has it
     ]
     null = next((arm[key] for arm in run.verdict["arms"] if arm["arm"] == run.clean), None)
     low, high = (None, None) if null is None else (known(null["low"]), known(null["high"]))
@@ -231,7 +231,7 @@ def _chart_in_words(run: SavedRun, key: _Effect, score: str) -> str:
 
 
 def _reach(run: SavedRun) -> str | None:
-    """The attack's effect as a fraction of the ceiling's; None without a ceiling."""
+    """The attack's fraction of the reference ceiling; None without a ceiling."""
     share = run.verdict.get("share_of_way")
     if share is None:
         return None
@@ -304,7 +304,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 _SEED_TITLES = {"seed drift": "seed null"}
-"""What seeds are called whose saved name is another."""
+"""Shown names of seeds whose saved name differs."""
 
 
 def _provenance(run: SavedRun) -> list[tuple[str, str]]:
@@ -353,14 +353,14 @@ def _seeds_in(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _code_path(path: Any) -> list[tuple[str, str]]:
-    """How models were computed; runs of earlier versions do not say."""
+    """The code path in words; absent in runs of earlier versions."""
     if not isinstance(path, dict):
         return []
     return [("Code path", ", ".join(f"{name}: {value}" for name, value in path.items()))]
 
 
 def _surplus(weights: Any) -> list[tuple[str, str]]:
-    """What of the starting weights the network has no place for."""
+    """The starting weights without a counterpart in the network."""
     if not isinstance(weights, dict) or not weights:
         return []
     stages = ", ".join(f"{stage} ({count} tensors)" for stage, count in weights.items())

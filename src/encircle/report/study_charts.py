@@ -1,4 +1,4 @@
-"""Dose-response curves as coordinates: one panel a combination of the other axes, one line a value of the series."""
+"""Dose-response curves as coordinates: a panel for each combination of the other axes, a line for each value of the series."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _RIGHT = 14.0
 _TOP = 10.0
 _BOTTOM = 44.0
 _APART = 7.0
-"""Between the whiskers of two lines at the same dose, so that neither hides the other; less where doses are close."""
+"""Distance between the whiskers of two lines at the same dose; smaller if doses are close."""
 
 _ROOM = 24.0
-"""Between two doses; where they would be closer, they are placed by their logarithms if that sets them further apart."""
+"""Distance between two doses. If they would be closer, logarithms are used where that sets them further apart."""
 
 MOST_PANELS = 24
-"""More are not drawn; the table has all cells."""
+"""Further panels are not drawn; the table has all cells."""
 
 MARKERS = ("circle", "square", "triangle", "diamond", "cross", "ring")
 
@@ -31,7 +31,7 @@ MARKERS = ("circle", "square", "triangle", "diamond", "cross", "ring")
 @final
 @dataclass(frozen=True)
 class Doses:
-    """Where the doses of a panel lie, and how far its lines are moved apart there."""
+    """Positions of a panel's doses, and the distance of its lines there."""
 
     axis: Axis
     logarithmic: bool
@@ -39,7 +39,7 @@ class Doses:
 
     @classmethod
     def of(cls, values: Sequence[float], lines: int) -> Doses:
-        """Evenly by value, or by its logarithm where doses would run into one another."""
+        """A scale of the values, or of their logarithms if doses would overlap."""
         margin = max(12.0, 8 + _APART * (lines - 1) / 2)
         ends = _LEFT + margin, WIDTH - _RIGHT - margin
         even = cls(Axis(min(values), max(values), *ends), False, _APART)
@@ -50,7 +50,7 @@ class Doses:
         return cls(best.axis, best.logarithmic, min(_APART, best.gap(values) / lines))
 
     def at(self, value: float) -> float:
-        """Where a dose lies."""
+        """The position of a dose."""
         return self.axis.at(math.log10(value) if self.logarithmic else value)
 
     def gap(self, values: Sequence[float]) -> float:
@@ -62,7 +62,7 @@ class Doses:
 @final
 @dataclass(frozen=True)
 class Point:
-    """One cell on a line: its place, and the ends of its interval where one is claimed."""
+    """One cell on a line: its position, and the ends of its interval if one is claimed."""
 
     x: float
     y: float
@@ -73,7 +73,7 @@ class Point:
 @final
 @dataclass(frozen=True)
 class Line:
-    """One value of the series; its path is broken where a cell has no effect."""
+    """One value of the series; its path has a gap where a cell has no effect."""
 
     number: int
     marker: str
@@ -116,13 +116,13 @@ class Curves:
 def curves(
     axes: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]], dose: str, threshold: float
 ) -> Curves | None:
-    """Place the curves; None where no cell on the dose's axis has an effect.
+    """Place the curves; None if no cell on the dose's axis has an effect.
 
     Args:
         axes: the study's axes.
         cells: the study's cells.
         dose: the name of the axis to draw along x; it has numbers.
-        threshold: the change from which an explanation counts as bent.
+        threshold: the effect from which an explanation counts as bent.
     """
     along = next(axis_index for axis_index, axis in enumerate(axes) if axis["name"] == dose)
     series = _series(axes, along)
@@ -171,7 +171,7 @@ def _is_drawn(cell: Mapping[str, Any]) -> bool:
 
 
 def _series(axes: Sequence[Mapping[str, Any]], along: int) -> int | None:
-    """The axis whose values are lines of one panel: the attack's, else the last other one of few values."""
+    """The axis whose values are the lines of a panel: the attack's, else the last one with few values."""
     others = [
         axis_index
         for axis_index in range(len(axes))
@@ -240,7 +240,7 @@ def _band(cells: Sequence[Mapping[str, Any]], along: int, values: Sequence[float
 
 
 def _sparse(values: Sequence[float], labels: Sequence[str], across: Doses) -> list[tuple[float, str]]:
-    """Values and labels for the axis, without those that would run into the one before."""
+    """Values and labels for the axis, without labels that would overlap the one before."""
     shown: list[tuple[float, str]] = []
     for value, label in sorted(zip(values, labels, strict=True)):
         if not shown or across.at(value) - across.at(shown[-1][0]) > 3.5 * (len(label) + len(shown[-1][1])) + 4:

@@ -1,4 +1,4 @@
-"""A saved study, read back and checked against docs/study-folder.md before anything is drawn from it."""
+"""A saved study, read back and checked against docs/study-folder.md before it is drawn."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class AxisFacts(TypedDict):
 
 
 class Counts(TypedDict):
-    """How many runs and tasks there are."""
+    """Numbers of runs and tasks."""
 
     runs: int
     finished: int
@@ -98,19 +98,19 @@ class StudySummary(TypedDict):
 
 
 REASONS = ("error", "few", "undefined", "chance", "label", "small", "away", "weak", "open", "some", "same")
-"""Why a cell may be open, the gravest first."""
+"""Reasons why a cell may be open, the gravest first."""
 
 _VERDICTS = ("FAIL", "ERROR", "WARN", "PASS")
 _NAME = re.compile(r"[^\\/.\x00-\x1f\x7f-\x9f][^\\/\x00-\x1f\x7f-\x9f]*")
 _LOG = re.compile(rf"logs/{_NAME.pattern}")
 _LARGEST = 1e30
-"""Larger numbers than seeds have come from no audit."""
+"""No audit writes larger numbers than its seeds."""
 
 
 @final
 @dataclass(frozen=True)
 class SavedStudy:
-    """A study's folder and what its `study.json` holds."""
+    """A study's folder and the content of its `study.json`."""
 
     folder: Path
     facts: StudySummary
@@ -127,10 +127,10 @@ class SavedStudy:
 
 
 def load_study(folder: Path) -> SavedStudy:
-    """Read a study's folder and check that `study.json` holds what docs/study-folder.md promises.
+    """Read a study's folder and check its `study.json` against docs/study-folder.md.
 
     Raises:
-        InputError: it is missing, damaged or incomplete, or names a file outside of the folder.
+        InputError: `study.json` is missing, damaged or incomplete, or names a file outside of the folder.
     """
     path = Path(folder) / "study.json"
     facts = read_checked(path, StudySummary)
@@ -140,7 +140,7 @@ def load_study(folder: Path) -> SavedStudy:
 
 
 def _troubles(facts: StudySummary) -> Iterator[str]:
-    """What `facts` hold that no study writes, although every entry is there and of its kind."""
+    """The first entry of `facts` that no study writes, although its type is right."""
     if not _is_sane(facts):
         yield "holds text or a number that cannot be shown"
     if not facts["cells"]:
@@ -191,9 +191,9 @@ def _are_numbers(values: Any, count: int | None = None) -> bool:
 
 
 def _is_sane(value: Any) -> bool:
-    """Whether every text in it is Unicode and every number is finite (or NaN, which stands for null) and not vast."""
+    """Whether all texts are Unicode, and all numbers finite (or NaN, which stands for null) and not vast."""
     pending = [value]
-    while pending:  # not by calling itself: what is nested too deeply for that has been read all the same
+    while pending:  # not by recursion: the reader accepts deeper nesting than that
         item = pending.pop()
         if isinstance(item, Mapping):
             pending += [*item.keys(), *item.values()]
@@ -202,6 +202,6 @@ def _is_sane(value: Any) -> bool:
         elif isinstance(item, str):
             if any("\ud800" <= letter <= "\udfff" for letter in item):
                 return False
-        elif isinstance(item, int | float) and abs(item) > _LARGEST:  # which NaN, standing for null, is not
+        elif isinstance(item, int | float) and abs(item) > _LARGEST:  # false for NaN, which stands for null
             return False
     return True

@@ -1,4 +1,4 @@
-"""The page of a study: the answer, the table of all cells, curves, what stays open; every number in words."""
+"""The page of a study: the answer, the table of all cells, curves, open cells. Every number is in words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .study_thumbnails import Thumbnail, thumbnails
 from .templating import script_hash, templates
 
 _MOST_NAMED = 40
-"""Of one reason why cells stay open; the list of all cells has the rest."""
+"""Number of open cells shown for a reason; the list of all cells has the rest."""
 
 
 @final
@@ -55,7 +55,7 @@ class CellEntry:
 @final
 @dataclass(frozen=True)
 class Named:
-    """A cell in a list of cells that have something in common."""
+    """A cell in a list of cells with a common property."""
 
     number: int
     title: str
@@ -75,7 +75,7 @@ class Open:
 
 
 def render_study(folder: Path, destination: Path | None = None, *, title: str | None = None) -> Path:
-    """Draw a saved study as one HTML file; an earlier file is replaced only by a whole new one.
+    """Draw a saved study as one HTML file; only a complete new file replaces an earlier one.
 
     Args:
         folder: the study's folder.
@@ -181,13 +181,13 @@ def _numbers(cell: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _at_least(value: Any) -> str:
-    """The smallest effect that would have been claimed; zero is none: it comes of scores that are all the same."""
+    """The smallest effect that would have been claimed; none for zero, which means equal scores."""
     number = known(value)
     return decimal(max(number, 0.01)) if number else "not known"
 
 
 def _open(cells: Sequence[Mapping[str, Any]], entries: Sequence[CellEntry]) -> list[Open]:
-    """Cells of which no claim can be made, by reason, the gravest first."""
+    """Cells without a claim, by reason, the gravest first."""
     by_reason: dict[str, list[Named]] = {}
     for cell, entry in zip(cells, entries, strict=True):
         if cell["verdict"] in {"WARN", "ERROR"}:
@@ -233,7 +233,7 @@ _REASONS = {
     "same": ("The same score everywhere", "Every score was the same, which says nothing of what would be seen."),
 }
 _MOVED = {"label", "small", "away"}
-"""Reasons of cells that did find an effect: what else would have been claimed is beside the point there."""
+"""Reasons of cells with an effect; their smallest claimable effect is not shown."""
 
 
 def _note(cell: Mapping[str, Any], *, moved: bool = False) -> str:
@@ -245,7 +245,7 @@ def _note(cell: Mapping[str, Any], *, moved: bool = False) -> str:
 
 
 def _quiet(cells: Sequence[Mapping[str, Any]]) -> list[Named]:
-    """Cells where nothing was found, and what would have been."""
+    """Cells without an effect, and the smallest effect that would have been claimed."""
     return [
         Named(number, cell["title"], _note(cell), None)
         for number, cell in enumerate(cells, start=1)
@@ -273,7 +273,7 @@ def _provenance(study: SavedStudy) -> list[tuple[str, str]]:
 
 
 def _work(study: SavedStudy) -> list[tuple[str, str, str, str]]:
-    """Kinds of task: how many are done, how many are not, and what they took."""
+    """Kinds of task: numbers of done and other tasks, and their time."""
     rows = []
     for kind, states in study.facts["counts"]["tasks"].items():
         done = int(states.get("done", 0))

@@ -1,4 +1,4 @@
-"""The heat table of a study: a column a dose, a row a combination of everything else."""
+"""The heat table of a study: a column for each dose, a row for each combination of the other axes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DEEPEST = 46.0
 """Per cent of the accent colour in the deepest cell: text stays readable on it in light and dark."""
 
 _LEAST = 0.2
-"""An effect of so much is drawn in the deepest colour unless a larger one is there."""
+"""The effect with the deepest colour, unless the table has a larger one."""
 
 
 @final
@@ -33,7 +33,7 @@ class HeatCell:
 @final
 @dataclass(frozen=True)
 class Heading:
-    """What a row stands for on one axis, over so many rows: the next ones that share it and all left of it."""
+    """A row's label on one axis, and the number of rows that share it and all labels left of it."""
 
     text: str
     rows: int
@@ -42,7 +42,7 @@ class Heading:
 @final
 @dataclass(frozen=True)
 class Row:
-    """A row: the headings that begin at it, those of the axes before the last in one line, and its cells."""
+    """A row: the headings that begin at it, the labels of all axes but the last in one line, and its cells."""
 
     headings: list[Heading]
     before: str
@@ -70,7 +70,7 @@ def table(
         axes: the study's axes.
         cells: its cells.
         dose: the axis of the columns; without one it is the last.
-        links: what each cell opens.
+        links: the page that each cell opens.
     """
     cell_at = {tuple(cell["at"]): (cell, link) for cell, link in zip(cells, links, strict=True)}
     names = [axis["name"] for axis in axes]
@@ -97,7 +97,7 @@ def table(
 
 
 def _rows(lines: Sequence[tuple[list[str], list[HeatCell | None]]]) -> list[Row]:
-    """The lines as rows in which a label that stays the same is written once."""
+    """The lines as rows; a repeated label is written once."""
     rows = []
     for number, (labels, cells) in enumerate(lines):
         headings = []

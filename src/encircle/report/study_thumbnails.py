@@ -21,14 +21,14 @@ SIDE = 48
 @final
 @dataclass(frozen=True)
 class Thumbnail:
-    """A picture and what it shows."""
+    """A picture and its description."""
 
     picture: Picture
     caption: str
 
 
 def thumbnails(run: Path) -> list[Thumbnail]:
-    """The first target of a run in four small pictures; none for tables, and none where the run cannot be read."""
+    """The first target of a run in four small pictures; none for tables or unreadable runs."""
     try:
         row = read_checked(run / "environment.json", Environment)["targets"][0]["row"]
         verdict = read_checked(run / "verdict.json", Verdict)
@@ -49,6 +49,6 @@ def thumbnails(run: Path) -> list[Thumbnail]:
 
 
 def _small(values: NDArray[np.float32]) -> NDArray[Any]:
-    """Every so many-th row and column, so that a side has at most `SIDE` of them."""
+    """The picture reduced to at most `SIDE` evenly spaced rows and columns."""
     step = max(1, -(-max(values.shape[-2:]) // SIDE))
     return values[..., ::step, ::step]

@@ -1,4 +1,4 @@
-"""What the page says about one target: the paper's Figure 4, a poison sample beside its base, and every victim's scores."""
+"""The page's content for one target: the paper's Figure 4, a poison sample, and every victim's scores."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ALL_SCORES = tuple(score for score in (*MAP_SCORES, *VICTIM_SCORES) if score.key
 @final
 @dataclass(frozen=True)
 class Panel:
-    """A picture with, perhaps, a map over it and the border of what the desired map marks."""
+    """A picture, with an optional map over it and the border of the desired map's region."""
 
     caption: str
     note: str
@@ -83,7 +83,7 @@ class PoisonPictures:
 @final
 @dataclass(frozen=True)
 class PoisonBars:
-    """What a poisoned table row changes."""
+    """The changes of a poisoned table row."""
 
     chart: Changes
     alt: str
@@ -120,7 +120,7 @@ class Target:
 
 
 def target_of(run: SavedRun, index: int, anchor: str, titles: Mapping[str, str]) -> Target:
-    """What the page shows of the `index`-th target of `run`."""
+    """The page's content for target number `index` of `run`."""
     target = run.environment["targets"][index]
     row = target["row"]
     table = None if run.is_images else _table_target(run, target)

@@ -1,4 +1,4 @@
-"""The page templates, escaping everything, and the hash by which a page allows its one script."""
+"""The page templates, which escape all texts, and the hash that allows a page its one script."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def templates() -> Environment:
-    """The templates of this floor; text that is put into them is escaped, and a name they lack is an error."""
+    """The templates of this package; inserted text is escaped, and an undefined name is an error."""
     return Environment(
         loader=PackageLoader("encircle.report"),
         autoescape=True,
@@ -20,5 +20,5 @@ def templates() -> Environment:
 
 
 def script_hash(script: str) -> str:
-    """The SHA-256 of a script as a content security policy wants it."""
+    """The SHA-256 of a script, in the form of a content security policy."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")

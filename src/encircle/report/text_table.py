@@ -1,4 +1,4 @@
-"""Tables as text alone, for whoever prints them: what a run, a study or an attack came to."""
+"""Tables of texts, ready to print: results of a run, a study or an attack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..run_folder import reference_of
 from .formats import UNDEFINED, p_value, plain_estimate, points
 
 EFFECT = "Effect: change of Jaccard towards the desired map, beyond the seed null"
-"""What an effect is, as the beginning of a caption."""
+"""The definition of an effect, as the beginning of a caption."""
 
 
 @final
@@ -21,8 +21,8 @@ class TextTable:
     Attributes:
         name: heading of the column of names, which may be long.
         numbers: headings of the columns of numbers.
-        rows: of each a name and then its numbers; an empty row is a gap.
-        groups: of each row what stands before the name; none where the table has no such column.
+        rows: a name and its numbers; an empty row is a gap.
+        groups: the group of each row; empty if the table has no such column.
         title: above the table.
         caption: below it.
     """
@@ -36,7 +36,7 @@ class TextTable:
 
 
 def arms_table(summary: Mapping[str, Any]) -> TextTable:
-    """What became of each arm of an audit.
+    """The results of each arm of an audit.
 
     Args:
         summary: as in `verdict.json`.
@@ -80,7 +80,7 @@ def cells_table(summary: Mapping[str, Any]) -> TextTable:
 
 
 def doses_table(summary: Mapping[str, Any]) -> TextTable:
-    """The shares of poison that were tried.
+    """The results for each tried share of poison.
 
     Args:
         summary: of their study, as in `study.json`.
@@ -104,7 +104,7 @@ def doses_table(summary: Mapping[str, Any]) -> TextTable:
 
 
 def share(value: float | None) -> str:
-    """A share in per cent; empty where there is none."""
+    """A share in per cent; empty without one."""
     return "" if value is None else f"{value:.0%}"
 
 
