@@ -88,7 +88,7 @@ check: $(READY)
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not timed"
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder -m "not timed"
 	$(BIN)/python -m pytest -m timed
 
 clean:

@@ -21,6 +21,8 @@ from encircle.reproduce.results import Convergence, convergence, read_cells, rea
 from encircle.reproduce.tables import TABLES, rows_of
 from tests.test_documents import tool
 
+pytestmark = pytest.mark.slow
+
 PICTURES = ("kdd21-figure4.png", "kdd21-figure5.png")
 
 
