@@ -36,7 +36,10 @@ _PLAIN: tuple[tuple[str, str, str], ...] = (
         f"-+.{_DIGITS}",
     ),
 )
-"""Types of texts without quotes: tag, pattern, first letters; the first match counts. Null, dates and merge keys are those of YAML 1.1."""
+"""Types of texts without quotes: tag, pattern, first letters; the first match counts.
+
+Null, dates and merge keys are those of YAML 1.1.
+"""
 
 _UNREAD = ((_BOOL, "y|Y|n|N", "yYnN"),)
 """Booleans of YAML 1.1 that PyYAML, unlike other readers, reads as texts."""

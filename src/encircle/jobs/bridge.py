@@ -40,7 +40,7 @@ FETCH = 60.0  # seconds to read a result that is already on this machine
 TICK = 0.1  # seconds until a task is begun while others run
 
 ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
-"""The environment of every task, so that rounding on Ray's nodes is that of local workers; the work itself asks for more threads."""
+"""The environment of every task: rounding on Ray's nodes is that of local workers. The work itself asks for more threads."""
 
 LOST = (  # the first match counts; names unknown to this version of Ray are skipped
     ("OutOfMemoryError", "its process was killed for want of memory; give it a machine that has more."),

@@ -1,4 +1,4 @@
-"""Dose-response curves as coordinates: a panel for each combination of the other axes, a line for each value of the series."""
+"""Dose-response curves as coordinates: a panel per combination of the other axes, a line per value of the series."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class SavedRun:
 
     @property
     def space(self) -> str:
-        """What the entries of maps are: `"grid"`, `"columns"` or `"units"`."""
+        """The entries of maps: `"grid"`, `"columns"` or `"units"`."""
         known = self.environment["data"].get("space")
         if known is not None:
             return str(known)

@@ -12,7 +12,10 @@ import polars as pl
 from ..score_names import MAP_SCORES, VICTIM_SCORES
 
 SHAPE_VERSION: Final = 2
-"""Raised when a column or an entry changes its name or meaning. Runs without a version are of version 1: two columns had other names (`FORMER_COLUMNS`)."""
+"""Raised when a column or an entry changes its name or meaning.
+
+Runs without a version are of version 1: two columns had other names (`FORMER_COLUMNS`).
+"""
 
 FORMER_COLUMNS: Final = {"turned": "ihvp_cosine", "apart": "feature_distance"}
 """Names of columns of `history.parquet` in version 1, and their names now."""
