@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from pydantic import ConfigDict
 
@@ -34,6 +34,7 @@ class InputError(EncircleError):
     exit_code = 2
 
 
+@final
 class StorageError(EncircleError):
     """A file could not be written, or what was read back is not what was written (exit code 3)."""
 

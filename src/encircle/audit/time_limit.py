@@ -10,6 +10,7 @@ from ..core import EncircleError
 from .progress import Reporter
 
 
+@final
 class OutOfTimeError(EncircleError):
     """The time is over before all work is done; finished work stays (exit code 3)."""
 

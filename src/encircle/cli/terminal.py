@@ -17,10 +17,12 @@ from typer.core import TyperGroup
 from ..core import EncircleError, printable
 
 
+@final
 class StoppedError(Exception):
     """Ctrl-C or SIGTERM."""
 
 
+@final
 class ClosedStreamError(Exception):
     """The output's reader is gone, as in `encircle list cases | head -1`."""
 

@@ -16,6 +16,7 @@ Space = Literal["grid", "columns", "units"]
 """What the entries of a map are: cells of an image, columns of a table, or hidden units of a network."""
 
 
+@final
 class Attribution(NamedTuple):
     """What an explainer computes, in one pass through the model.
 
@@ -30,6 +31,7 @@ class Attribution(NamedTuple):
     logits: Tensor | None = None
 
 
+@final
 class Explanation(NamedTuple):
     """An explanation of a batch.
 

@@ -19,9 +19,6 @@ from torch.utils.hooks import RemovableHandle
 from ..core import EncircleError, InputError
 from .base import observing
 
-EXAMPLES = 4
-"""Rows that a network is tried on."""
-
 
 @final
 class Adapter:

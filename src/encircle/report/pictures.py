@@ -12,6 +12,8 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..scoring.thresholds import HIGHLIGHTED
+
 _COLOURS = "inferno"
 """Perceptually even, readable for the colour-blind and in grey; dark is least relevant."""
 
@@ -45,7 +47,7 @@ def scaled(values: NDArray[np.float32]) -> NDArray[np.float32] | None:
 def wanted(goal: NDArray[np.float32], mask: NDArray[np.float32]) -> NDArray[np.bool_]:
     """The entries that the desired map marks: scored ones in its upper half. A constant goal marks all or nothing."""
     unit = scaled(goal)
-    marked = goal > 0 if unit is None else unit >= 0.5
+    marked = goal > 0 if unit is None else unit >= HIGHLIGHTED
     return marked & (mask > 0.5)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..report.formats import UNDEFINED, decimal, plain_estimate
+from ..score_names import JUDGED_SCORES
 from ..scoring import facts_of
 from .beside import accuracy_by_class, note
 from .gates import Ceiling, Room, ceiling_of, unbent_models
@@ -63,7 +64,7 @@ def _ceilings(bent: Mapping[str, CellResult], attacked: Mapping[str, CellResult]
     for name, cell in bent.items():
         arms = cell.arm("clean"), cell.arm("ceiling")
         fraction = _fraction(ceiling_of(attacked[name], cell)) if name in attacked else "–"
-        entries = [" → ".join(decimal(arm[metric]["mean"]) for arm in arms) for metric in ("jaccard", "l1")]
+        entries = [" → ".join(decimal(arm[metric]["mean"]) for arm in arms) for metric in JUDGED_SCORES]
         effect = plain_estimate(arms[1]["jaccard_change"])
         rows.append(f"| {' | '.join([title_of(name), *entries, effect, _count(unbent_models(cell)), fraction])} |")
     head = "| cell | Jaccard, clean → ceiling | L1, clean → ceiling | effect | not bent | IMF, of the ceiling |\n|---|---|---|---|---|---|\n"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..report.formats import decimal, plain_estimate
+from ..score_names import JUDGED_SCORES
 from .beside import settings_of_cells
 from .kdd21 import CHOICE_SEED, CHOICES, PARTS, READINGS
 from .results import CellResult, read_cells
@@ -61,8 +62,7 @@ def _plain(cells: Mapping[str, CellResult]) -> str:
     for name, cell in cells.items():
         attack = cell.attack
         entries = [
-            " → ".join(decimal(arm[metric]["mean"]) for arm in (cell.arm("clean"), attack))
-            for metric in ("jaccard", "l1")
+            " → ".join(decimal(arm[metric]["mean"]) for arm in (cell.arm("clean"), attack)) for metric in JUDGED_SCORES
         ]
         rows.append(
             f"| {title_of(name)} | {' | '.join(entries)} | {plain_estimate(attack['jaccard_change'])} | {attack['label_kept']['mean']:.0%} |"

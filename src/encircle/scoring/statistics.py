@@ -41,6 +41,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -56,6 +57,7 @@ PerTarget = Sequence[ArrayLike]
 """For each target, the scores of its victims: one float per seed, NaN where undefined."""
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Interval:
     """A mean with its interval, in the unit of the values.
@@ -255,6 +257,7 @@ def fraction_of_ceiling(
     return _Bootstrap(near.estimate / far.estimate, shares, near.targets).interval(level, minimum_targets)
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class EffectError:
     """How uncertain an effect is, whatever its size.
@@ -413,6 +416,7 @@ def smallest_detectable_effect(
     return None if error is None else error.detectable(level=level, power=power)
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class _Bootstrap:
     """The estimate and its resamples `(R,)` (empty if there was no target)."""

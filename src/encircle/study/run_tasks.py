@@ -219,7 +219,7 @@ class RunTasks:
     def _each_target(self) -> Iterator[Target]:
         wanted = self._settings.targets
         if isinstance(wanted, int):
-            yield from ({"place": place} for place in range(wanted))
+            yield from ({"place": index} for index in range(wanted))
         else:
             yield from ({"row": row} for row in sorted(set(wanted)))
 
