@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from encircle.attacks import Attack, Bases, Problem, Watch
 from encircle.attacks.bases import base_inputs
-from encircle.audit import Audit, read_case, run_audit
-from encircle.audit.kinds import KINDS
+from encircle.audit import Audit, embedded_cases, read_case, run_audit
+from encircle.audit.kinds import KINDS, Kinds
 from encircle.cli import main
 from encircle.core import CONFIGURED, InputError
 from encircle.data import DataSet, DataSource, TensorSamples
@@ -220,6 +220,16 @@ class TestRows:
         page = case_reference.page()
         assert "### `kind: stripes`" in page
         assert "| `shift` | `0.01` | added to every value. |" in page
+
+
+@pytest.mark.parametrize("kinds", KINDS.values(), ids=lambda kinds: kinds.plural)
+def test_every_sort_of_kind_is_named_where_people_look(kinds: Kinds) -> None:
+    """Not each kind: lists that are kept by hand lack some. The commands list them all."""
+    readme = (HERE / "README.md").read_text(encoding="utf-8")
+    (listing,) = (line for line in readme.splitlines() if line.startswith("encircle list "))
+    assert kinds.plural in listing.split("encircle list ")[1].replace(",", " ").split()
+    template = embedded_cases()["template"]
+    assert f"`encircle list {kinds.plural}`" in template
 
 
 @pytest.mark.parametrize(

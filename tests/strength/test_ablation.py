@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, final
 
 import pytest
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from encircle.attacks import IMF, Influence
+from encircle import attacks
+from encircle.attacks import IMF, Influence, OptimisedAttack
 from encircle.attacks.imf import PAPER_SETTINGS
 from encircle.audit import Audit, run_audit
 from encircle.audit.identity import settings_of
 from encircle.audit.kinds import KINDS
-from encircle.core import InputError
+from encircle.core import CONFIGURED, InputError
 from encircle.scoring import Interval
 from encircle.strength import ablate
 from encircle.strength.ablation import (
@@ -22,11 +24,11 @@ from encircle.strength.ablation import (
     FACTORS,
     GIVEN,
     JOINT,
-    MADE_FOR,
     Phase,
     Row,
     as_published,
     joint,
+    kinds_with_choices,
     varied,
 )
 from encircle.strength.side_by_side import KEPT
@@ -53,7 +55,7 @@ def test_every_factor_is_a_valid_attack_that_changes_the_papers_or_a_stronger_on
 
 
 @pytest.mark.parametrize("name", FACTORS)
-@pytest.mark.parametrize("kind", MADE_FOR)
+@pytest.mark.parametrize("kind", kinds_with_choices())
 def test_every_factor_fits_every_attack(kind: str, name: str) -> None:
     settings = varied(settings_of(KINDS["attack"]()[kind]()), FACTORS[name])
     attack = KINDS["attack"]()[settings["kind"]](**settings)
@@ -104,11 +106,17 @@ def test_balanced_shares_fit_any_share_of_the_target() -> None:
 
 
 def test_attacks_that_craft_with_surrogates_are_those_that_can_be_varied() -> None:
-    assert set(MADE_FOR) == {
-        kind
-        for kind, one in KINDS["attack"]().items()
-        if "softplus" in {field.name for field in dataclasses.fields(one)}
-    }
+    assert set(kinds_with_choices()) == {"imf", "influence", "matching", "unrolled", "back-gradient", "encirclement"}
+
+
+def test_an_attack_of_their_kind_can_be_varied_without_being_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    @final
+    @dataclass(frozen=True, config=CONFIGURED)
+    class Another(OptimisedAttack):
+        kind: Literal["another"] = Field(default="another", kw_only=True)
+
+    monkeypatch.setattr(attacks, "ALL", (*attacks.ALL, Another))
+    assert "another" in kinds_with_choices()
 
 
 class TestJoint:

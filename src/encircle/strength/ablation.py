@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
-from ..attacks import IMF
+from ..attacks import IMF, OptimisedAttack
 from ..attacks.imf import PAPER_SETTINGS
 from ..audit import Audit, Case
 from ..audit.identity import settings_of
@@ -72,8 +72,6 @@ GIVEN, AS_PUBLISHED, JOINT = "as given", "IMF to the letter", "together"
 CHOICE = 1_000_003
 """Added to the case's seed for the split, targets and victims that settings are chosen on."""
 
-MADE_FOR = ("imf", "influence", "matching", "unrolled", "back-gradient", "encirclement")
-
 
 @final
 @dataclass(frozen=True)
@@ -109,6 +107,16 @@ class Ablation:
     title: str
     rows: tuple[Row, ...]
     chosen: str
+
+
+def kinds_with_choices() -> list[str]:
+    """The attacks whose settings can be varied: those with the settings of `OptimisedAttack`, of installed packages too.
+
+    Example:
+        >>> "imf" in kinds_with_choices(), "watermark" in kinds_with_choices()
+        (True, False)
+    """
+    return [kind for kind, attack in KINDS["attack"]().items() if issubclass(attack, OptimisedAttack)]
 
 
 def varied(attack: Settings, changes: Settings) -> Settings:
@@ -199,9 +207,9 @@ def choices_of(case: Mapping[str, Any], factors: Mapping[str, Settings] = FACTOR
         InputError: the case cannot be audited, its attack is not one that crafts with surrogates, or no factor changes anything.
     """
     own: Settings = dict(case["attack"])
-    if own["kind"] not in MADE_FOR:
+    if own["kind"] not in (kinds := kinds_with_choices()):
         raise InputError(
-            f"the attack {own['kind']} has no choices to try; set attack.kind to one of {', '.join(MADE_FOR)}."
+            f"the attack {own['kind']} has no choices to try; set attack.kind to one of {', '.join(kinds)}."
         )
     audit = Audit.from_case(Case.model_validate(case))
     idle = IDLE if own["kind"] == "encirclement" else set[str]()

@@ -18,7 +18,7 @@ from ..jobs.task import Executor
 from ..scoring import Interval
 from ..storage import write_json
 from ..study.study_file import StudyFile
-from .ablation import MADE_FOR, as_published, varied
+from .ablation import as_published, kinds_with_choices, varied
 from .side_by_side import VARIANT, Settings, SideBySide, facts_of_cell, variants_study
 
 PUBLISHED, BEST_IMF, SELECTED = "IMF as published", "IMF at its best", "selected"
@@ -174,10 +174,8 @@ def reach_study(
     """
     asked = dict(selection or {})
     for kind in (case["attack"]["kind"], asked.get("kind", case["attack"]["kind"])):
-        if kind not in MADE_FOR:
-            raise InputError(
-                f"the attack {kind} has no settings to select; set its kind to one of {', '.join(MADE_FOR)}."
-            )
+        if kind not in (kinds := kinds_with_choices()):
+            raise InputError(f"the attack {kind} has no settings to select; set its kind to one of {', '.join(kinds)}.")
     selected = selected_of(case["attack"], asked)
     # With what another kind does not know, which was left out, so that a slip of the pen is refused.
     case_of({**case, "attack": selected | asked}, "the selected attack")
