@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxtyping import install_import_hook
 
-FLOORS = ("core", "seeds", "storage", "threat", "goals", "data", "models", "explain", "training", "attacks")
+FLOORS = ("core", "seeds", "storage", "threat", "goals", "data", "models", "explain", "training", "attacks", "defences")
 install_import_hook([f"encircle.{floor}" for floor in FLOORS], "beartype.beartype")  # before encircle is imported
 
 from collections.abc import Iterator  # noqa: E402
