@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, final
 
 import polars as pl
@@ -16,11 +17,14 @@ from encircle.attacks import IMF, NoPoison, Watermark
 from encircle.audit import Audit, run_audit
 from encircle.audit.arm import Arm, arms_of
 from encircle.audit.identity import run_identity
+from encircle.audit.progress import Silent
 from encircle.core import CONFIGURED, InputError
 from encircle.defences import Defence, NoDefence
 from encircle.explain import Cam, Explainer
+from encircle.jobs.task import Task
 from encircle.report import render
 from encircle.run_folder import load_run
+from encircle.study.costs import TaskCost
 from encircle.study.grid import expand
 from encircle.study.plan import plan
 from encircle.study.study_file import StudyFile
@@ -166,3 +170,67 @@ def test_a_defence_that_does_not_fit_is_refused_before_training(
 ) -> None:
     with pytest.raises(InputError, match=sentence.replace("?", r"\?")):
         Audit.from_case(case_of(case, defence=defence))
+
+
+class Reporter(Silent):
+    """Counts pieces of work down from what was planned."""
+
+    def __init__(self) -> None:
+        self.remaining: dict[str, int] = {}
+
+    def plan(self, title: str, work: dict[str, int]) -> None:
+        self.remaining = dict(work)
+
+    def finish(self, kind: str, *, reused: bool = False) -> None:
+        self.remaining[kind] -= 1
+
+
+@pytest.mark.parametrize("defence", [{"kind": "none"}, {"kind": "longer"}, {"kind": "nothing"}], ids=str)
+def test_as_much_is_done_as_was_planned(defence: dict[str, Any], tmp_path: Path) -> None:
+    for _ in range(2):  # also where everything is there already
+        reporter = Reporter()
+        run_audit(Audit.from_case(case_of(TINY, defence=defence, targets=1)), tmp_path, reporter)
+        assert set(reporter.remaining.values()) == {0}
+
+
+def test_the_forecast_counts_what_victims_learn_under_the_defence(tmp_path: Path) -> None:
+    case = case_of(TINY_IMAGES, defence={"kind": "longer", "epochs": 7})
+    probe = SimpleNamespace(epoch=10.0)
+    arm = Task("1", "defended", "", {"arm": "imf+longer"}, "")
+    assert TaskCost(probe, arm, case, print).defended() == 10.0 * 7 * case.victims  # type: ignore[arg-type]
+    model = Task("1", "model", "", {"defended": True}, "")
+    assert TaskCost(probe, model, case, print).model() == 70.0  # type: ignore[arg-type]
+    assert TaskCost(probe, replace(model, spec={}), case, print).model() == 10.0 * case.recipe.epochs  # type: ignore[arg-type]
+
+
+@final
+@dataclass(frozen=True, config=CONFIGURED)
+class Broken(Defence):
+    """A defence whose code fails."""
+
+    weights: tuple[float, ...] = ()
+    kind: Literal["broken"] = Field(default="broken", kw_only=True)
+    title = "broken"
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        return replace(recipe, class_weights=self.weights) if self.weights else replace(recipe, lr=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [
+        ((), "the defence broken makes settings that cannot be: Input should be greater than 0"),
+        ((1.0, 2.0, 3.0), "under the defence broken: 3 class weights for 2 classes"),
+    ],
+    ids=str,
+)
+def test_a_defence_whose_recipe_is_none_is_one_sentence(weights: tuple[float, ...], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Audit.from_case(case_of(TINY).model_copy(update={"defence": Broken(weights)}))
+
+
+def test_a_report_calls_the_defended_null_the_null(tmp_path: Path) -> None:
+    folder = run_audit(Audit.from_case(case_of(TINY, defence={"kind": "longer"}, targets=1)), tmp_path).folder
+    page = render([folder], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Seed null: no poison, defended" in page
+    assert "arms without the defence" in page

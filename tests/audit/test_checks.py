@@ -9,21 +9,23 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from encircle.attacks import IMF, Attack, FeatureEncirclement, Influence, Watermark
-from encircle.audit import Audit, run_audit
+from encircle.audit import Audit, Case, run_audit
 from encircle.audit.case_file import own_settings
 from encircle.core import InputError
 from encircle.data import DataSet, TensorSamples
 from encircle.explain import Attribution, Cam, Explainer, Grad
-from encircle.goals import Features, Region
+from encircle.goals import Features, Goal, Region
 from encircle.models import WithCamHead
 from encircle.threat import Budget, Column, Legal
 from encircle.training import CodePath, Recipe
 
 from ..any_networks import conv
+from .tiny_cases import TINY, case_of
 
 COLUMNS = ("age", "visits", "is north", "is south")
 KINDS = {
@@ -206,7 +208,17 @@ def test_numbers_of_any_library_are_numbers(setting: str, value: Any) -> None:
     assert images(**{setting: value}).describe() == images(**{setting: plain}).describe()
 
 
-@pytest.mark.parametrize(("setting", "value"), [("victims", 1.5), ("seed", "3"), ("targets", "all"), ("victims", True)])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("victims", 1.5),
+        ("seed", "3"),
+        ("targets", "all"),
+        ("victims", True),
+        ("victims", torch.tensor(True)),
+        ("targets", {1: 2}),
+    ],
+)
 def test_what_is_no_whole_number_is_refused(setting: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"{setting}: input should be a valid (integer|tuple)"):
         images(**{setting: value})
@@ -282,3 +294,46 @@ def test_inputs_that_are_single_numbers_are_refused() -> None:
     settings = {"recipe": Recipe(), "explainer": Grad(), "goal": Region(), "budget": Budget(count=2)}
     with pytest.raises(InputError, match="neither images"):
         Audit.of(lambda: nn.Linear(1, 2), data, data, classes=["a", "b"], **settings)
+
+
+class Nameless(Attack):
+    """An attack without a kind."""
+
+    title = "nameless"
+
+    def _craft(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+
+class OwnGoal(Goal):
+    """A goal that is no pydantic dataclass."""
+
+    kind = "own"
+
+    def _desired(self, context: Any) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"attack": Nameless()}, "attack: Nameless has no kind; give its class a short name"),
+        ({"model": 3}, "unknown key 'model'; see"),
+        ({"recpie": 3}, "unknown key 'recpie'; did you mean 'recipe'"),
+    ],
+    ids=str,
+)
+def test_what_python_gives_wrongly_is_one_sentence(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        own_settings(values)
+
+
+def test_a_case_takes_only_what_can_be_written_as_text() -> None:
+    with pytest.raises(ValidationError, match=r"goal: OwnGoal cannot be written as text.* use Audit\.of"):
+        Case(goal=OwnGoal())
+
+
+def test_a_hint_names_a_key_that_is_one() -> None:
+    with pytest.raises(InputError) as caught:
+        case_of({**TINY, "attack": {"kind": "imf", "needs_gradiant": 1}})
+    assert "needs_gradient" not in str(caught.value)

@@ -14,7 +14,7 @@ from encircle.audit import Audit, run_audit
 from encircle.audit.finish import RESULTS
 from encircle.core import InputError
 from encircle.report import render
-from encircle.run_folder import DamagedError, load_run
+from encircle.run_folder import SHAPE_VERSION, DamagedError, load_run
 from encircle.storage import read_arrays
 
 from .tiny_cases import TINY, case_of, scores_of
@@ -113,3 +113,14 @@ def test_a_damaged_file_is_named_with_its_trouble(finished: Path, tmp_path: Path
         load_run(folder)
     assert caught.value.path == folder / "maps.safetensors"
     assert caught.value.trouble == "is missing"
+
+
+def test_a_run_of_a_newer_version_is_refused_and_nothing_of_it_deleted(finished: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(finished, runs / finished.name)
+    path = runs / finished.name / "environment.json"
+    path.write_text(json.dumps({"shape_version": SHAPE_VERSION + 1}))
+    before = {file: file.read_bytes() for file in runs.rglob("*") if file.is_file()}
+    with pytest.raises(InputError, match="is of a newer version of encircle"):
+        run_audit(Audit.from_case(case_of(QUICK)), runs)
+    assert {file: file.read_bytes() for file in runs.rglob("*") if file.is_file()} == before

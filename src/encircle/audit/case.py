@@ -14,7 +14,7 @@ from ..core import CONFIGURED
 from ..data import DataSource, Digits
 from ..models import Architecture, SmallResNetModel
 from ..training import Recipe
-from .kinds import OfKind, PartOf
+from .kinds import KINDS, OfKind, PartOf
 from .settings import AuditSettings
 
 
@@ -52,6 +52,11 @@ class Case(AuditSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Case:
+        for key in KINDS:
+            if not hasattr(type(getattr(self, key)), "__pydantic_fields__"):
+                raise ValueError(
+                    f"{key}: {type(getattr(self, key)).__name__} cannot be written as text, as a case is; use Audit.of, or make it a pydantic dataclass"
+                )
         starts = (self.pretraining is not None) + (self.checkpoint is not None)
         if self.recipe.start == "checkpoint" and starts != 1:
             raise ValueError("a recipe that starts from a checkpoint needs either pretraining or checkpoint")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from ..core import InputError
 from .case import Case
 from .case_keys import keys_below
 from .kinds import KINDS
-from .settings import OwnSettings
+from .settings import AuditSettings, OwnSettings
 from .yaml_text import load, read_text
 
 FILES = ("checkpoint", "goal.path", "goal.mask")
@@ -134,7 +135,7 @@ def own_settings(values: Mapping[str, Any]) -> OwnSettings:
     try:
         return OwnSettings.model_validate(dict(values), strict=True)
     except ValidationError as error:
-        raise InputError(_explained(error)) from None
+        raise InputError(_explained(error, OwnSettings)) from None
 
 
 def refuse_boolean_numbers(content: Any, validated: Any, origin: str) -> None:
@@ -244,13 +245,13 @@ _TYPES = ("int", "tuple[int, ...]")
 """The suffix that validation adds to the name of a key of several types."""
 
 
-def _explained(error: ValidationError) -> str:
+def _explained(error: ValidationError, settings: type[AuditSettings] = Case) -> str:
     """The first problem of a validation in one sentence."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"] if not _is_kind(part) and part not in _TYPES)
     if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
         name = str(first["loc"][-1])
-        near = get_close_matches(name, _keys_at(first["loc"][:-1]), n=1)
+        near = get_close_matches(name, _keys_at(first["loc"][:-1], settings), n=1)
         return f"unknown key {where!r}" + (
             f"; did you mean {near[0]!r}?" if near else "; see `encircle init` for the keys."
         )
@@ -265,7 +266,9 @@ def _explained(error: ValidationError) -> str:
         near = get_close_matches(str(first["input"]), known, n=1)
         return f"{where} needs its kind, as in {where}.kind={(near or known)[0]}."
     if first["type"] == "dataclass_type":
-        return f"{where} needs keys ({', '.join(_keys_at(first['loc']))}), not {reprlib.repr(first['input'])}."
+        return (
+            f"{where} needs keys ({', '.join(_keys_at(first['loc'], settings))}), not {reprlib.repr(first['input'])}."
+        )
     message = first["msg"].removeprefix("Value error, ").removesuffix(".")
     shown = (
         ""
@@ -275,13 +278,15 @@ def _explained(error: ValidationError) -> str:
     return f"{where + ': ' if where else ''}{message[0].lower() + message[1:]}{shown}; correct it."
 
 
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+def _keys_at(location: tuple[int | str, ...], settings: type[AuditSettings]) -> list[str]:
     """The keys allowed where a validation went wrong, of the kind named there, if any."""
     row = next(
         (rows[str(location[-1])] for kinds in KINDS.values() if location and location[-1] in (rows := kinds())), None
     )
     if row is not None:
-        return list(row.__dataclass_fields__)  # type: ignore[attr-defined]
+        return [field.name for field in dataclasses.fields(row)]
+    if not location:
+        return list(settings.model_fields)
     return keys_below(".".join(str(part) for part in location if not _is_kind(part)))
 
 

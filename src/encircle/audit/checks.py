@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from ..attacks.bases import check_pools
@@ -14,6 +15,8 @@ from ..core import InputError, unknown_name
 from ..data.poison import RESERVED
 from ..models import module_errors, split
 from ..threat import Budget
+from ..training import Recipe
+from .users_code import users_errors
 
 if TYPE_CHECKING:
     from .audit import Audit
@@ -44,9 +47,7 @@ def check_settings(audit: Audit) -> None:
         raise InputError(
             "models of several starts share no frozen stages, so they cannot be computed at once; set code_path.members: loop or leave it out."
         )
-    weights = settings.recipe.class_weights
-    if isinstance(weights, tuple) and len(weights) != len(audit.data.classes):
-        raise InputError(f"{len(weights)} class weights for {len(audit.data.classes)} classes; give one a class.")
+    _check_class_weights(audit, settings.recipe)
     if settings.pretraining is not None and audit.data.pretrain is None:
         raise InputError(
             f"{audit.data.name} has no pre-training part; set its pretrain share above 0, or give a checkpoint."
@@ -57,6 +58,12 @@ def check_settings(audit: Audit) -> None:
     _check_network(audit)
     _check_attacker(audit)
     _check_defence(audit)
+
+
+def _check_class_weights(audit: Audit, recipe: Recipe) -> None:
+    weights, classes = recipe.class_weights, len(audit.data.classes)
+    if isinstance(weights, tuple) and len(weights) != classes:
+        raise InputError(f"{len(weights)} class weights for {classes} classes; give one a class.")
 
 
 def _check_data(audit: Audit) -> None:
@@ -192,15 +199,29 @@ def _check_attacker(audit: Audit) -> None:
 
 
 def _check_defence(audit: Audit) -> None:
-    """Refuse a defence with another start for victims, or with maps that fit no desired map."""
+    """Refuse a defence whose victims start elsewhere, cannot learn as it asks, or whose maps no desired map fits."""
     settings, defence = audit.settings, audit.settings.defence
-    recipe, explainer = defence.recipe(settings.recipe), defence.explainer(settings.explainer)
+    with users_errors():
+        try:
+            recipe, explainer = defence.recipe(settings.recipe), defence.explainer(settings.explainer)
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+            raise InputError(f"the defence {defence.kind} makes settings that cannot be: {reason}; mend it.") from None
     if (recipe.start, recipe.starts) != (settings.recipe.start, settings.recipe.starts):
         raise InputError(
             f"the defence {defence.kind} changes where victims start; set recipe.start and recipe.starts in the case itself."
         )
+    if recipe.augmentation is not None and audit.data.kind != "image":
+        raise InputError(
+            f"rows of a table cannot be mirrored or shifted, as the defence {defence.kind} asks; choose another."
+        )
     network = audit.fresh()
-    explainer.check(network)
+    try:
+        _check_class_weights(audit, recipe)
+        split(network, recipe.frozen_stages)
+        explainer.check(network)
+    except InputError as error:
+        raise InputError(f"under the defence {defence.kind}: {error}") from error
     probe, label = audit.data.train.batch(torch.tensor([0])), torch.tensor([0])
     shapes = [tuple(way.attribute(network, probe, label).shape[1:]) for way in (settings.explainer, explainer)]
     if shapes[0] != shapes[1]:

@@ -103,6 +103,9 @@ def is_finished(folder: Path) -> bool:
     """Whether a run is judged and complete.
 
     If a result file is missing, all results but the poison are deleted, to be made again.
+
+    Raises:
+        NewerError: a newer version of encircle made the run; nothing of it is deleted.
     """
     if not (folder / "verdict.json").is_file():
         return False

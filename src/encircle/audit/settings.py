@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from abc import ABC
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, final
 
@@ -48,7 +48,7 @@ class Judging:
 
 def _integer(value: Any) -> Any:
     """NumPy's and torch's integers as Python's; anything else as it is."""
-    if not isinstance(value, bool):
+    if not isinstance(value, bool) and "bool" not in str(getattr(value, "dtype", "")):
         with suppress(TypeError):
             return operator.index(value)
     return value
@@ -57,7 +57,7 @@ def _integer(value: Any) -> Any:
 def _integers(value: Any) -> Any:
     """The rows of an array, a tensor or a sequence of any integers as a tuple; a number as itself."""
     rows = value.tolist() if hasattr(value, "tolist") else value
-    if isinstance(rows, Iterable) and not isinstance(rows, str):
+    if isinstance(rows, Iterable) and not isinstance(rows, str | Mapping):
         return tuple(_integer(row) for row in rows)
     return _integer(rows)
 
@@ -108,6 +108,13 @@ class AuditSettings(BaseModel, ABC):
     threads: Count = 1
     code_path: CodePath | None = None
     judging: Judging = Field(default_factory=Judging)
+
+    @model_validator(mode="after")
+    def _named(self) -> AuditSettings:
+        for key in ("attack", "defence"):  # files are called after them
+            if getattr(getattr(self, key), "kind", None) is None:
+                raise ValueError(f"{key}: {type(getattr(self, key)).__name__} has no kind; give its class a short name")
+        return self
 
     @model_validator(mode="after")
     def _has_targets(self) -> AuditSettings:

@@ -69,7 +69,7 @@ class AuditSteps:
                 if not self._results.has(f"{row}-{arm.key}-{number}"):
                     self._score(target, arm.key, arm.defence, number, model)
             return
-        poison = self._poison(target, arm.attack)
+        poison = self._poison(target, arm)
         names = [f"{row}-{arm.key}-{number}" for number in range(self._settings.victims)]
         if all(self._results.has(name) for name in [*names, f"{row}-{arm.attack.kind}"]):
             self._log.reused("victim", len(names))
@@ -98,22 +98,23 @@ class AuditSteps:
     def shared_victims(self, row: int, arm: Arm) -> None:
         """Poison and cached victims of an arm that does not depend on the explainer."""
         target = self._targets.target(row)
-        victims = self._victims(target, arm, self._poison(target, arm.attack))
+        victims = self._victims(target, arm, self._poison(target, arm))
         for number in range(self._settings.victims):
             with self._log.work("victim", f"target {row}: {arm.title}, victim {number + 1}"):
                 victims(number)
 
     # -- poison ----------------------------------------------------------------------------------------------------------
 
-    def _poison(self, target: Target, attack: Attack) -> Path:
-        """The folder of an attack's poison, crafted if missing. Arms that differ in their defence share it."""
+    def _poison(self, target: Target, arm: Arm) -> Path:
+        """The folder of an arm's poison, crafted if missing. Arms that differ in their defence share it, and it is work of the undefended one."""
+        attack = arm.attack
         kind = "craft" if attack is self._settings.attack else "control"
         folder = self._folder / "poison" / str(target.row) / attack.kind
-        if folder.is_dir() and (not attack.needs_gradient or self._results.has(f"{target.row}-history")):
-            self._log.reused(kind)
-        else:
+        if not folder.is_dir() or (attack.needs_gradient and not self._results.has(f"{target.row}-history")):
             with self._log.work(kind, f"target {target.row}: {attack.title}"):
                 self._craft(target, attack, folder)
+        elif not arm.is_defended:
+            self._log.reused(kind)
         return folder
 
     def _craft(self, target: Target, attack: Attack, folder: Path) -> None:

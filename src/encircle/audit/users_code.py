@@ -12,11 +12,9 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..attacks import Attack
 from ..core import EncircleError, InputError
-from ..explain import Explainer
-from ..goals import Goal
 from ..models.adapter import module_path, reason_of
+from .kinds import KINDS
 
 
 @contextmanager
@@ -43,10 +41,10 @@ def _location(trace: TracebackType | None) -> str | None:
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if package == "encircle":
             return None
-        if not where and package != "torch" and package not in sys.stdlib_module_names:
+        if not where and package not in {"torch", "pydantic"} and package not in sys.stdlib_module_names:
             where = f"{Path(frame.f_code.co_filename).name}:{line}"
         owner = frame.f_locals.get("self")
-        if not where or not isinstance(owner, (nn.Module, Dataset, Attack, Explainer, Goal)):
+        if not where or not isinstance(owner, (nn.Module, Dataset, *(kinds.base for kinds in KINDS.values()))):
             continue
         if isinstance(owner, nn.Module):
             return f"{module_path(_network(trace, owner), owner)} ({where})"

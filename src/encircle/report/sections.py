@@ -77,6 +77,7 @@ class Section:
     advice: list[str]
     demonstration: bool
     attack_title: str
+    is_defended: bool
     facts: list[tuple[str, str]]
     arms: list[ArmRow]
     has_intervals: bool
@@ -116,6 +117,7 @@ def section(run: SavedRun, number: int) -> Section:
         advice=verdict["advice"],
         demonstration=verdict["demonstration"],
         attack_title=titles.get(run.attack, run.attack),
+        is_defended=run.poison != run.attack,
         facts=_facts(run),
         arms=[_arm_row(arm, run) for arm in arms],
         has_intervals=any(known(arm["jaccard_change"]["low"]) is not None for arm in arms),
@@ -203,13 +205,17 @@ def _arm_row(arm: ArmSummary, run: SavedRun) -> ArmRow:
     )
 
 
+def _null_title(run: SavedRun) -> str:
+    return "Seed null: no poison" if run.poison == run.attack else "Seed null: no poison, defended"
+
+
 _Effect = Literal["jaccard_change", "l1_change"]
 
 
 def _changes_chart(run: SavedRun, key: _Effect, threshold: float | None) -> Forest:
     intervals = [
         Interval(
-            name="Seed null: no poison" if arm["arm"] == "clean" else _capital(arm["title"]),
+            name=_null_title(run) if arm["arm"] == run.clean else _capital(arm["title"]),
             text=estimate(arm[key], signed=True),
             mean=known(arm[key]["mean"]),
             low=known(arm[key]["low"]),

@@ -1,6 +1,6 @@
 """The run folder: the content of its files, typed and versioned, and the reader of a saved run. No torch."""
 
-from .checked import DamagedError, read_checked
+from .checked import DamagedError, NewerError, read_checked
 from .load import LazyMaps, SavedRun, load_run, reference_of
 from .shapes import (
     FORMER_COLUMNS,
@@ -33,6 +33,7 @@ __all__ = [
     "Estimate",
     "Judged",
     "LazyMaps",
+    "NewerError",
     "Provenance",
     "SavedRun",
     "TargetFacts",

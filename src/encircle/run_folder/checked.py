@@ -38,6 +38,21 @@ class DamagedError(InputError):
         self.path, self.trouble = path, trouble
 
 
+@final
+class NewerError(InputError):
+    """A saved run of a newer version of encircle: nothing is wrong with it, but this version cannot read it.
+
+    Args:
+        path: the file that says so.
+        version: of the run folder.
+    """
+
+    def __init__(self, path: Path, version: int) -> None:
+        super().__init__(
+            f"{path} is of a newer version of encircle (run folders of version {version}); install that to read the run."
+        )
+
+
 def read_file(path: Path, reader: Callable[[Path], _T]) -> _T:
     """The value that a reader returns for a file.
 

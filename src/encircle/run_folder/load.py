@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from ..core import InputError
-from .checked import DamagedError, check_shape, read_checked, read_file, read_table
+from .checked import DamagedError, NewerError, check_shape, read_checked, read_file, read_table
 from .shapes import (
     FORMER_COLUMNS,
     NEEDED_HISTORY,
@@ -24,6 +24,7 @@ from .shapes import (
     ArmSummary,
     Environment,
     Verdict,
+    Versioned,
 )
 
 
@@ -118,14 +119,15 @@ def load_run(folder: Path) -> SavedRun:
     Raises:
         InputError: the folder is missing; the message names it and the remedy.
         DamagedError: a file in it is missing, damaged or incomplete.
+        NewerError: a newer version of encircle made it.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a run folder; run `encircle audit` first, or give the folder it wrote.")
     case = read_file(folder / "case.yaml", lambda path: yaml.safe_load(path.read_text(encoding="utf-8")))
     check_shape(folder / "case.yaml", case, dict)
+    _check_version(folder / "environment.json")
     environment = read_checked(folder / "environment.json", Environment)
-    _check_version(folder / "environment.json", environment)
     verdict = read_checked(folder / "verdict.json", Verdict)
     history = read_table(folder / "history.parquet", NEEDED_HISTORY)
     run = SavedRun(
@@ -142,13 +144,10 @@ def load_run(folder: Path) -> SavedRun:
     return run
 
 
-def _check_version(path: Path, environment: Environment) -> None:
-    if (version := environment.get("shape_version", 1)) > SHAPE_VERSION:
-        raise DamagedError(
-            path,
-            f"is of a newer version of encircle (run folders of version {version})",
-            "install that to read the run.",
-        )
+def _check_version(path: Path) -> None:
+    """Before anything else is: a newer version may have other entries."""
+    if (version := read_checked(path, Versioned).get("shape_version", 1)) > SHAPE_VERSION:
+        raise NewerError(path, version)
 
 
 def _check_maps(run: SavedRun) -> None:

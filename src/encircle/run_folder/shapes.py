@@ -161,10 +161,15 @@ class Provenance(TypedDict):
     results_version: int
 
 
-class Environment(Provenance):
-    """`environment.json`."""
+class Versioned(TypedDict):
+    """What `environment.json` says of its shape; version 1 says nothing."""
 
     shape_version: NotRequired[int]
+
+
+class Environment(Provenance, Versioned):
+    """`environment.json`."""
+
     run_id: str
     title: str
     seconds: dict[str, Any]

@@ -163,6 +163,10 @@ class TaskCost:
         return self._probe.epoch * self._case.recipe.epochs
 
     @property
+    def _defended_training(self) -> float:
+        return self._probe.epoch * self._case.defence.recipe(self._case.recipe).epochs
+
+    @property
     def _searching(self) -> float:
         """Seconds for choosing bases by metagradients."""
         return self._training * (1 + ROUNDS) * TRAININGS if self._bases == "metagradient" else 0.0
@@ -184,7 +188,7 @@ class TaskCost:
 
     def model(self) -> float:
         """One training."""
-        return self._training
+        return self._defended_training if self._task.spec.get("defended") else self._training
 
     def ensemble(self) -> float:
         """Training all members; staggered ones are half trained on average."""
@@ -193,6 +197,11 @@ class TaskCost:
     def victims(self) -> float:
         """Training the victims of an arm."""
         return self._training * self._case.victims
+
+    def defended(self) -> float:
+        """Training the victims of an arm under the defence; clean ones are tasks of their own."""
+        is_clean = str(self._task.spec["arm"]).startswith("clean+")
+        return SCORING if is_clean else self._defended_training * self._case.victims
 
     def scoring(self) -> float:
         """Explaining and scoring trained models."""

@@ -14,7 +14,7 @@ import polars as pl
 from ..core import digest
 from ..run_folder import Judged, read_checked, reference_of
 from ..scoring import EffectError, Interval, holm
-from ..scoring.thresholds import FALSE_CLAIMS
+from ..scoring.thresholds import FALSE_CLAIMS, LABEL_KEPT, MINIMUM_TARGETS
 from ..scoring.verdicts import Evidence, advice, decide, judge
 from ..storage import read_json, write_json
 from .grid import Cell, Study
@@ -113,7 +113,7 @@ def _summary(runs: Sequence[Planned], root: Path, missing: Mapping[str, Missing]
     if any(run.task in missing for run in runs):
         return None
     verdicts = [read_checked(root / "runs" / run.folder / "verdict.json", Judged) for run in runs]
-    if len(runs) == 1:
+    if len(runs) == 1 and "p_value" in verdicts[0]:  # which runs of the first version lack
         return verdicts[0]
     path = root / "cells" / f"{digest(sorted(run.task for run in runs))[:24]}.json"
     if path.is_file():
@@ -131,8 +131,8 @@ def _summary(runs: Sequence[Planned], root: Path, missing: Mapping[str, Missing]
         victims=first["victims"],
         accuracy_rows=min(verdict["held_out"] for verdict in verdicts),
         threshold=first["threshold"],
-        label_threshold=first["label_kept_threshold"],
-        minimum_targets=first["minimum_targets"],
+        label_threshold=first.get("label_kept_threshold", LABEL_KEPT),
+        minimum_targets=first.get("minimum_targets", MINIMUM_TARGETS),
     )
     write_json(path, summary)
     return summary

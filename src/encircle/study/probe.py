@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import final
 
@@ -45,9 +47,15 @@ def forecast(plan: Plan, root: Path, workers: int, say: Say) -> Forecast:
     """
     probes: dict[str, Probe] = {}
     costs: dict[str, float] = {}
+    case_of = lru_cache(maxsize=64)(Case.model_validate_json)
     by_size = sorted(plan.tasks, key=lambda task: -_budget(task))
     for task in by_size:
-        costs[task.kind] = costs.get(task.kind, 0.0) + _seconds(task, probes, root, say)
+        kind = TASK_KINDS[task.kind]
+        seconds = kind.prior
+        if kind.cost is not None:
+            case = case_of(json.dumps(task.spec["case"]))
+            seconds = kind.cost(TaskCost(_probe_of(case, task, probes, root, say), task, case, say))
+        costs[task.kind] = costs.get(task.kind, 0.0) + seconds
     return Forecast(costs, workers)
 
 
@@ -56,13 +64,9 @@ def _budget(task: Task) -> float:
     return float(budget.get("fraction") or budget.get("count") or 0)
 
 
-def _seconds(task: Task, probes: dict[str, Probe], root: Path, say: Say) -> float:
-    kind = TASK_KINDS[task.kind]
-    if kind.cost is None:
-        return kind.prior
-    case = Case.model_validate(task.spec["case"])
+def _probe_of(case: Case, task: Task, probes: dict[str, Probe], root: Path, say: Say) -> Probe:
     key = repr((case.data, case.model, case.recipe, case.checkpoint, case.seed if case.checkpoint else 0, case.threads))
     if key not in probes:
         say(f"timing one epoch of training: {case.title}")
         probes[key] = Probe(case.with_files(lambda name: root / name), task.spec["device"])
-    return kind.cost(TaskCost(probes[key], task, case, say))
+    return probes[key]

@@ -14,7 +14,7 @@ from ..jobs.driver import Driver, Listener
 from ..jobs.local import LocalExecutor
 from ..jobs.store import status
 from ..jobs.task import Executor, Tally
-from ..run_folder import DamagedError, load_run
+from ..run_folder import DamagedError, NewerError, load_run
 from ..training.source import available
 from .folder import Conclusion, conclude, note_plan, noted_runs, reopen
 from .grid import Study
@@ -133,4 +133,6 @@ def _trouble(root: Path, planned: Planned) -> str | None:
     except DamagedError as error:
         file = error.path.relative_to(root)
         return f"{file} {error.trouble}; delete {file.parent} and run `encircle study resume` to make it again."
+    except NewerError as error:
+        return str(error)
     return None

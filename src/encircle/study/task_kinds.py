@@ -61,7 +61,7 @@ TASK_KINDS = {
         TaskKind("clean", "targets and their clean scores", TaskWork.clean, 1.0, TaskCost.scoring),
         TaskKind("control", "control arms", TaskWork.arm, 3.0, TaskCost.control),
         TaskKind("attack", "attack arms", TaskWork.arm, 25.0, TaskCost.attack),
-        TaskKind("defended", "arms under a defence", TaskWork.arm, 4.0, TaskCost.victims),
+        TaskKind("defended", "arms under a defence", TaskWork.arm, 4.0, TaskCost.defended),
         TaskKind("ceiling", "ceilings", TaskWork.ceiling, 1.0, TaskCost.ceiling),
         TaskKind("run", "runs put together and judged", TaskWork.run, 2.0),
     )
