@@ -116,9 +116,8 @@ class _Planner:
         """The plan of all added tasks."""
         tasks = list(self._tasks.values())
         order = {name: index for index, name in enumerate(TASK_KINDS)}
-        # A task for every explainer waits for tasks of its run: it is placed with them.
-        first = [task for task in tasks if TASK_KINDS[task.kind].is_shared and task.kind != "unexplained"]
-        rest = [task for task in tasks if not TASK_KINDS[task.kind].is_shared or task.kind == "unexplained"]
+        first = [task for task in tasks if TASK_KINDS[task.kind].comes_first]
+        rest = [task for task in tasks if not TASK_KINDS[task.kind].comes_first]
         first.sort(key=lambda task: order[task.kind])
         return Plan(tuple(self._runs), (*first, *rest), self._wanted, self._device, tuple(self._notes))
 

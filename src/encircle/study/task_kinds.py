@@ -22,6 +22,7 @@ class TaskKind:
         prior: assumed seconds for a task, until one has been timed.
         cost: seconds for a task, from a probe; None: `prior`, for short tasks.
         is_shared: whether its products serve many runs.
+        needs_run: whether it needs tasks of a run, and so comes with them. Other shared kinds come before all runs.
     """
 
     name: str
@@ -30,14 +31,22 @@ class TaskKind:
     prior: float = 1.0
     cost: Callable[[TaskCost], float] | None = None
     is_shared: bool = False
+    needs_run: bool = True
+
+    @property
+    def comes_first(self) -> bool:
+        """Whether its tasks come before those of all runs."""
+        return self.is_shared and not self.needs_run
 
 
 TASK_KINDS = {
     kind.name: kind
     for kind in (
-        TaskKind("files", "files that cases name", TaskWork.files, 0.1, is_shared=True),
-        TaskKind("data", "data sets, decoded and checked", TaskWork.data, is_shared=True),
-        TaskKind("weights", "starting weights", TaskWork.weights, 15.0, TaskCost.weights, is_shared=True),
+        TaskKind("files", "files that cases name", TaskWork.files, 0.1, is_shared=True, needs_run=False),
+        TaskKind("data", "data sets, decoded and checked", TaskWork.data, is_shared=True, needs_run=False),
+        TaskKind(
+            "weights", "starting weights", TaskWork.weights, 15.0, TaskCost.weights, is_shared=True, needs_run=False
+        ),
         TaskKind(
             "features",
             "training sets after frozen stages",
@@ -45,11 +54,20 @@ TASK_KINDS = {
             1.0,
             TaskCost.features,
             is_shared=True,
+            needs_run=False,
         ),
-        TaskKind("path", "code paths, measured", TaskWork.path, is_shared=True),
-        TaskKind("model", "clean victims and attacker's models", TaskWork.model, 2.0, TaskCost.model, is_shared=True),
-        TaskKind("ensemble", "ensembles", TaskWork.ensemble, 5.0, TaskCost.ensemble, is_shared=True),
-        TaskKind("targets", "draws of targets", TaskWork.targets, is_shared=True),
+        TaskKind("path", "code paths, measured", TaskWork.path, is_shared=True, needs_run=False),
+        TaskKind(
+            "model",
+            "clean victims and attacker's models",
+            TaskWork.model,
+            2.0,
+            TaskCost.model,
+            is_shared=True,
+            needs_run=False,
+        ),
+        TaskKind("ensemble", "ensembles", TaskWork.ensemble, 5.0, TaskCost.ensemble, is_shared=True, needs_run=False),
+        TaskKind("targets", "draws of targets", TaskWork.targets, is_shared=True, needs_run=False),
         TaskKind(
             "unexplained",
             "poisons and victims that serve every explainer",
