@@ -7,10 +7,13 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from encircle.audit import Judging
+from encircle.report import pictures
 from encircle.report.glossary import glossary, study_glossary
+from encircle.report.pictures import wanted
 from encircle.scoring import thresholds
 
 SOURCE = Path(thresholds.__file__).resolve().parent.parent
@@ -52,3 +55,11 @@ def test_the_words_of_a_report_name_the_same_numbers() -> None:
     assert f"a {100 * thresholds.LEVEL:g} % bootstrap interval" in words
     assert f"with {100 * thresholds.POWER:g} % probability" in words
     assert f"at most {thresholds.FALSE_CLAIMS:g} " in words
+
+
+def test_a_report_marks_from_where_a_score_counts() -> None:
+    goal = np.linspace(0, 1, 201, dtype=np.float32)
+    marked = wanted(goal, np.ones_like(goal))
+    assert goal[marked].min() == thresholds.HIGHLIGHTED
+    assert goal[~marked].max() < thresholds.HIGHLIGHTED
+    assert pictures._HIGHLIGHTED == thresholds.HIGHLIGHTED

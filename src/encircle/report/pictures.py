@@ -12,10 +12,11 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..scoring.thresholds import HIGHLIGHTED
-
 _COLOURS = "inferno"
 """Perceptually even, readable for the colour-blind and in grey; dark is least relevant."""
+
+_HIGHLIGHTED = 0.5
+"""`scoring.thresholds.HIGHLIGHTED`, to which a test holds it: a report is drawn without loading the scores' libraries."""
 
 _COARSE = 64
 """Pictures with fewer pixels a side are enlarged as blocks, so that no detail is invented."""
@@ -47,7 +48,7 @@ def scaled(values: NDArray[np.float32]) -> NDArray[np.float32] | None:
 def wanted(goal: NDArray[np.float32], mask: NDArray[np.float32]) -> NDArray[np.bool_]:
     """The entries that the desired map marks: scored ones in its upper half. A constant goal marks all or nothing."""
     unit = scaled(goal)
-    marked = goal > 0 if unit is None else unit >= HIGHLIGHTED
+    marked = goal > 0 if unit is None else unit >= _HIGHLIGHTED
     return marked & (mask > 0.5)
 
 
