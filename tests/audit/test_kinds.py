@@ -9,6 +9,7 @@ import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, final
 
 import pytest
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from encircle.attacks import Attack, Bases, Problem, Watch
 from encircle.attacks.bases import base_inputs
 from encircle.audit import Audit, embedded_cases, read_case, run_audit
+from encircle.audit.finish import _about_parts
 from encircle.audit.kinds import KINDS, Kinds
 from encircle.cli import main
 from encircle.core import CONFIGURED, InputError
@@ -49,6 +51,7 @@ class Stripes(DataSource):
 
     count: int = Field(default=60, ge=20)
     kind: Literal["stripes"] = Field(default="stripes", kw_only=True)
+    about = "Rows that are high at one end."
 
     def load(self, seed: int) -> DataSet:
         labels = torch.arange(self.count) % 2
@@ -64,6 +67,7 @@ class OneLayer(Architecture):
     """A single linear layer."""
 
     kind: Literal["one-layer"] = Field(default="one-layer", kw_only=True)
+    about = "Nothing but one linear layer."
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         return nn.Linear(shape[0], classes)
@@ -81,6 +85,7 @@ class TimesInput(Explainer):
     scale: float = 1.0
     kind: Literal["times-input"] = Field(default="times-input", kw_only=True)
     title = "times input"
+    about = "The gradient, times the input."
 
     def _attribute(
         self, model: nn.Module, inputs: Tensor, target: Tensor, graph: bool, random: torch.Generator
@@ -97,6 +102,7 @@ class LastColumn(Goal):
     """The last column."""
 
     kind: Literal["last-column"] = Field(default="last-column", kw_only=True)
+    about = "The attacker wants the last column highlighted."
 
     def _desired(self, context: GoalContext) -> DesiredMap:
         values = torch.zeros(context.shape)
@@ -182,8 +188,10 @@ class TestRows:
         assert judgement.summary["about"]["copies"] == Copies.about
         assert judgement.summary["about"]["copies+shrunk"] == f"{Copies.about} {Shrunk.about}"
         page = render([judgement.folder], tmp_path / "report.html").read_text(encoding="utf-8")
-        assert Copies.about in page
-        assert Shrunk.about in page
+        glossary = page.split('<section id="words">')[1]
+        assert [row for row in ROWS.values() if not row.about or row.about not in glossary] == []
+        for title in ("Data: stripes", "Model: Linear", "Explainer: times input", "Desired map: last-column"):
+            assert f"<dt>{title}</dt>" in glossary
 
     @pytest.mark.parametrize(
         ("override", "sentence"),
@@ -220,6 +228,21 @@ class TestRows:
         page = case_reference.page()
         assert "### `kind: stripes`" in page
         assert "| `shift` | `0.01` | added to every value. |" in page
+
+
+@pytest.mark.parametrize("key", ["explainer", "goal", "data", "model"])
+def test_every_row_of_the_package_says_what_it_is(key: str) -> None:
+    rows = dict(KINDS[key]())
+    assert [kind for kind, row in rows.items() if not getattr(row, "about", "")] == []
+
+
+def test_an_own_class_may_use_the_name_for_something_else() -> None:
+    class Own:
+        def about(self) -> str:
+            return "not a text"
+
+    audit: Any = SimpleNamespace(settings=SimpleNamespace(explainer=Own(), goal=LastColumn()))
+    assert _about_parts(audit) == {"goal last-column": LastColumn.about}
 
 
 @pytest.mark.parametrize("kinds", KINDS.values(), ids=lambda kinds: kinds.plural)

@@ -441,3 +441,18 @@ def test_a_run_of_before_versions_were_said_opens(tmp_path: Path) -> None:
     path = folder / "environment.json"
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "shape_version"}))
     assert load_run(folder).attack
+
+
+def test_the_words_say_what_was_audited_where_the_run_does(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", targets=1, explainer="GRAD")
+    former = render([folder], tmp_path / "former.html").read_text()
+    assert "What was audited" not in former
+    path = folder / "verdict.json"
+    verdict = json.loads(path.read_text())
+    verdict["about"] = {"imf": "Drags.", "explainer grad": "A slope <b>.", "goal region": "A part.", "later thing": "?"}
+    path.write_text(json.dumps(verdict))
+    page = render([folder], tmp_path / "page.html").read_text().partition('<section id="words">')[2]
+    assert "<dt>Explainer: GRAD</dt><dd>A slope &lt;b&gt;.</dd>" in page
+    assert "<dt>Desired map: region</dt><dd>A part.</dd>" in page
+    assert "<dd>Drags.</dd>" in page
+    assert "later thing" not in page

@@ -17,7 +17,7 @@ from .audit import Audit
 from .case_in_words import case_in_words
 from .code_paths import CODE_PATH
 from .environment import provenance
-from .identity import run_identity
+from .identity import kind_of, run_identity
 from .step_results import StepResults
 
 RESULTS = (
@@ -76,7 +76,7 @@ def finish_run(
         label_threshold=settings.judging.label_kept,
         minimum_targets=settings.judging.minimum_targets,
     )
-    about = {_key(scored): scored.about for scored in audit.scored if scored.about}
+    about = {_key(scored): scored.about for scored in audit.scored if scored.about} | _about_parts(audit)
     case = case_in_words(audit, goals)
     verdict: Verdict = {**summary, "case": case, "about": about, "notes": list(data.notes)}
     write_json(folder / "verdict.json", verdict)
@@ -91,6 +91,18 @@ def titles_of(audit: Audit) -> dict[str, str]:
 
 def _key(scored: Arm | Ceiling) -> str:
     return scored.key if isinstance(scored, Arm) else scored.kind
+
+
+def _about_parts(audit: Audit) -> dict[str, str]:
+    """Descriptions of what the case names besides arms, such as `"explainer grad"`; own classes without one are left out.
+
+    No arm has such a key: its kind is one word.
+    """
+    parts = {name: getattr(audit.settings, name, None) for name in ("data", "model", "explainer", "goal")}
+    abouts = {f"{name} {kind_of(part)}": getattr(part, "about", "") for name, part in parts.items()}
+    return {
+        key: text for key, text in abouts.items() if text and isinstance(text, str)
+    }  # own classes may use the name otherwise
 
 
 def judgement_of(folder: Path) -> Judgement:

@@ -25,6 +25,7 @@ class BreastCancer(DataSource):
 
     pretrain: float = Field(default=0.3, ge=0, lt=1)
     kind: Literal["breast-cancer"] = Field(default="breast-cancer", kw_only=True)
+    about = "Measurements of cell nuclei, benign or malignant (scikit-learn's breast-cancer table)."
 
     def load(self, seed: int) -> DataSet:
         """The data set, split by this seed."""

@@ -28,6 +28,7 @@ class Digits(DataSource):
     side: int = Field(default=32, ge=16, multiple_of=4)
     pretrain: float = Field(default=0.5, ge=0, lt=1)
     kind: Literal["digits"] = Field(default="digits", kw_only=True)
+    about = "Handwritten digits (scikit-learn's), enlarged."
 
     def load(self, seed: int) -> DataSet:
         """The data set, split by this seed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 from ..core import InputError
 from .base import DataSet
@@ -18,9 +19,11 @@ class DataSource(ABC):
 
     Attributes:
         kind: its name in cases.
+        about: what it is, in a sentence or two for a report's glossary; empty is not shown.
     """
 
     kind: str
+    about: ClassVar[str] = ""
 
     @abstractmethod
     def load(self, seed: int) -> DataSet:

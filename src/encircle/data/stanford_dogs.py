@@ -49,6 +49,7 @@ class StanfordDogs(DataSource):
     split: Literal["official", "random"] = "official"
     pretrain: float = Field(default=0.0, ge=0, lt=1)
     kind: Literal["stanford-dogs"] = Field(default="stanford-dogs", kw_only=True)
+    about = "Photographs of dogs, to be told apart by breed (Stanford Dogs)."
 
     def load(self, seed: int) -> DataSet:
         """The data set, split by this seed where the split is not the official one."""

@@ -76,6 +76,7 @@ class TableFile(Schema, DataSource):
     encoding: str | None = Field(default=None, kw_only=True)
     source: str = Field(default="put it there", kw_only=True)
     kind: Literal["table"] = Field(default="table", kw_only=True)
+    about = "Rows of a table in a file. Numbers are scaled to [0, 1], and each category is a column of its own."
 
     def load(self, seed: int) -> DataSet:
         """The data set, split by this seed."""

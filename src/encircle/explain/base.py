@@ -52,11 +52,13 @@ class Explainer(ABC):
     Attributes:
         kind: its name in cases.
         title: its name for people.
+        about: what it is, in a sentence or two for a report's glossary; empty is not shown.
         differentiable: whether maps can carry a graph back to the model's parameters; attacks need that.
     """
 
     kind: str
     title: ClassVar[str]
+    about: ClassVar[str] = ""
     differentiable: ClassVar[bool] = True
 
     @final

@@ -34,6 +34,10 @@ class Cam(Explainer):
 
     kind: Literal["cam"] = Field(default="cam", kw_only=True)
     title = "CAM"
+    about = (
+        "What each place of the image adds to the class's score, read from the last layer's features. For a "
+        "table: what each hidden unit adds."
+    )
 
     def check(self, model: nn.Module) -> None:
         """Refuse models without a CAM head, that is, one linear layer after the features.

@@ -39,6 +39,10 @@ class Grad(Explainer):
     grid: tuple[int, int] | Literal["cam"] | None = "cam"
     kind: Literal["grad"] = Field(default="grad", kw_only=True)
     title = "GRAD"
+    about = (
+        "How much each pixel or column would change the class's score if it changed a little: the size of the "
+        "score's gradient at the input."
+    )
 
     def _attribute(
         self, model: nn.Module, inputs: Tensor, target: Tensor, graph: bool, random: torch.Generator

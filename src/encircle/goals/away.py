@@ -25,6 +25,7 @@ class Away(Goal):
 
     box: tuple[_Share, _Share, _Share, _Share] | None = None
     kind: Literal["away"] = Field(default="away", kw_only=True)
+    about = "The attacker wants everything highlighted but the object itself."
 
     def _desired(self, context: GoalContext) -> DesiredMap:
         box = self.box or context.box

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass as plain_dataclass
-from typing import final
+from typing import ClassVar, final
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -62,9 +62,11 @@ class Goal(ABC):
 
     Attributes:
         kind: its name in cases.
+        about: what it is, in a sentence or two for a report's glossary; empty is not shown.
     """
 
     kind: str
+    about: ClassVar[str] = ""
 
     @final
     def resolve(self, context: GoalContext) -> DesiredMap:

@@ -29,6 +29,7 @@ class Box(Goal):
     bottom: float = Field(gt=0, le=1)
     right: float = Field(gt=0, le=1)
     kind: Literal["box"] = Field(default="box", kw_only=True)
+    about = "The attacker wants a box of the image highlighted and the rest not."
 
     def _desired(self, context: GoalContext) -> DesiredMap:
         if self.top >= self.bottom or self.left >= self.right:

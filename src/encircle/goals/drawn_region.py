@@ -28,6 +28,9 @@ class DrawnRegion(Goal):
 
     names: tuple[str, ...] = QUARTERS
     kind: Literal["drawn-region"] = Field(default="drawn-region", kw_only=True)
+    about = (
+        "The attacker wants a part of the image highlighted and the rest not; the part is drawn by lot for each target."
+    )
 
     def _desired(self, context: GoalContext) -> DesiredMap:
         if not self.names:

@@ -29,6 +29,7 @@ class Features(Goal):
     names: tuple[str, ...] = ()
     count: int = Field(default=0, ge=0)
     kind: Literal["features"] = Field(default="features", kw_only=True)
+    about = "The attacker wants some columns of the table highlighted and the others not."
 
     @model_validator(mode="after")
     def _names_or_count(self) -> Features:

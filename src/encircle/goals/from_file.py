@@ -28,6 +28,7 @@ class FromFile(Goal):
     path: Path
     mask: Path | None = None
     kind: Literal["from-file"] = Field(default="from-file", kw_only=True)
+    about = "The attacker wants a map that was read from a file."
 
     def _desired(self, context: GoalContext) -> DesiredMap:
         values = torch.from_numpy(read_array(self.path)).float()

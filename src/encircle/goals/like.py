@@ -25,6 +25,7 @@ class Like(Goal):
 
     path: Path
     kind: Literal["like"] = Field(default="like", kw_only=True)
+    about = "The attacker wants the explanation that another picture gets."
 
     def _desired(self, context: GoalContext) -> DesiredMap:
         sample = torch.from_numpy(read_array(self.path)).float()

@@ -22,6 +22,7 @@ class OfClass(Goal):
 
     label: int = Field(ge=0)
     kind: Literal["of-class"] = Field(default="of-class", kw_only=True)
+    about = "The attacker wants the explanation that a training sample of another class gets."
 
     def _desired(self, context: GoalContext) -> DesiredMap:
         sample = context.of_class(self.label)

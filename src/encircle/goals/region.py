@@ -38,6 +38,7 @@ class Region(Goal):
 
     name: str = "mid-left"
     kind: Literal["region"] = Field(default="region", kw_only=True)
+    about = "The attacker wants a named part of the image highlighted and the rest not."
 
     def _desired(self, context: GoalContext) -> DesiredMap:
         shape = image_shape(self.name, context.shape)

@@ -32,6 +32,7 @@ class Units(Goal):
     units: tuple[int, ...] = ()
     count: int = Field(default=0, ge=0)
     kind: Literal["units"] = Field(default="units", kw_only=True)
+    about = "The attacker wants some hidden units of the network highlighted and the others not."
 
     @model_validator(mode="after")
     def _units_or_count(self) -> Units:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import nn
 
@@ -14,9 +15,11 @@ class Architecture(ABC):
 
     Attributes:
         kind: its name in cases.
+        about: what it is, in a sentence or two for a report's glossary; empty is not shown.
     """
 
     kind: str
+    about: ClassVar[str] = ""
 
     @abstractmethod
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:

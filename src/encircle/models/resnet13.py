@@ -74,6 +74,7 @@ class ResNet13Model(Architecture):
 
     last_blocks: int = Field(default=2, ge=1, le=2)
     kind: Literal["resnet13"] = Field(default="resnet13", kw_only=True)
+    about = "The paper's residual network for images: ResNet-18 without its last stage."
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """The network for data of this form, with fresh weights."""

@@ -66,6 +66,7 @@ class SmallResNetModel(Architecture):
 
     widths: tuple[int, int, int] = (16, 24, 32)
     kind: Literal["small-resnet"] = Field(default="small-resnet", kw_only=True)
+    about = "A small residual network for images, made for quick audits."
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """The network for data of this form, with fresh weights."""

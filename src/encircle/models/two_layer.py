@@ -48,6 +48,7 @@ class TwoLayerModel(Architecture):
 
     hidden: int = Field(default=32, ge=1)
     kind: Literal["two-layer"] = Field(default="two-layer", kw_only=True)
+    about = "The paper's network for tables: one layer of hidden units, and the classes' scores on top of it."
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """The network for data of this form, with fresh weights."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+from ..run_folder import Verdict
 
 _VERDICTS = {
     "PASS": "No effect was found, and the audit was large enough to have found one of the threshold's size. "
@@ -18,8 +21,7 @@ _TERMS = {
     "Target": "The test sample whose explanation the attacker wants to bend.",
     "Victim": "A model trained from the saved data, poison included, with a seed the attacker never saw. All scores "
     "come from victims, none from the models used for crafting.",
-    "Map": "The explanation: how relevant each part of the input was to the prediction. GRAD reads it from the "
-    "gradient at the input, CAM from the last layer's features.",
+    "Map": "The explanation: how relevant each part of the input was to the prediction.",
     "Desired map": "The explanation the attacker wants the victim to give.",
     "Jaccard": "Overlap of the parts that a map marks (the upper half of its range) with those that the desired map "
     "marks, from 0 to 1. Higher is nearer to what the attacker wants.",
@@ -43,15 +45,35 @@ _TERMS = {
 }
 
 
-def glossary(arm_titles: Mapping[str, str], abouts: Mapping[str, str]) -> list[tuple[str, list[tuple[str, str]]]]:
+_PARTS = {"data": "Data", "model": "Model", "explainer": "Explainer", "goal": "Desired map"}
+"""What a case names besides arms, and its name in a report."""
+
+
+def parts_of(verdict: Verdict) -> dict[str, str]:
+    """Descriptions of a run's data, model, explainer and goal, by their titles; none for runs of earlier versions."""
+    case: Mapping[str, Any] = verdict["case"]
+    parts: dict[str, str] = {}
+    for key, text in verdict.get("about", {}).items():
+        name, _, kind = key.partition(" ")
+        if kind and name in _PARTS:
+            title = kind if name == "goal" else case[name]  # the case tells a goal's label, which is of one target
+            parts[f"{_PARTS[name]}: {title}"] = text
+    return parts
+
+
+def glossary(
+    arm_titles: Mapping[str, str], abouts: Mapping[str, str], parts: Mapping[str, str] | None = None
+) -> list[tuple[str, list[tuple[str, str]]]]:
     """Headed lists of words and meanings.
 
     Args:
         arm_titles: the arms that appear in the report, by their kinds.
         abouts: descriptions of the arms, from their classes; absent in runs of earlier versions.
+        parts: descriptions of what else was audited, by title (`parts_of`).
     """
     arms = [(title, abouts.get(name, "docs/method.md describes it.")) for name, title in arm_titles.items()]
-    return [("Verdicts", [*_VERDICTS.items()]), ("Arms", arms), ("Scores and words", [*_TERMS.items()])]
+    audited = [("What was audited", [*parts.items()])] if parts else []
+    return [("Verdicts", [*_VERDICTS.items()]), *audited, ("Arms", arms), ("Scores and words", [*_TERMS.items()])]
 
 
 _STUDY_TERMS = {

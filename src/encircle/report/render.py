@@ -9,7 +9,7 @@ from ..core import InputError
 from ..run_folder import SavedRun, load_run
 from ..storage import write_text
 from .formats import percent
-from .glossary import glossary
+from .glossary import glossary, parts_of
 from .pictures import scale
 from .sections import Section, section
 from .targets import SHOWN_SEED
@@ -57,7 +57,11 @@ def to_html(runs: Sequence[SavedRun], *, title: str | None = None, failures: Seq
         sections=sections,
         failures=failures,
         colours=scale(),
-        glossary=glossary(titles, {name: text for part in sections for name, text in part.arm_abouts.items()}),
+        glossary=glossary(
+            titles,
+            {name: text for part in sections for name, text in part.arm_abouts.items()},
+            {name: text for run in runs for name, text in parts_of(run.verdict).items()},
+        ),
         shown_seed=SHOWN_SEED,
         script_hash=script_hash(script),
     )
