@@ -321,7 +321,7 @@ class OwnGoal(Goal):
         ({"model": 3}, "unknown key 'model'; see"),
         ({"recpie": 3}, "unknown key 'recpie'; did you mean 'recipe'"),
     ],
-    ids=str,
+    ids=["no kind", "no key", "a slip"],
 )
 def test_what_python_gives_wrongly_is_one_sentence(values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
