@@ -23,7 +23,7 @@ from encircle.attacks import Attack, Bases, Problem, Watch
 from encircle.attacks.bases import base_inputs
 from encircle.audit import Audit, embedded_cases, read_case, run_audit
 from encircle.audit.finish import _about_parts
-from encircle.audit.kinds import KINDS, Kinds
+from encircle.audit.kinds import KINDS, Kinds, _installed
 from encircle.cli import main
 from encircle.core import CONFIGURED, InputError
 from encircle.data import DataSet, DataSource, TensorSamples
@@ -349,7 +349,24 @@ def test_an_installed_package_brings_an_attack_and_an_explainer(tmp_path: Path) 
         ("doubled", "tiny_plugin:Literal", "is neither a class nor a list of classes"),
     ],
 )
-def test_a_package_that_cannot_be_taken_is_named(kind: str, value: str, sentence: str, tmp_path: Path) -> None:
-    done = run(installed(tmp_path, kind, value), "list", "attacks", cwd=tmp_path)
-    assert done.returncode == 2
-    assert sentence in " ".join(done.stderr.split())
+def test_a_package_that_cannot_be_taken_is_named(
+    kind: str,
+    value: str,
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    installed(tmp_path, kind, value)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tiny_plugin", raising=False)
+    monkeypatch.setattr(sys, "argv", ["encircle", "list", "attacks"])
+    _installed.cache_clear()
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        _installed.cache_clear()
+        sys.modules.pop("tiny_plugin", None)
+    assert ended.value.code == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())

@@ -57,16 +57,6 @@ def pair(**changes: Any) -> list[Case]:
     return [case_of(TINY, seed=seed, title=f"Tiny {seed}", **changes) for seed in range(2)]
 
 
-def test_processes_give_the_scores_of_one_process(tmp_path: Path) -> None:
-    cases = [case_of(TINY, targets=1, victims=1), case_of(TINY, targets=1, victims=1, seed=8, title="Other")]
-    alone = run_cases(cases, tmp_path / "alone", 1, lambda _: Silent())
-    together = run_cases(cases, tmp_path / "together", 2, lambda _: Silent())
-    for one, other in zip(alone, together, strict=True):
-        assert isinstance(one, Judgement)
-        assert isinstance(other, Judgement)
-        assert scores_of(one.folder).equals(scores_of(other.folder), null_equal=True)
-
-
 def test_one_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     cases = [case_of(TINY, targets=[9999]), case_of(TINY, targets=1, victims=1)]
     for jobs in (1, 2):
@@ -172,15 +162,20 @@ def test_a_worker_that_dies_costs_its_own_audit_only(tmp_path: Path) -> None:
     assert all(isinstance(result, Judgement) for result in judged)
 
 
-def test_a_reporter_is_told_the_same_by_a_worker(tmp_path: Path) -> None:
+def test_processes_give_the_scores_of_one_process_and_tell_the_same(tmp_path: Path) -> None:
     cases = pair(targets=1, victims=1)
     calls: dict[int, list[Any]] = {}
+    scores: dict[int, list[Any]] = {}
     for jobs in (1, 2):
         reporters = [Noted(), Noted()]
-        run_cases(cases, tmp_path / str(jobs), jobs, reporters.__getitem__)
+        judgements = run_cases(cases, tmp_path / str(jobs), jobs, reporters.__getitem__)
+        scores[jobs] = [scores_of(judgement.folder) for judgement in judgements if isinstance(judgement, Judgement)]
         calls[jobs] = [[call for call in reporter.calls if call[0] != "advance"] for reporter in reporters]
         assert all("advance" in {name for name, *_ in reporter.calls} for reporter in reporters)
     assert calls[1] == calls[2]
+    assert len(scores[1]) == 2
+    for alone, together in zip(scores[1], scores[2], strict=True):
+        assert alone.equals(together, null_equal=True)
 
 
 def test_a_worker_s_error_is_of_the_class_that_it_was(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from typing import Literal, final
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from sklearn.datasets import load_breast_cancer
 
 from ..core import CONFIGURED
 from .base import DataSet, Samples, TensorSamples, split_rows
@@ -41,6 +40,8 @@ def breast_cancer(*, pretrain: float = 0.3, seed: int = 0) -> DataSet:
         pretrain: share of the training part set aside to learn starting weights from; it is never poisoned.
         seed: of the 90/5/5 split.
     """
+    from sklearn.datasets import load_breast_cancer  # noqa: PLC0415 - slow to load, and most data sets need none of it
+
     raw = load_breast_cancer()
     values = torch.tensor(raw.data, dtype=torch.float32)
     train, validation, test, pretraining = split_rows(len(values), seed, pretrain)

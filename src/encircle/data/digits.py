@@ -7,7 +7,6 @@ from typing import Literal, final
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from ..core import CONFIGURED, InputError
@@ -51,6 +50,8 @@ def digits(*, side: int = 32, pretrain: float = 0.5, seed: int = 0) -> DataSet:
     """
     if side < 16 or side % 4:
         raise InputError(f"side={side} does not give a CAM grid; use a multiple of 4 from 16 up.")
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - slow to load, and most data sets need none of it
+
     raw = load_digits()
     small = torch.tensor(raw.images, dtype=torch.float32)[:, None] / 16
     images = F.interpolate(small, size=(side, side), mode="bilinear").clamp(0, 1)

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from matplotlib.ticker import MaxNLocator
-
 from .formats import decimal
 
 WIDTH = 360.0
@@ -293,6 +291,8 @@ class Axis:
 
     def ticks(self, count: int) -> list[Tick]:
         """About this many round numbers along the scale."""
+        from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - slow to load, and most commands draw nothing
+
         positions = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(self.low, self.high)
         inside = [float(value) for value in positions if self.low - 1e-9 <= value <= self.high + 1e-9]
         return [Tick(self.at(value), f"{value:.4g}".replace("-", "−")) for value in inside]

@@ -5,15 +5,22 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from typing import cast, final
+from typing import Any, cast, final
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
 _COLOURS = "inferno"
 """Perceptually even, readable for the colour-blind and in grey; dark is least relevant."""
+
+
+def _colours(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """RGBA of values in [0, 1]."""
+    from matplotlib import colormaps  # noqa: PLC0415 - slow to load, and most commands draw nothing
+
+    return np.asarray(colormaps[_COLOURS](values, bytes=True))
+
 
 _HIGHLIGHTED = 0.5
 """`scoring.thresholds.HIGHLIGHTED`, to which a test holds it: a report is drawn without loading the scores' libraries."""
@@ -71,7 +78,7 @@ def difference(poison: NDArray[np.float32], base: NDArray[np.float32]) -> tuple[
 def heat(values: NDArray[np.float32], mask: NDArray[np.float32]) -> Picture:
     """An `(h, w)` map in colours, scaled to its own range; entries outside the mask are left transparent."""
     unit = scaled(values)
-    colours = colormaps[_COLOURS](np.zeros_like(values) if unit is None else unit, bytes=True)
+    colours = _colours(np.zeros_like(values) if unit is None else unit)
     if mask.shape == values.shape:
         colours[..., 3] = np.where(mask > 0.5, 255, 0)
     return _encoded(colours)
@@ -79,7 +86,7 @@ def heat(values: NDArray[np.float32], mask: NDArray[np.float32]) -> Picture:
 
 def scale() -> Picture:
     """The colours from least to most relevant, as a strip."""
-    return _encoded(colormaps[_COLOURS](np.linspace(0, 1, 128)[None].repeat(2, axis=0), bytes=True)[..., :3])
+    return _encoded(_colours(np.linspace(0, 1, 128)[None].repeat(2, axis=0))[..., :3])
 
 
 def outline(marked: NDArray[np.bool_]) -> str:

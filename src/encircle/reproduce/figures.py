@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -18,6 +15,10 @@ from ..goals import REGIONS
 from ..run_folder import SavedRun
 from ..storage import write_bytes
 from .results import Convergence, figure4_target
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _UPPER, _LOWER = "#a8330f", "#1a55a8"
 
@@ -30,6 +31,9 @@ def figure4(maps: Mapping[str, NDArray[np.float32]], path: Path, run: SavedRun |
         path: the PNG.
         run: the CAM run; without it there is no photograph in the picture, as the pictures of Stanford Dogs may not be passed on.
     """
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to load, and most commands draw nothing
+    from matplotlib.patches import Rectangle  # noqa: PLC0415
+
     shown: list[tuple[str, NDArray[np.float32], bool]] = []
     if run is not None:
         row = figure4_target(run)
@@ -56,6 +60,8 @@ def figure4(maps: Mapping[str, NDArray[np.float32]], path: Path, run: SavedRun |
 
 def figure5(levels: Convergence, path: Path) -> None:
     """Both levels of the objective against the epochs of crafting, and from when on each is stable."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to load, and most commands draw nothing
+
     figure = Figure(figsize=(8.4, 3.0), dpi=130, layout="constrained")
     axes: Any = figure.subplots(1, 2)
     panels = (("upper", "upper level, L_adv", _UPPER), ("lower", "lower level, L_train", _LOWER))

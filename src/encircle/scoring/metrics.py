@@ -17,12 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
-from skimage.metrics import structural_similarity
 
 from ..core import InputError
 from .thresholds import HIGHLIGHTED
-
-_similarity: Callable[..., tuple[float, NDArray[np.float64]]] = structural_similarity  # scikit-image has no types
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -228,7 +225,10 @@ def ssim(attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None = None
         return UNDEFINED
     half = max(3, min(7, min(ours.shape) // 2))
     window = half - (half + 1) % 2
-    similarity = _similarity(ours, wanted, win_size=window, data_range=1.0, full=True)[1]
+    from skimage.metrics import structural_similarity  # noqa: PLC0415 - slow to load, and most commands score nothing
+
+    compare: Callable[..., tuple[float, Array]] = structural_similarity  # scikit-image has no types
+    similarity = compare(ours, wanted, win_size=window, data_range=1.0, full=True)[1]
     border = window // 2
     inside = np.zeros(ours.shape, dtype=np.bool_)
     inside[border:-border, border:-border] = True
