@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("content", "kills"), [(TINY, 12), (TINY_IMAGES, 4)], ids=["table", "images"])
+@pytest.mark.parametrize(("content", "kills"), [(TINY, 8), (TINY_IMAGES, 4)], ids=["table", "images"])
 def test_killed_at_random_moments(content: dict[str, object], kills: int, tmp_path: Path) -> None:
     case = tmp_path / "case.yaml"
     case.write_text(yaml.safe_dump(content))
