@@ -12,34 +12,31 @@ The words, in names and docstrings:
 Files keep their keys: `jaccard_change` and `shift` hold effects, `share_of_way` a fraction of the ceiling.
 """
 
+from .bootstrap import Interval, facts_of, hierarchical_bootstrap
 from .comparisons import holm
+from .effects import (
+    EffectError,
+    defined_targets,
+    effect_error,
+    fraction_of_ceiling,
+    paired_effect,
+    seed_null,
+    smallest_detectable_effect,
+)
 from .metrics import (
     cosine,
-    distances,
     jaccard,
     jaccard_soft,
     l1,
     minmax,
     pointing_game,
-    psnr,
     relevance_mass,
     score,
     spearman,
     ssim,
     topk_intersection,
 )
-from .statistics import (
-    EffectError,
-    Interval,
-    defined_targets,
-    effect_error,
-    facts_of,
-    fraction_of_ceiling,
-    hierarchical_bootstrap,
-    paired_effect,
-    seed_null,
-    smallest_detectable_effect,
-)
+from .poison_distances import distances, psnr
 
 __all__ = [
     "Interval",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, final
 
-from .statistics import Interval
+from .bootstrap import Interval
 
 _ROUNDING = 1e-9
 """Shares that are equal but for rounding count as equal."""

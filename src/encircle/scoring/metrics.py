@@ -1,4 +1,4 @@
-"""Scores of a map against the desired map, and distances of a poison to its bases: pure functions over numpy arrays.
+"""Scores of a map against the desired map: pure functions over numpy arrays.
 
 A map and its goal have the same shape, `(h, w)` for images or `(F,)` for tables, and no common scale: every score is
 the same after a map is multiplied by a positive number, and all but `relevance_mass` are the same after one is added.
@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from ..core import InputError
+from .arrays import UNDEFINED, Array, check_shapes
 from .thresholds import HIGHLIGHTED
 
-Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-UNDEFINED = float("nan")
 ROUNDING = 4
 """A map whose range is at most so many rounding steps of its own largest entry is constant but for rounding."""
 
@@ -406,63 +405,6 @@ def score(
     return scores | {"mass_box": UNDEFINED if box is None else relevance_mass(attribution, box)}
 
 
-def psnr(poison: NDArray[Any], base: NDArray[Any]) -> float:
-    """Peak signal-to-noise ratio of one sample against its base.
-
-    Args:
-        poison: one sample, any shape, features in [0, 1].
-        base: its base sample, same shape and range.
-
-    Returns:
-        `-10 · log10(mean squared difference)`, in decibels (data range 1): higher is nearer. NaN for identical samples,
-        whose ratio is infinite.
-
-    Raises:
-        InputError: the shapes differ or an entry is not finite.
-
-    Example:
-        >>> round(psnr(np.full((3, 8, 8), 0.6), np.full((3, 8, 8), 0.5)), 6)  # every value moved by a tenth
-        20.0
-    """
-    return _psnr(_difference(poison, base))
-
-
-def distances(poison: NDArray[Any], base: NDArray[Any]) -> dict[str, float]:
-    """How far a poison went from its bases.
-
-    Args:
-        poison: the samples, `(n, ...)`, features in [0, 1]; n may be 0.
-        base: the base sample of each, same shape and range.
-
-    Returns:
-        `linf`: the largest change of any entry of any sample, what a budget ε has to bound; `l2`: the mean over the
-        samples of their Euclidean distance; `psnr`: the mean over the samples that differ from their base, in decibels,
-        NaN if none does. All are NaN for an empty poison.
-
-    Raises:
-        InputError: the shapes differ or an entry is not finite.
-
-    Example:
-        >>> moved = distances(np.array([[0.3, 0.4], [0.0, 0.0]]), np.zeros((2, 2)))
-        >>> {name: round(value, 2) for name, value in moved.items()}  # the second sample did not move: it has no PSNR
-        {'linf': 0.4, 'l2': 0.25, 'psnr': 9.03}
-    """
-    _check_shapes("poison", poison, "base", base)
-    rows = []
-    for sample, origin in zip(poison, base, strict=True):  # one at a time: a float64 copy of all may not fit in memory
-        change = _difference(sample, origin)
-        rows.append((np.abs(change).max(initial=0.0), np.linalg.norm(change), _psnr(change)))
-    if not rows:
-        return {"linf": UNDEFINED, "l2": UNDEFINED, "psnr": UNDEFINED}
-    linf, l2, ratio = np.array(rows, dtype=np.float64).T
-    defined = ratio[~np.isnan(ratio)]
-    return {
-        "linf": float(linf.max()),
-        "l2": float(l2.mean()),
-        "psnr": float(defined.mean()) if defined.size else UNDEFINED,
-    }
-
-
 def _scaled(attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None) -> tuple[Array, Array] | None:
     """The masked entries `(n,)` of both maps after each was scaled as a whole; None where that is undefined."""
     _check(attribution, goal, mask)
@@ -491,37 +433,14 @@ def _ratio(part: int | float | np.number[Any], total: int | float | np.number[An
     return float(part / total) if total > 0 else UNDEFINED
 
 
-def _difference(poison: NDArray[Any], base: NDArray[Any]) -> Array:
-    """`poison - base` in float64 (8-bit integers would wrap around)."""
-    _check_shapes("poison", poison, "base", base)
-    change: Array = np.asarray(poison, dtype=np.float64) - np.asarray(base, dtype=np.float64)
-    if not np.isfinite(change).all():
-        raise InputError("the poison or its base holds entries that are not finite; repair the samples first.")
-    return change
-
-
-def _psnr(change: Array) -> float:
-    """The ratio of a finite difference; NaN where nothing changed."""
-    error = float(np.square(change).mean()) if change.size else 0.0
-    return float(-10.0 * np.log10(error)) if error > 0 else UNDEFINED
-
-
 def _check(attribution: NDArray[Any], goal: NDArray[Any], mask: Mask | None) -> None:
     """Refuse arrays that cannot be compared entry by entry."""
-    _check_shapes("map", attribution, "goal", goal)
+    check_shapes("map", attribution, "goal", goal)
     if attribution.ndim not in (1, 2) or attribution.size == 0:
         raise InputError(f"a map of shape {attribution.shape} cannot be scored; give one of shape (h, w) or (F,).")
     if mask is not None:
-        _check_shapes("map", attribution, "mask", mask)
+        check_shapes("map", attribution, "mask", mask)
         _check_boolean("mask", mask)
-
-
-def _check_shapes(name: str, array: NDArray[Any], other_name: str, other: NDArray[Any]) -> None:
-    """Refuse two arrays of different shapes."""
-    if array.shape != other.shape:
-        raise InputError(
-            f"the {name} has shape {array.shape} but the {other_name} has shape {other.shape}; bring both to one shape."
-        )
 
 
 def _check_boolean(name: str, array: NDArray[Any]) -> None:

@@ -10,16 +10,8 @@ from typing import final
 import polars as pl
 
 from ..run_folder import ArmSummary, Judged
-from .statistics import (
-    Interval,
-    defined_targets,
-    effect_error,
-    facts_of,
-    fraction_of_ceiling,
-    hierarchical_bootstrap,
-    paired_effect,
-    seed_null,
-)
+from .bootstrap import Interval, facts_of, hierarchical_bootstrap
+from .effects import defined_targets, effect_error, fraction_of_ceiling, paired_effect, seed_null
 from .thresholds import FALSE_CLAIMS, LEVEL, MINIMUM_VICTIMS, RESOLVABLE_ROWS
 
 

@@ -1,4 +1,4 @@
-"""The bootstrap against a slow loop, against closed forms and against what it claims about simulated data."""
+"""Effects and the bootstrap below them, against a slow loop, against closed forms and against what it claims about simulated data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from encircle.scoring import (
     seed_null,
     smallest_detectable_effect,
 )
-from encircle.scoring.statistics import _bootstrap
+from encircle.scoring.bootstrap import bootstrap
 
 Targets = list[np.ndarray[Any, Any]]
 
@@ -71,16 +71,16 @@ def slow_replicates(groups: list[Targets], resamples: int, seed: int, shared: bo
 @settings(max_examples=25, deadline=None)
 def test_fast_bootstrap_equals_the_slow_loop(case: Any, shared: bool) -> None:
     first, second, seed = case
-    single = _bootstrap([(a,) for a in first], 20, seed, shared)
+    single = bootstrap([(a,) for a in first], 20, seed, shared)
     np.testing.assert_allclose(single.replicates, slow_replicates([first], 20, seed, shared), atol=1e-12)
     assert single.estimate == pytest.approx(np.mean([np.mean(a) for a in first]))
-    two = _bootstrap(list(zip(first, second, strict=True)), 20, seed, shared)
+    two = bootstrap(list(zip(first, second, strict=True)), 20, seed, shared)
     np.testing.assert_allclose(two.replicates, slow_replicates([first, second], 20, seed, shared), atol=1e-12)
 
 
 def test_every_seed_of_a_ragged_target_is_drawn_equally_often() -> None:
     values = [np.array([1.0, 10.0, 100.0]), np.array([5.0])]
-    result = _bootstrap([(v,) for v in values], 20_000, 0, False)
+    result = bootstrap([(v,) for v in values], 20_000, 0, False)
     assert result.replicates.mean() == pytest.approx((37.0 + 5.0) / 2, rel=0.02)
 
 
@@ -106,7 +106,7 @@ def test_standard_error_of_a_balanced_design() -> None:
     values = draw(3, 10, 4, between=1.0)
     means = np.array([v.mean() for v in values])
     analytic = math.sqrt((means.var() + np.mean([v.var() / 4 for v in values])) / 10)
-    assert _bootstrap([(v,) for v in values], 20_000, 0, False).replicates.std() == pytest.approx(analytic, rel=0.03)
+    assert bootstrap([(v,) for v in values], 20_000, 0, False).replicates.std() == pytest.approx(analytic, rel=0.03)
 
 
 def test_standard_error_of_a_shift_contains_both_seed_draws() -> None:
@@ -114,7 +114,7 @@ def test_standard_error_of_a_shift_contains_both_seed_draws() -> None:
     differences = np.array([a.mean() - b.mean() for a, b in zip(arm, null, strict=True)])
     seeds = np.mean([a.var() / 4 + b.var() / 3 for a, b in zip(arm, null, strict=True)])
     analytic = math.sqrt((differences.var() + seeds) / 10)
-    result = _bootstrap(list(zip(arm, null, strict=True)), 20_000, 0, False)
+    result = bootstrap(list(zip(arm, null, strict=True)), 20_000, 0, False)
     assert result.replicates.std() == pytest.approx(analytic, rel=0.03)
 
 
@@ -122,15 +122,15 @@ def test_standard_error_with_shared_seeds() -> None:
     """One model per seed that scores the same at every target is S observations, not T·S."""
     seeds = np.random.default_rng(0).normal(size=8)
     values = [seeds] * 10
-    shared = _bootstrap([(v,) for v in values], 20_000, 0, True).replicates.std()
-    nested = _bootstrap([(v,) for v in values], 20_000, 0, False).replicates.std()
+    shared = bootstrap([(v,) for v in values], 20_000, 0, True).replicates.std()
+    nested = bootstrap([(v,) for v in values], 20_000, 0, False).replicates.std()
     assert shared == pytest.approx(seeds.std() / math.sqrt(8), rel=0.03)
     assert nested == pytest.approx(shared / math.sqrt(10), rel=0.03)
 
 
 def test_interval_is_the_expanded_percentile() -> None:
     values = draw(1, 6, 3)
-    replicates = _bootstrap([(v,) for v in values], 2000, 7, False).replicates
+    replicates = bootstrap([(v,) for v in values], 2000, 7, False).replicates
     tail = norm.cdf(student.ppf(0.05, 5) * math.sqrt(6 / 5))
     result = hierarchical_bootstrap(values, seed=7, level=0.9)
     assert (result.low, result.high) == pytest.approx(tuple(np.quantile(replicates, [tail, 1 - tail])))
